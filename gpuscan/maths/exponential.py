@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .blocks import Array, bits, elementwise, horner, real
+from .blocks import Array, bits, horner, real
 from .tables import Real
 
 
@@ -23,7 +23,7 @@ def _round_bits(t: Real) -> int:
     return int(np.array(t.ROUND, t.dtype).view(t.bits)) - 2 * (t.bias + 1)
 
 
-def _expm1_reduced(t: Real, r: Array) -> Array:
+def expm1_reduced(t: Real, r: Array) -> Array:
     """e^r - 1, |r| <= ln2 / 2."""
     y = horner(t.exp, r)
     y *= r
@@ -47,7 +47,7 @@ def exp_core(t: Real, x: Array) -> Array:
     x = np.minimum(x, t.EXP_MAX)
     np.maximum(x, t.EXP_MIN, out=x)
     r, k = _reduce(t, x)
-    y = _expm1_reduced(t, r)
+    y = expm1_reduced(t, r)
     y += 1.0
     return _scale(t, y, k)
 
@@ -58,7 +58,7 @@ def exp2_core(t: Real, x: Array) -> Array:
     m = x + t.ROUND
     x -= m - t.ROUND
     x *= t.LN2
-    y = _expm1_reduced(t, x)
+    y = expm1_reduced(t, x)
     y += 1.0
     return _scale(t, y, bits(t, m))
 
@@ -67,7 +67,7 @@ def expm1_core(t: Real, x: Array) -> Array:
     z = np.minimum(x, t.EXP_MAX)
     np.maximum(z, t.EXPM1_MIN, out=z)
     r, m = _reduce(t, z)
-    e = _expm1_reduced(t, r)
+    e = expm1_reduced(t, r)
     # s = 2^(k-1), so that k = bias + 1 stays finite.
     s = real(t, (m - (_round_bits(t) + 2 * (t.bias + 1) - (t.bias - 1))) << t.fraction)
     y = e * s
@@ -163,3 +163,125 @@ def softplus_core(t: Real, x: Array) -> Array:
     y = log1p_core(t, exp_core(t, -np.abs(x)))
     y += np.where(x > 0.0, x, 0.0)
     return y
+
+
+def _log_parts(t: Real, f: Array) -> tuple[Array, Array]:
+    """log(1 + f) in two parts, the first of few bits: log2 and log10 multiply it exactly."""
+    half, tail = _log_tail(t, f)
+    mask = ((1 << t.width) - 1) ^ ((1 << (t.fraction // 2 + 1)) - 1)
+    high = real(t, bits(t, f - half) & mask)
+    return high, f - high - half + tail
+
+
+def log2_core(t: Real, x: Array) -> Array:
+    k, f = _log_split(t, x)
+    high, low = _log_parts(t, f)
+    a = high * t.LOG2E_HIGH
+    b = (low + high) * t.LOG2E_LOW + low * t.LOG2E_HIGH
+    w = k + a
+    return _log_ends(t, x, b + (k - w + a) + w)
+
+
+def log10_core(t: Real, x: Array) -> Array:
+    k, f = _log_split(t, x)
+    high, low = _log_parts(t, f)
+    a, c = high * t.LOG10E_HIGH, k * t.LOG10_2_HIGH
+    b = (low + high) * t.LOG10E_LOW + low * t.LOG10E_HIGH + k * t.LOG10_2_LOW
+    w = c + a
+    return _log_ends(t, x, b + (c - w + a) + w)
+
+
+def _half_exp(t: Real, a: Array) -> Array:
+    """e^a / 2, where e^a may overflow."""
+    h = exp_core(t, a * 0.5)
+    return h * 0.5 * h
+
+
+def sinh_core(t: Real, x: Array) -> Array:
+    a = np.abs(x)
+    e = exp_core(t, a)
+    z = a * a
+    y = e * 0.5 - 0.5 / e
+    y = np.where(a > t.EXP_MAX - 1.0, _half_exp(t, a), y)
+    y = np.where(a <= 1.0, horner(t.sinh, z) * z * a + a, y)
+    return np.copysign(y, x)
+
+
+def cosh_core(t: Real, x: Array) -> Array:
+    a = np.abs(x)
+    e = exp_core(t, a)
+    y = e * 0.5 + 0.5 / e
+    return np.where(a > t.EXP_MAX - 1.0, _half_exp(t, a), y)
+
+
+def arcsinh_core(t: Real, x: Array) -> Array:
+    a = np.abs(x)
+    z = a * a
+    y = log1p_core(t, z / (np.sqrt(z + 1.0) + 1.0) + a)
+    y = np.where(a > t.BIG, log_core(t, a) + t.LN2, y)
+    return np.copysign(y, x)
+
+
+def arccosh_core(t: Real, x: Array) -> Array:
+    s = x - 1.0
+    y = log1p_core(t, np.sqrt(s * s + (s + s)) + s)
+    y = np.where(x > t.BIG, log_core(t, x) + t.LN2, y)
+    return np.where(x < 1.0, np.nan, y).astype(t.dtype)
+
+
+def arctanh_core(t: Real, x: Array) -> Array:
+    a = np.abs(x)
+    return np.copysign(log1p_core(t, (a + a) / (1.0 - a)) * 0.5, x)
+
+
+def _product_error(t: Real, a: Array, b: Array, p: Array) -> Array:
+    """a b = p + this, p = a * b rounded (Dekker)."""
+    c, d = a * t.SPLIT, b * t.SPLIT
+    ah, bh = c - (c - a), d - (d - b)
+    al, bl = a - ah, b - bh
+    return ah * bh - p + ah * bl + al * bh + al * bl
+
+
+def power_of(t: Real, a: Array, y: Array) -> Array:
+    """a^y, a > 0 finite; log a and its product with y in two parts."""
+    y = np.maximum(np.minimum(y, t.POWER_MAX), -t.POWER_MAX)
+    k, f = _log_split(t, a)
+    d = f + 2.0
+    low = f - (d - 2.0)
+    s = f / d
+    p = s * d
+    rest = (f - p - _product_error(t, s, d, p) - s * low) / d
+    z = s * s
+    rest = horner(t.log, z) * z * s + (rest + rest) + k * t.LN2_LOW
+    big, twice = k * t.LN2_HIGH, s + s
+    h = big + twice
+    low = twice - (h - big) + rest
+    high = h + low
+    low = low - (high - h)
+    p = high * y
+    e = _product_error(t, high, y, p) + low * y
+    e = np.where(np.abs(p) > -t.EXP_MIN, 0.0, e)
+    p = np.maximum(np.minimum(p, t.EXP_MAX), t.EXP_MIN)
+    r, m = _reduce(t, p)
+    return _scale(t, expm1_reduced(t, r + e) + 1.0, m)
+
+
+def power_core(t: Real, x: Array, y: Array) -> Array:
+    a, half = np.abs(x), y * 0.5
+    r = power_of(t, a, y)
+    whole = np.floor(y) == y
+    odd = whole & (np.floor(half) != half)
+    r = np.where(a == 0.0, np.where(y < 0.0, np.inf, 0.0), r)
+    r = np.where(a == np.inf, np.where(y < 0.0, 0.0, np.inf), r)
+    r = np.where((x < 0.0) & (a < np.inf) & ~whole, np.nan, r)
+    r = np.where(odd, np.copysign(r, x), r)
+    r = np.where(np.isnan(x) | np.isnan(y), np.nan, r)
+    return np.where((y == 0.0) | (x == 1.0), 1.0, r).astype(t.dtype)
+
+
+def mod_core(t: Real, a: Array, b: Array) -> Array:
+    return np.asarray(np.mod(a, b))
+
+
+def floor_divide_core(t: Real, a: Array, b: Array) -> Array:
+    return np.asarray(np.floor_divide(a, b))

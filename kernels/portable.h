@@ -1,0 +1,68 @@
+/* What C11, C++17 and NVRTC call the same things by. Needs no system header. */
+#ifndef GS_PORTABLE_H
+#define GS_PORTABLE_H
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define GS_FN static __device__ __forceinline__
+#define GS_TABLE static __device__ const
+#else
+#define GS_FN static inline __attribute__((always_inline, unused))
+#define GS_TABLE static const __attribute__((unused))
+#endif
+
+typedef int gs_i32;
+typedef unsigned int gs_u32;
+typedef long long gs_i64;
+typedef unsigned long long gs_u64;
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+GS_FN gs_u32 gs_bits_f32(float x) { return __float_as_uint(x); }
+GS_FN float gs_real_f32(gs_u32 u) { return __uint_as_float(u); }
+GS_FN gs_u64 gs_bits_f64(double x) { return (gs_u64)__double_as_longlong(x); }
+GS_FN double gs_real_f64(gs_u64 u) { return __longlong_as_double((gs_i64)u); }
+#define GS_SQRT_f32(x) __fsqrt_rn(x)
+#define GS_SQRT_f64(x) __dsqrt_rn(x)
+#define GS_FLOOR_f32(x) floorf(x)
+#define GS_FLOOR_f64(x) floor(x)
+#define GS_FMOD_f32(x, y) fmodf(x, y)
+#define GS_FMOD_f64(x, y) fmod(x, y)
+#else
+GS_FN gs_u32 gs_bits_f32(float x) {
+    gs_u32 u;
+    __builtin_memcpy(&u, &x, sizeof u);
+    return u;
+}
+GS_FN float gs_real_f32(gs_u32 u) {
+    float x;
+    __builtin_memcpy(&x, &u, sizeof x);
+    return x;
+}
+GS_FN gs_u64 gs_bits_f64(double x) {
+    gs_u64 u;
+    __builtin_memcpy(&u, &x, sizeof u);
+    return u;
+}
+GS_FN double gs_real_f64(gs_u64 u) {
+    double x;
+    __builtin_memcpy(&x, &u, sizeof x);
+    return x;
+}
+#define GS_SQRT_f32(x) __builtin_sqrtf(x)
+#define GS_SQRT_f64(x) __builtin_sqrt(x)
+#define GS_FLOOR_f32(x) __builtin_floorf(x)
+#define GS_FLOOR_f64(x) __builtin_floor(x)
+#define GS_FMOD_f32(x, y) __builtin_fmodf(x, y)
+#define GS_FMOD_f64(x, y) __builtin_fmod(x, y)
+#endif
+
+GS_FN gs_u32 gs_mulhi_f32(gs_u32 a, gs_u32 b) { return (gs_u32)(((gs_u64)a * b) >> 32); }
+
+/* The high 64 bits of a * b, by halves: no 128-bit type everywhere. */
+GS_FN gs_u64 gs_mulhi_f64(gs_u64 a, gs_u64 b) {
+    gs_u64 al = a & 0xffffffffu, ah = a >> 32, bl = b & 0xffffffffu, bh = b >> 32;
+    gs_u64 mid = ah * bl + ((al * bl) >> 32);
+    gs_u64 low = al * bh + (mid & 0xffffffffu);
+    return ah * bh + (mid >> 32) + (low >> 32);
+}
+
+#endif
