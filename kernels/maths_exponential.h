@@ -130,8 +130,13 @@ GS_FN REAL FN(tanh)(REAL x) {
     return FN(copysign)(e / (e + (REAL)2), x);
 }
 
+/* log1p of e^-|x|, in [0, 1]: no ends to look after. */
 GS_FN REAL FN(softplus)(REAL x) {
-    return FN(log1p)(FN(exp)(-FN(abs)(x))) + (x > 0 ? x : (REAL)0);
+    REAL e = FN(exp)(-FN(abs)(x)), u = e + (REAL)1;
+    REAL c = (e - (u - (REAL)1)) / u;
+    REAL k = FN(log_exponent)(u), f = FN(log_fraction)(u);
+    REAL y = FN(log_tail)(f) + (c + k * T(LN2_LOW));
+    return k * T(LN2_HIGH) - (f * (REAL)0.5 * f - y - f) + (x > 0 ? x : (REAL)0);
 }
 
 /* e^a / 2, where e^a may overflow. */
@@ -187,16 +192,27 @@ GS_FN REAL FN(power_of)(REAL a, REAL y) {
     REAL k = FN(log_exponent)(a), f = FN(log_fraction)(a);
     REAL d = f + (REAL)2, low = f - (d - (REAL)2);
     REAL s = f / d, p = s * d;
-    REAL rest = (f - p - FN(product_error)(s, d, p) - s * low) / d;
+    REAL tail = (f - p - FN(product_error)(s, d, p) - s * low) / d;
+    /* w + rest = s^3 P(s^2), whose first term needs two parts too. */
     REAL z = s * s;
-    rest = FN(poly_log)(z) * z * s + (rest + rest) + k * T(LN2_LOW);
+    REAL rest = FN(product_error)(s, s, z) + (s + s) * tail;
+    REAL q = FN(poly_log_rest)(z) * z, c = q + T(LOG_CUBE);
+    low = T(LOG_CUBE) - c + q + T(LOG_CUBE_LOW);
+    q = z * c;
+    rest = FN(product_error)(z, c, q) + z * low + rest * c;
+    REAL w = s * q;
+    rest = FN(product_error)(s, q, w) + s * rest + tail * q;
+    rest = rest + (tail + tail) + k * T(LN2_LOW);
     REAL big = k * T(LN2_HIGH), twice = s + s;
     REAL h = big + twice;
-    REAL l = twice - (h - big) + rest;
-    REAL high = h + l;
-    l = l - (high - h);
+    low = twice - (h - big);
+    REAL high = h + w;
+    low = low + (w - (high - h)) + rest;
+    h = high + low;
+    low = low - (h - high);
+    high = h;
     p = high * y;
-    REAL e = FN(product_error)(high, y, p) + l * y;
+    REAL e = FN(product_error)(high, y, p) + low * y;
     e = FN(abs)(p) > -T(EXP_MIN) ? (REAL)0 : e;
     p = FN(most)(FN(least)(p, T(EXP_MAX)), T(EXP_MIN));
     REAL m = p * T(LOG2E) + T(ROUND);

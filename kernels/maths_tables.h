@@ -111,6 +111,11 @@
 /* its square is a normal number */
 #define GS_TINY_SQUARE_f32 8.67361738e-19f
 #define GS_TINY_SQUARE_f64 3.054936363499605e-151
+/* the last coefficient of `log`, in two parts */
+#define GS_LOG_CUBE_f32 6.66666687e-01f
+#define GS_LOG_CUBE_f64 0.6666666666666666
+#define GS_LOG_CUBE_LOW_f32 -2.09996287e-08f
+#define GS_LOG_CUBE_LOW_f64 3.4955007673226913e-17
 
 /* (e^r - 1 - r) / r^2, |r| <= ln2/2 */
 GS_FN float gs_poly_exp_f32(float x) {
@@ -468,6 +473,23 @@ GS_FN double gs_poly_psi_tail_f64(double x) {
     y = y * x + 0.00396825391195325;
     y = y * x + -0.008333333333278636;
     y = y * x + 0.08333333333333333;
+    return y;
+}
+/* `log` without it */
+GS_FN float gs_poly_log_rest_f32(float x) {
+    float y = 2.33329132e-01f;
+    y = y * x + 2.85507321e-01f;
+    y = y * x + 4.00001228e-01f;
+    return y;
+}
+GS_FN double gs_poly_log_rest_f64(double x) {
+    double y = 0.13089629160674623;
+    y = y * x + 0.13268485680654427;
+    y = y * x + 0.1538625044794019;
+    y = y * x + 0.18181795442371984;
+    y = y * x + 0.2222222239356661;
+    y = y * x + 0.2857142857079543;
+    y = y * x + 0.4000000000000089;
     return y;
 }
 /* AS241 (PPND7, PPND16), Wichura 1988: |p - 1/2| <= 0.425 */

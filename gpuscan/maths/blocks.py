@@ -43,7 +43,7 @@ def elementwise(core: Callable[..., Array]) -> Callable[..., Any]:
         t = _REALS.get(kind.char)
         if t is None:
             if kind.kind not in "iub":
-                raise TypeError(f"{core.__name__}: no exact form for {kind}")
+                raise TypeError(f"{function.__name__}: no exact form for {kind}")
             t, kind = F64, np.dtype(np.float64)
         flat = tuple(x.reshape(-1).astype(t.dtype, copy=False) for x in arrays)
         with np.errstate(all="ignore"):
@@ -53,7 +53,8 @@ def elementwise(core: Callable[..., Array]) -> Callable[..., Any]:
         return y if isinstance(args[0], np.ndarray) or len(args) > 1 and y.ndim else y[()]
 
     # functools.wraps would show core's signature, which starts with the table.
-    del function.__wrapped__  # type: ignore[attr-defined]
+    del function.__wrapped__
+    function.__name__ = function.__qualname__ = core.__name__.removesuffix("_core")
     return function
 
 
@@ -72,8 +73,3 @@ def bits(t: Real, x: Array) -> Array:
 
 def real(t: Real, u: Array) -> Array:
     return u.view(t.dtype)
-
-
-def copysign(t: Real, x: Array, sign: Array) -> Array:
-    """|x| with the sign of `sign`, for x >= 0 or NaN."""
-    return np.copysign(x, sign)

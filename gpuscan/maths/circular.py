@@ -12,7 +12,8 @@ def _multiply_high(t: Real, a: Array, b: Array) -> Array:
     al, ah, bl, bh = a & mask, a >> half, b & mask, b >> half
     mid = ah * bl + ((al * bl) >> half)
     low = al * bh + (mid & mask)
-    return ah * bh + (mid >> half) + (low >> half)
+    y: Array = ah * bh + (mid >> half) + (low >> half)
+    return y
 
 
 def _reduce_large(t: Real, a: Array) -> tuple[Array, Array]:
@@ -94,17 +95,20 @@ def _sine_at(t: Real, r: Array, n: Array) -> Array:
 
 
 def sin_core(t: Real, x: Array) -> Array:
+    """Sine, within 2.5 ulp for every finite x (Cody, Waite; Payne, Hanek beyond REDUCE_MAX)."""
     r, n = _reduce_circle(t, x)
     n ^= (bits(t, x) >> (t.width - 1)) << 1
     return _sine_at(t, r, n)
 
 
 def cos_core(t: Real, x: Array) -> Array:
+    """Cosine, within 2.5 ulp for every finite x; reduced as sin is."""
     r, n = _reduce_circle(t, x)
     return _sine_at(t, r, n + 1)
 
 
 def tan_core(t: Real, x: Array) -> Array:
+    """Tangent, within 3.5 ulp for every finite x; reduced as sin is."""
     r, n = _reduce_circle(t, x)
     s, c = _sine(t, r), _cosine(t, r)
     odd = (n & 1) != 0
@@ -141,12 +145,14 @@ def _arctan_ratio(t: Real, z: Array, inverse: Array) -> Array:
 
 
 def arctan_core(t: Real, x: Array) -> Array:
+    """Inverse tangent, within 2.5 ulp."""
     a = np.abs(x)
     inverse = a > 1.0
     return np.copysign(_arctan_ratio(t, np.where(inverse, 1.0 / a, a), inverse), x)
 
 
 def arctan2_core(t: Real, y: Array, x: Array) -> Array:
+    """Angle of the point (x, y), within 3 ulp; signed zeros and infinities as in C."""
     a, b = np.abs(y), np.abs(x)
     inverse = a > b
     num, den = np.where(inverse, b, a), np.where(inverse, a, b)
@@ -160,7 +166,8 @@ def arctan2_core(t: Real, y: Array, x: Array) -> Array:
 
 def _arcsin_small(t: Real, a: Array, z: Array) -> Array:
     """arcsin a, z = a^2 <= 1/4."""
-    return horner(t.asin, z) * z * a + a
+    y: Array = horner(t.asin, z) * z * a + a
+    return y
 
 
 def _arcsin_parts(t: Real, a: Array) -> tuple[Array, Array]:
@@ -170,12 +177,14 @@ def _arcsin_parts(t: Real, a: Array) -> tuple[Array, Array]:
 
 
 def arcsin_core(t: Real, x: Array) -> Array:
+    """Inverse sine, within 2.5 ulp; NaN outside [-1, 1]."""
     big, y = _arcsin_parts(t, np.abs(x))
     y = np.where(big, t.HALF_PI - (y + y - t.HALF_PI_LOW), y)
     return np.copysign(y, x)
 
 
 def arccos_core(t: Real, x: Array) -> Array:
+    """Inverse cosine, within 2 ulp; NaN outside [-1, 1]."""
     big, y = _arcsin_parts(t, np.abs(x))
     below = np.signbit(x)
     y = np.where(big, y + y, y)

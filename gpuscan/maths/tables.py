@@ -63,6 +63,8 @@ class Real(NamedTuple):
     POWER_MAX: float  # x^POWER_MAX is 0, 1 or inf
     STIRLING_LN: float
     TINY_SQUARE: float  # its square is a normal number
+    LOG_CUBE: float  # the last coefficient of `log`, in two parts
+    LOG_CUBE_LOW: float
     exp: tuple[float, ...]  # (e^r - 1 - r) / r^2, |r| <= ln2/2
     log: tuple[float, ...]  # (log((1+s)/(1-s)) - 2s) / s^3 in s^2
     sin: tuple[float, ...]  # (sin r - r) / r^3 in r^2
@@ -77,6 +79,7 @@ class Real(NamedTuple):
     psi: tuple[float, ...]  # psi(1 + t) / (1 + t - x0), 0 <= t <= 1
     stirling: tuple[float, ...]  # x (log gamma(x) - Stirling) in 1/x^2, x >= 8
     psi_tail: tuple[float, ...]  # x^2 (log x - 1/(2x) - psi x) in 1/x^2, x >= 8
+    log_rest: tuple[float, ...]  # `log` without it
     normal_mid_num: tuple[float, ...]  # AS241 (PPND7, PPND16), Wichura 1988: |p - 1/2| <= 0.425
     normal_mid_den: tuple[float, ...]
     normal_near_num: tuple[float, ...]  # AS241, sqrt(-log p) <= 5
@@ -138,6 +141,8 @@ F32: Final = Real(
     POWER_MAX=1.09951163e+12,
     STIRLING_LN=4.18938547e-01,
     TINY_SQUARE=8.67361738e-19,
+    LOG_CUBE=6.66666687e-01,
+    LOG_CUBE_LOW=-2.09996287e-08,
     exp=(1.98910799e-04, 1.39337312e-03, 8.33331048e-03, 4.1666463e-02, 1.66666672e-01, 5e-01),
     log=(2.33329132e-01, 2.85507321e-01, 4.00001228e-01, 6.66666687e-01),
     sin=(2.72483658e-06, -1.98400739e-04, 8.33333191e-03, -1.66666672e-01),
@@ -172,6 +177,7 @@ F32: Final = Real(
     ),
     stirling=(7.80034694e-04, -2.77769845e-03, 8.33333358e-02),
     psi_tail=(3.87358828e-03, -8.33278336e-03, 8.33333358e-02),
+    log_rest=(2.33329132e-01, 2.85507321e-01, 4.00001228e-01),
     normal_mid_num=(5.9109375e+01, 1.59291138e+02, 5.04342728e+01, 3.38713264e+00),
     normal_mid_den=(6.7187561e+01, 7.87577591e+01, 1.78951702e+01, 1e+00),
     normal_near_num=(1.70238212e-01, 1.30672848e+00, 2.75681543e+00, 1.42343724e+00),
@@ -234,6 +240,8 @@ F64: Final = Real(
     POWER_MAX=1.1805916207174113e+21,
     STIRLING_LN=0.4189385332046727,
     TINY_SQUARE=3.054936363499605e-151,
+    LOG_CUBE=0.6666666666666666,
+    LOG_CUBE_LOW=3.4955007673226913e-17,
     exp=(
         2.09147553258932e-09, 2.5105312729622103e-08, 2.755727347871858e-07,
         2.755725517000089e-06, 2.480158732567746e-05, 0.0001984126987500228,
@@ -314,6 +322,10 @@ F64: Final = Real(
     psi_tail=(
         0.0636214951470787, -0.020697986826550732, 0.0075716896096004165, -0.004166644822949278,
         0.00396825391195325, -0.008333333333278636, 0.08333333333333333,
+    ),
+    log_rest=(
+        0.13089629160674623, 0.13268485680654427, 0.1538625044794019, 0.18181795442371984,
+        0.2222222239356661, 0.2857142857079543, 0.4000000000000089,
     ),
     normal_mid_num=(
         2509.0809287301227, 33430.57558358813, 67265.7709270087, 45921.95393154987,
