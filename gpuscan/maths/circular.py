@@ -139,9 +139,10 @@ def _arctan_ratio(t: Real, z: Array, inverse: Array) -> Array:
     mid = z > t.TAN_PI_8
     z = np.where(mid, (z - 1.0) / (z + 1.0), z)
     w = z * z
-    y = horner(t.atan, w) * w * z + z
+    y: Array = horner(t.atan, w) * w * z + z
     y = np.where(mid, y + t.HALF_PI_LOW * 0.5 + t.QUARTER_PI, y)
-    return np.where(inverse, t.HALF_PI - (y - t.HALF_PI_LOW), y)
+    y = np.where(inverse, t.HALF_PI - (y - t.HALF_PI_LOW), y)
+    return y
 
 
 def arctan_core(t: Real, x: Array) -> Array:

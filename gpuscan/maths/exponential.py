@@ -3,12 +3,22 @@
 import numpy as np
 
 from .blocks import Array, bits, horner, real
-from .tables import Real
+from .tables import F32, F64, Real
+
+
+def _pattern(t: Real, x: float) -> int:
+    return int(np.array(x, t.dtype).view(t.bits))
+
+
+# By width. Taken from the bits of (k + ROUND), the first leaves k + 2 (bias + 1).
+_ROUND = {t.width: _pattern(t, t.ROUND) - 2 * (t.bias + 1) for t in (F32, F64)}
+_SQRT_HALF = {t.width: _pattern(t, t.SQRT_HALF) for t in (F32, F64)}
+_ULP_ONE = {t.width: _pattern(t, 2.0**t.fraction) for t in (F32, F64)}
 
 
 def _scale(t: Real, x: Array, k: Array) -> Array:
     """x * 2^k, k as the bits of (k + ROUND); two steps, so that denormals round once."""
-    u = k - _round_bits(t)
+    u = k - _ROUND[t.width]
     h = u >> 1
     low = (u - h - 1) << t.fraction
     h -= 1
@@ -16,11 +26,6 @@ def _scale(t: Real, x: Array, k: Array) -> Array:
     y = x * real(t, h)
     y *= real(t, low)
     return y
-
-
-def _round_bits(t: Real) -> int:
-    """Taken from the bits of (k + ROUND), leaves k + 2 (bias + 1)."""
-    return int(np.array(t.ROUND, t.dtype).view(t.bits)) - 2 * (t.bias + 1)
 
 
 def expm1_reduced(t: Real, r: Array) -> Array:
@@ -72,7 +77,7 @@ def expm1_core(t: Real, x: Array) -> Array:
     r, m = _reduce(t, z)
     e = expm1_reduced(t, r)
     # s = 2^(k-1), so that k = bias + 1 stays finite.
-    s = real(t, (m - (_round_bits(t) + 2 * (t.bias + 1) - (t.bias - 1))) << t.fraction)
+    s = real(t, (m - (_ROUND[t.width] + 2 * (t.bias + 1) - (t.bias - 1))) << t.fraction)
     y = e * s
     y += s - 0.5
     y += y
@@ -84,11 +89,11 @@ def _log_split(t: Real, x: Array) -> tuple[Array, Array]:
     """k and f, x = 2^k (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)); x > 0 finite."""
     small = x < t.TINY
     u = bits(t, np.where(small, x * t.LIFT, x))
-    start = int(np.array(t.SQRT_HALF, t.dtype).view(t.bits))
+    start = _SQRT_HALF[t.width]
     one = t.bias << t.fraction
     # Biased, so that all stays unsigned.
     u = u + (one - start)
-    k = real(t, (u >> t.fraction) | int(np.array(2.0**t.fraction, t.dtype).view(t.bits)))
+    k = real(t, (u >> t.fraction) | _ULP_ONE[t.width])
     k = k - (2.0**t.fraction + t.bias)
     k = np.where(small, k - t.LIFT_BITS, k)
     u &= (1 << t.fraction) - 1
