@@ -1,0 +1,5 @@
+"""Theano's place for random streams."""
+
+from .random import RandomStreams
+
+__all__ = ["RandomStreams"]
