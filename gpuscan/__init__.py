@@ -1,0 +1,1 @@
+"""gpuscan: Theano's scan for today's GPUs."""

@@ -1,0 +1,51 @@
+"""Error classes, and the one place where the text of an error is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+
+class MissingInputError(Exception):
+    """A value is needed that nobody gave: a free input of a graph, or of a scan's step."""
+
+
+class UnusedInputError(Exception):
+    """An input of a function that no output depends on."""
+
+
+class DisconnectedInputError(ValueError):
+    """A gradient was asked for with respect to something the cost does not depend on."""
+
+
+class NullTypeGradError(TypeError):
+    """A gradient that is not defined, for example through a random draw's parameters."""
+
+
+class GradientError(Exception):
+    """A symbolic gradient that differs from its finite difference."""
+
+
+class DeviceError(RuntimeError):
+    """A device that was asked for by name and is not there."""
+
+
+class BuildError(RuntimeError):
+    """Source that a compiler refused."""
+
+
+def describe(variable: Any) -> str:
+    """A variable as an error names it: the user's name or its expression, and its type."""
+    return f"{variable.name or variable.op_name()} ({variable.type})"
+
+
+def built_at(variable: Any) -> str:
+    """Where the user wrote the expression, as ' Built at FILE:LINE.' or nothing."""
+    origin = getattr(variable, "origin", None)
+    return f" Built at {origin[0]}:{origin[1]}." if origin else ""
+
+
+def listed(words: Iterable[object]) -> str:
+    """The words as an enumeration: 'a, b and c'."""
+    items = [str(w) for w in words]
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]

@@ -1,0 +1,153 @@
+"""A graph as a straight-line Python function that calls each op's NumPy meaning.
+
+The function is printed as Python source, one line a node, and compiled once: running it walks
+no graph. A value is dropped after its last use. The two branches of an IfElse hold the nodes
+that nothing else needs, so only the branch taken is computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import describe
+from .graph import Constant, Item, Variable, toposort
+
+_serial = itertools.count()
+_Block = tuple[tuple[Variable, int], ...]  # the branches that a node stands in, outermost first
+
+
+class Program:
+    """outputs = program(*values of the inputs): a tuple. Leaves other than the inputs must be
+    constants; MissingInput is the caller's to check."""
+
+    def __init__(self, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> None:
+        self.filename = f"<gpuscan program {next(_serial)}>"
+        self.lines: dict[int, Variable] = {}
+        self.names: dict[Variable, str] = {}
+        source, values = self._print(inputs, outputs)
+        namespace = dict(values)
+        exec(compile(source, self.filename, "exec"), namespace)  # our own text, from the graph
+        self.function: Callable[..., tuple[Any, ...]] = namespace["program"]
+
+    def __call__(self, *values: Any) -> tuple[Any, ...]:
+        try:
+            return self.function(*values)
+        except Exception as error:
+            self._add_note(error)
+            raise
+
+    def _print(
+        self, inputs: Sequence[Variable], outputs: Sequence[Variable]
+    ) -> tuple[str, dict[str, Any]]:
+        order = toposort(outputs, inputs)
+        given = set(inputs)
+        names = self.names
+        for i, v in enumerate(inputs):
+            names.setdefault(v, f"x{i}")
+        for i, v in enumerate(order):
+            names.setdefault(v, f"v{i}")
+        blocks = _blocks(order, outputs)
+        last = _last_uses(order, outputs)
+
+        values: dict[str, Any] = {}
+        parameters = ", ".join(f"x{i}" for i in range(len(inputs)))
+        text = [f"def program({parameters}):"]
+        inside: dict[_Block, list[Variable]] = {}
+        for v in order:
+            if v in given:
+                continue
+            if isinstance(v, Constant):
+                values[names[v]] = v.data
+            else:
+                inside.setdefault(blocks[v], []).append(v)
+
+        def emit(block: _Block, indent: str) -> None:
+            for v in inside.get(block, ()):
+                args = [names[i] for i in v.inputs]
+                if getattr(v.op, "is_lazy", False):
+                    for branch, head in ((1, f"if {args[0]}:"), (2, "else:")):
+                        text.append(indent + head)
+                        emit((*block, (v, branch)), indent + "    ")
+                        text.append(f"{indent}    {names[v]} = {args[branch]}")
+                elif isinstance(v.op, Item):
+                    text.append(f"{indent}{names[v]} = {args[0]}[{v.op.index}]")
+                else:
+                    call = "f" + names[v]
+                    values[call] = v.op.evaluator(v)
+                    text.append(f"{indent}{names[v]} = {call}({', '.join(args)})")
+                    self.lines[len(text)] = v
+                if not block and (dead := [names[d] for d in last.get(v, ())]):
+                    text.append(f"    del {', '.join(dead)}")
+
+        emit((), "    ")
+        result = ", ".join(names[v] for v in outputs)
+        text.append(f"    return ({result}{',' if result else ''})")
+        return "\n".join(text) + "\n", values
+
+    def _add_note(self, error: BaseException) -> None:
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_filename == self.filename and line in self.lines:
+                node = self.lines[line]
+                values = [frame.f_locals.get(self.names[i], _constant(i)) for i in node.inputs]
+                if not getattr(error, "_gpuscan_node", None):
+                    error.add_note(_note(node, values))
+                    with contextlib.suppress(AttributeError):
+                        error._gpuscan_node = node  # type: ignore[attr-defined]
+
+
+def _constant(v: Variable) -> Any:
+    return v.data if isinstance(v, Constant) else None
+
+
+def _note(node: Variable, values: Sequence[Any]) -> str:
+    operands = [
+        f"{describe(i)} of shape {np.shape(x)}"
+        for i, x in zip(node.inputs, values)
+        if x is not None and not isinstance(x, tuple)
+    ]
+    name = f" ({node.name})" if node.name else ""
+    line = f", built at {node.origin[0]}:{node.origin[1]}" if node.origin else ""
+    return f"in {node.op.label}{name}{line}, applied to " + "; ".join(operands or ["nothing"])
+
+
+def _blocks(order: Sequence[Variable], outputs: Sequence[Variable]) -> dict[Variable, _Block]:
+    """Per node the branches that hold all its uses."""
+    blocks: dict[Variable, _Block] = {v: () for v in outputs}
+
+    def use(v: Variable, block: _Block) -> None:
+        if v in blocks:
+            common = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(blocks[v], block))
+            blocks[v] = tuple(pair[0] for pair in common)
+        else:
+            blocks[v] = block
+
+    for v in reversed(order):
+        for i, x in enumerate(v.inputs):
+            branch = ((v, i),) if i > 0 and getattr(v.op, "is_lazy", False) else ()
+            use(x, (*blocks[v], *branch))
+    return blocks
+
+
+def _last_uses(
+    order: Sequence[Variable], outputs: Sequence[Variable]
+) -> dict[Variable, list[Variable]]:
+    """Per node the values that nothing needs after it. Constants are not variables of the
+    function; a node in a branch is left to the function's end."""
+    kept = set(outputs)
+    blocks = _blocks(order, outputs)
+    last: dict[Variable, Variable] = {}
+    for v in order:
+        for i in v.inputs:
+            last[i] = v
+    dead: dict[Variable, list[Variable]] = {}
+    for v, user in last.items():
+        if v in kept or isinstance(v, Constant) or blocks[v] or blocks[user]:
+            continue
+        dead.setdefault(user, []).append(v)
+    return dead

@@ -1,0 +1,572 @@
+"""function(): a graph as a Python callable."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .clone import fitted
+from .config import config
+from .errors import MissingInputError, UnusedInputError, built_at, describe, listed
+from .graph import Apply, Constant, Variable, leaves, pack, substitute, toposort, unpack
+from .ops.convert import as_tensor
+from .rules import optimised
+from .runtime.device import select
+from .scan.op import Scan
+from .scan.updates import OrderedUpdates, advanced_by_scans, default_updates
+from .shared import SharedVariable
+
+
+class Mode:
+    """Theano's compilation mode: accepted, and its rewrites' names with it. gpuscan has one way
+    to compile; "FAST_COMPILE" leaves the graph as it was written."""
+
+    def __init__(self, linker: Any = None, optimizer: Any = "FAST_RUN", **ignored: Any) -> None:
+        self.linker, self.optimizer = linker, optimizer
+
+    def including(self, *names: str) -> Mode:
+        return self
+
+    def excluding(self, *names: str) -> Mode:
+        return self
+
+    @property
+    def rewrites(self) -> bool:
+        return self.optimizer not in (None, "None", "FAST_COMPILE", "fast_compile")
+
+
+_MODES = ("FAST_RUN", "FAST_COMPILE", "JAX", "NUMBA", "Mode")
+_NOT_THERE = ("DebugMode", "DEBUG_MODE", "NanGuardMode", "MonitorMode")
+
+
+def get_mode(mode: Any) -> Mode:
+    """A mode by its name, or as it is; None: the one of the settings."""
+    if isinstance(mode, Mode):
+        return mode
+    name = config.mode if mode is None else mode
+    if name in _NOT_THERE:
+        warnings.warn(f"mode {name} is not implemented in gpuscan; FAST_RUN is used", stacklevel=4)
+    elif name not in _MODES:
+        raise ValueError(f"mode {name!r} is not one of {listed(_MODES)}")
+    return Mode(optimizer="FAST_COMPILE" if name == "FAST_COMPILE" else "FAST_RUN")
+
+
+def get_default_mode() -> Mode:
+    """The mode of the settings."""
+    return get_mode(None)
+
+
+class In:
+    """An input with more to say: a default value, a name, its conversion.
+
+    value: what is used when the caller gives none; a shared value is read at each call. update:
+    the expression of the default's next value. strict and allow_downcast: see
+    `TensorType.filter`.
+    """
+
+    def __init__(
+        self, variable: Variable, name: str | None = None, value: Any = None,
+        update: Variable | None = None, mutable: bool | None = None, strict: bool = False,
+        allow_downcast: bool | None = None, autoname: bool = True, implicit: Any = None,
+        borrow: bool | None = None, shared: bool = False,
+    ) -> None:  # fmt: skip
+        if not isinstance(variable, Variable):
+            raise TypeError(f"In() takes a symbolic variable, got {variable!r}")
+        self.variable = variable
+        self.name = name or (variable.name if autoname else None)
+        self.value, self.update = value, update
+        self.strict, self.allow_downcast = strict, allow_downcast
+
+
+class Out:
+    """An output; `borrow` is accepted for Theano's programs."""
+
+    def __init__(self, variable: Any, borrow: bool = False) -> None:
+        self.variable = as_tensor(variable)
+        self.borrow = borrow
+
+
+# ---- function ------------------------------------------------------------------------------------
+
+
+def function(
+    inputs: Sequence[Any],
+    outputs: Any = None,
+    mode: Any = None,
+    updates: Any = None,
+    givens: Any = None,
+    no_default_updates: bool | Sequence[Variable] = False,
+    accept_inplace: bool = False,
+    name: str | None = None,
+    rebuild_strict: bool = True,
+    allow_input_downcast: bool | None = None,
+    profile: Any = None,
+    on_unused_input: str | None = None,
+    device: str | None = None,
+    fuse: str | None = None,
+) -> Function:
+    """A callable that computes the outputs from the inputs' values, and updates shared variables.
+
+    inputs: variables or `In`. outputs: a variable, a list, a dict or None; the result has the
+    same form, of NumPy arrays. updates: new values of shared variables, a dict or pairs, computed
+    from the old ones and set together after the call. givens: replacements in the graph, a dict
+    or pairs. no_default_updates: leave random states (all, or those listed) as they are.
+    allow_input_downcast: True converts any input, False none that loses precision; None lets
+    Python floats become floatX. on_unused_input: "raise", "warn" or "ignore".
+    device: where to run; None is `config.device`. fuse: "auto", "always" or "never".
+
+    Raises TypeError for arguments of the wrong kind, MissingInputError for a variable that is
+    needed and not given, UnusedInputError, and DeviceError for a device that is not there.
+    """
+    target = select(device)
+    if fuse not in (None, "auto", "always", "never"):
+        raise ValueError(f"fuse is {fuse!r}, not 'auto', 'always' or 'never'")
+    arguments = _inputs(inputs)
+    form, wanted = _outputs(outputs)
+    replaced = _givens(givens, arguments, rebuild_strict)
+    explicit = _updates(updates)
+    for a in arguments:
+        if a.update is not None:
+            _check_default(a)
+
+    placeholders = {a.variable: a.variable.type(a.name) for a in arguments if a.variable.inputs}
+    mapping = {**replaced, **placeholders}
+    states = [a for a in arguments if a.update is not None]
+    roots = [*wanted, *explicit.values(), *(as_tensor(a.update) for a in states)]
+    roots = substitute(roots, mapping)
+    wanted_now = roots[: len(wanted)]
+    new_values = roots[len(wanted) : len(wanted) + len(explicit)]
+    explicit = OrderedUpdates(zip(explicit, new_values))
+    kept_default = roots[len(wanted) + len(explicit) :]
+
+    if no_default_updates is not True:
+        held = list(no_default_updates) if no_default_updates else []
+        explicit = explicit + default_updates(roots, [*explicit, *held])
+    dropped = [s for s in advanced_by_scans(roots) if s not in explicit]
+    if dropped:
+        names = listed(sorted({s.name or str(s) for s in dropped}))
+        warnings.warn(
+            f"function {name or ''}: a scan updates {names}, and the updates were not passed, so "
+            "every call starts from the same value (random numbers repeat). Pass the updates that "
+            "scan returned: function(..., updates=updates).",
+            stacklevel=2,
+        )
+    variables = [placeholders.get(a.variable, a.variable) for a in arguments]
+    everything = [*wanted_now, *explicit.values(), *kept_default]
+    _check_inputs(variables, everything, arguments, on_unused_input or config.on_unused_input)
+    return Function(
+        arguments, variables, form, wanted_now, explicit, kept_default, name, target.name,
+        get_mode(mode), allow_input_downcast,
+    )  # fmt: skip
+
+
+def _check_default(a: In) -> None:
+    if a.value is None:
+        raise TypeError(f"In({a.variable}): an update needs a value to start from")
+
+
+def _inputs(inputs: Any) -> list[In]:
+    if not isinstance(inputs, list | tuple):
+        raise Exception(
+            "Input variables of a Theano function should be contained in a list, even when there "
+            "is a single input."
+        )
+    found: list[In] = []
+    for i in inputs:
+        a = i if isinstance(i, In) else None
+        if a is None:
+            if not isinstance(i, Variable):
+                raise TypeError(f"Unknown parameter type: {type(i)}: an input is a variable or In")
+            a = In(i)
+        if isinstance(a.variable, Constant):
+            raise TypeError(f"Constants not allowed as inputs: {a.variable}")
+        if isinstance(a.variable, SharedVariable):
+            raise TypeError(
+                f"Cannot use a shared variable ({a.variable}) as explicit input. Consider "
+                "substituting a non-shared variable via the `givens` parameter"
+            )
+        if any(a.variable is b.variable for b in found):
+            raise UnusedInputError(
+                f"the variable {describe(a.variable)} stands twice among the inputs"
+            )
+        found.append(a)
+    return found
+
+
+def _outputs(outputs: Any) -> tuple[Any, list[Variable]]:
+    """How the result is put together (None, "one", "list" or a dict's keys), and the variables."""
+    if outputs is None:
+        return None, []
+    if isinstance(outputs, Mapping):
+        if not all(isinstance(k, str) for k in outputs):
+            raise AssertionError("When outputs is a dictionary, its keys must be strings")
+        return tuple(outputs), [_output(v) for v in outputs.values()]
+    if isinstance(outputs, list | tuple):
+        return "list", [_output(v) for v in outputs]
+    return "one", [_output(outputs)]
+
+
+def _output(v: Any) -> Variable:
+    if isinstance(v, Out):
+        return v.variable
+    if not isinstance(v, Variable):
+        raise TypeError(
+            f"Outputs must be theano Variable or Out instances. Received {v!r} of type {type(v)}"
+        )
+    return v
+
+
+def _pairs(x: Any, what: str) -> list[tuple[Any, Any]]:
+    if x is None:
+        return []
+    pairs = list(x.items()) if isinstance(x, Mapping) else list(x)
+    for p in pairs:
+        if not isinstance(p, list | tuple) or len(p) != 2:
+            raise ValueError(f"{what} must be a dict or a list of pairs, got the element {p!r}")
+    return [tuple(p) for p in pairs]
+
+
+def _updates(updates: Any) -> OrderedUpdates:
+    found = OrderedUpdates()
+    for target, value in _pairs(updates, "updates"):
+        if not isinstance(target, SharedVariable):
+            raise TypeError(f"update target must be a SharedVariable, got {target!r}")
+        if target in found:
+            raise ValueError(f"this shared variable already has an update expression: {target}")
+        if not isinstance(value, Variable):
+            value = as_tensor(target.type.filter(value, allow_downcast=target.allow_downcast))
+        if (value.dtype, value.ndim) != (target.dtype, target.ndim):
+            cure = (
+                f"Cast the update to {target.dtype}."
+                if value.ndim == target.ndim
+                else "The number of dimensions can't change."
+            )
+            raise TypeError(
+                "An update must have the same type as the original shared variable "
+                f"(shared_var={target}, shared_var.type={target.type}, update_val={value}, "
+                f"update_val.type={value.type}). {cure}{built_at(value)}"
+            )
+        found[target] = value
+    return found
+
+
+def _givens(givens: Any, arguments: Sequence[In], strict: bool) -> dict[Variable, Variable]:
+    found: dict[Variable, Variable] = {}
+    explicit = {a.variable for a in arguments}
+    for old, new in _pairs(givens, "givens"):
+        if not isinstance(old, Variable):
+            raise TypeError(f"givens must contain Variables as keys, got {old!r}")
+        if old in explicit:
+            raise RuntimeError(
+                f"You are trying to replace variable '{old}' through the `givens` parameter, but "
+                "this variable is an input to your function. Replacing inputs is currently "
+                "forbidden because it has no effect."
+            )
+        if not isinstance(new, Variable):
+            new = as_tensor(old.type.filter(new, allow_downcast=None))
+        found[old] = fitted(new, old, strict, "givens")
+    return found
+
+
+def _check_inputs(
+    variables: Sequence[Variable], roots: Sequence[Variable], arguments: Sequence[In], unused: str
+) -> None:
+    given = set(variables)
+    needed = leaves(roots, ())
+    for v in needed:
+        if v not in given and not isinstance(v, SharedVariable):
+            users = [u for u in toposort(roots) if v in u.inputs]
+            used = f", used to compute {users[0]}{built_at(users[0])}," if users else ""
+            raise MissingInputError(
+                f"An input of the graph, {describe(v)}{used} was not provided and not given a "
+                f"value. Add it to the inputs of function(), or replace it by givens.{built_at(v)}"
+            )
+    for v, a in zip(variables, arguments):
+        if v not in needed:
+            text = (
+                "theano.function was asked to create a function computing outputs given certain "
+                "inputs, but the provided input variable at index "
+                f"{list(variables).index(v)} is not part of the computational graph needed to "
+                f"compute the outputs: {a.variable}. To make this error into a warning, you can "
+                "pass the parameter on_unused_input='warn' to function, to silence it 'ignore'."
+            )
+            if unused == "raise":
+                raise UnusedInputError(text)
+            if unused == "warn":
+                warnings.warn(text, stacklevel=3)
+
+
+# ---- the callable --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """How one scan of a function runs."""
+
+    name: str
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"scan '{self.name}': {self.path} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a function runs: as data, and as text by str()."""
+
+    function: str
+    device: str
+    nodes: int
+    scans: tuple[LoopPlan, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.function}: device {self.device}, {self.nodes} nodes"]
+        return "\n".join([*lines, *(f"  {s}" for s in self.scans)])
+
+
+class Function:
+    """What `function` returns: calling it computes the outputs and sets the shared variables."""
+
+    trust_input = False
+
+    def __init__(
+        self, arguments: Sequence[In], variables: Sequence[Variable], form: Any,
+        outputs: Sequence[Variable], updates: Mapping[SharedVariable, Variable],
+        next_defaults: Sequence[Variable], name: str | None, device: str, mode: Mode,
+        allow_downcast: bool | None,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.profile = None
+        self._arguments = list(arguments)
+        self._stored = (
+            list(variables), form, list(outputs), dict(updates), list(next_defaults), device, mode,
+            allow_downcast,
+        )  # fmt: skip
+        self._form = form
+        self._types = [v.type for v in variables]
+        self._names = [a.name for a in arguments]
+        self._values = [
+            None if a.value is None or isinstance(a.value, SharedVariable)
+            else t.filter(a.value, a.strict, a.allow_downcast)
+            for a, t in zip(arguments, self._types)
+        ]  # fmt: skip
+        self._downcast = [
+            allow_downcast if a.allow_downcast is None else a.allow_downcast for a in arguments
+        ]
+        self._targets = list(updates)
+        self._stateful = [i for i, a in enumerate(arguments) if a.update is not None]
+        roots = [*outputs, *updates.values(), *next_defaults]
+        graph = optimised(roots) if mode.rewrites else list(roots)
+        self._shared = [v for v in leaves(graph) if isinstance(v, SharedVariable)]
+        self.device = select(device).name
+        self._program = select(device).compile([*variables, *self._shared], graph)
+        self._n_outputs = len(outputs)
+        self.maker = Maker(FunctionGraph(list(variables), graph))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output_subset = kwargs.pop("output_subset", None) if kwargs else None
+        values = self._converted(args, kwargs)
+        inputs = [*values, *[s.storage for s in self._shared]]
+        with np.errstate(all="ignore"):
+            found = self._program(*inputs)
+        n = self._n_outputs
+        if self._targets or self._stateful:
+            held = [*inputs, *found[:n]]
+            new = [_owned(v, held) for v in found[n:]]
+            for target, value in zip(self._targets, new):
+                target.storage = value
+            for i, value in zip(self._stateful, new[len(self._targets) :]):
+                self._values[i] = value
+        results = [_owned(v, inputs) for v in found[:n]]
+        if output_subset is not None:
+            results = [results[i] for i in output_subset]
+        if self._form == "one":
+            return results[0]
+        if self._form is None:
+            return []
+        return results if self._form == "list" else dict(zip(self._form, results))
+
+    def _converted(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
+        if len(args) > len(self._types):
+            raise TypeError(
+                f"Too many parameter passed to theano function: {len(args)} were given and "
+                f"{len(self._types)} are expected"
+            )
+        given = list(args) + [None] * (len(self._types) - len(args))
+        for key, value in kwargs.items():
+            if key not in self._names:
+                raise TypeError(f"Unknown input or parameter: {key}; inputs are {self._names}")
+            i = self._names.index(key)
+            if i < len(args):
+                raise TypeError(f"The input {key} was given twice: by position and by name")
+            given[i] = value
+        values = []
+        for i, (value, type_) in enumerate(zip(given, self._types)):
+            if type(value) is np.ndarray and value.dtype == type_.dtype and (
+                value.ndim == len(type_.shape) and type_.shape.count(None) == value.ndim
+            ):
+                values.append(value)
+            else:
+                values.append(self._filtered(i, value))
+        return values
+
+    def _filtered(self, i: int, value: Any) -> np.ndarray:
+        a, type_ = self._arguments[i], self._types[i]
+        if value is None:
+            if isinstance(a.value, SharedVariable):
+                return a.value.storage
+            if self._values[i] is None:
+                raise TypeError(
+                    f"Missing required input: {a.name or f'number {i}'} ({type_})"
+                )
+            return self._values[i]
+        if isinstance(value, Variable):
+            raise TypeError(
+                f"Expected an array-like object, but found a Variable: maybe you are trying to "
+                f"call a function on a (possibly shared) variable instead of a numeric array? "
+                f"({value})"
+            )
+        try:
+            return type_.filter(value, a.strict, self._downcast[i])
+        except TypeError as e:
+            where = f'"{a.name}" (index {i})' if a.name else f"at index {i}"
+            raise TypeError(
+                f'Bad input argument {where} to function "{self.name or "theano function"}": {e}'
+            ) from None
+
+    # ---- what programs ask of a function ----------------------------------------------------------
+
+    def __getitem__(self, item: Any) -> Any:
+        return self._values[self._index(item)]
+
+    def __setitem__(self, item: Any, value: Any) -> None:
+        i = self._index(item)
+        self._values[i] = self._types[i].filter(value, False, self._downcast[i])
+
+    def _index(self, item: Any) -> int:
+        for i, a in enumerate(self._arguments):
+            if a.variable is item or (isinstance(item, str) and a.name == item):
+                return i
+        raise KeyError(f"{item} is not an input; inputs are {self._names}")
+
+    def explain(self) -> Explanation:
+        """How the function runs: the device, and the way of each scan with the reason."""
+        graph = self.maker.fgraph.outputs
+        scans = [v for v in toposort(graph) if isinstance(v.op, Scan)]
+        plans = tuple(
+            LoopPlan(
+                v.op.name or "scan_fn", "interpreted",  # type: ignore[attr-defined]
+                "the reference device runs every step by NumPy",
+            )
+            for v in scans
+        )  # fmt: skip
+        nodes = sum(1 for v in toposort(graph) if v.inputs)
+        return Explanation(self.name or "function", self.device, nodes, plans)
+
+    def get_shared(self) -> list[SharedVariable]:
+        """The shared variables that the function reads or sets."""
+        return list(dict.fromkeys([*self._shared, *self._targets]))
+
+    def free(self) -> None:
+        """Theano's hint to give memory back; nothing is held between calls."""
+
+    def copy(self, share_memory: bool = False, name: str | None = None) -> Function:
+        """The same function again, over the same shared variables."""
+        new = Function(self._arguments, *_unstored(self._stored, name or self.name))
+        new._values = list(self._values)
+        return new
+
+    def __copy__(self) -> Function:
+        return self.copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        variables, form, outputs, updates, next_defaults, device, mode, downcast = self._stored
+        everything = [*variables, *outputs, *updates, *updates.values(), *next_defaults]
+        arguments = [
+            (a.name, self._values[i] if not isinstance(a.value, SharedVariable) else a.value,
+             a.update is not None, a.strict, a.allow_downcast)
+            for i, a in enumerate(self._arguments)
+        ]  # fmt: skip
+        counts = (len(variables), len(outputs), len(updates), len(next_defaults))
+        options = (form, self.name, device, (mode.linker, mode.optimizer), downcast)
+        return _restored, (*pack(everything), counts, arguments, options)
+
+    def __repr__(self) -> str:
+        return f"<gpuscan function {self.name or ''} of ({', '.join(map(str, self._names))})>"
+
+
+def _unstored(stored: tuple[Any, ...], name: str | None) -> tuple[Any, ...]:
+    variables, form, outputs, updates, next_defaults, device, mode, downcast = stored
+    return variables, form, outputs, updates, next_defaults, name, device, mode, downcast
+
+
+def _restored(
+    rows: Any, positions: Any, counts: Any, arguments: Any, options: Any
+) -> Function:  # what pickle calls
+    nodes = iter(unpack(rows, positions))
+    variables, outputs, targets, values, defaults = (
+        [next(nodes) for _ in range(c)] for c in (*counts[:3], counts[2], counts[3])
+    )
+    form, name, device, (linker, optimizer), downcast = options
+    ins = []
+    for v, (label, value, stateful, strict, own_downcast) in zip(variables, arguments):
+        a = In(v, label, value, strict=strict, allow_downcast=own_downcast)
+        a.update = v if stateful else None
+        ins.append(a)
+    return Function(
+        ins, variables, form, outputs, dict(zip(targets, values)), defaults, name, device,
+        Mode(linker, optimizer), downcast,
+    )  # fmt: skip
+
+
+def _owned(value: Any, held: Iterable[Any]) -> np.ndarray:
+    """The value as an array that nobody else can write to through another name."""
+    array = np.asarray(value)
+    if array.base is not None or not array.flags.writeable or any(array is h for h in held):
+        return array.copy()
+    return array
+
+
+@dataclass(frozen=True)
+class FunctionGraph:
+    """The graph that a function runs, after the rewrites, as Theano shows it."""
+
+    inputs: list[Variable]
+    outputs: list[Variable]
+
+    def toposort(self) -> list[Apply]:
+        """The nodes, inputs first."""
+        return [
+            Apply(v) for v in toposort(self.outputs) if v.inputs and type(v.op).__name__ != "Item"
+        ]
+
+    @property
+    def apply_nodes(self) -> set[Apply]:
+        return set(self.toposort())
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Theano's way from a function to its graph: f.maker.fgraph."""
+
+    fgraph: FunctionGraph
+
+
+def evaluated(variable: Variable, inputs_to_values: Mapping[Any, Any] | None = None) -> Any:
+    """The variable's value, from values of the inputs it needs (by variable or by name)."""
+    values = dict(inputs_to_values or {})
+    by_name = {v.name: v for v in leaves([variable]) if v.name}
+    given = {by_name.get(k, k) if isinstance(k, str) else k: x for k, x in values.items()}
+    key = tuple(given)
+    cache = variable.__dict__.setdefault("_compiled", {})
+    if key not in cache:
+        cache[key] = function(list(key), variable, on_unused_input="ignore")
+    return cache[key](*given.values())
+
+
+Variable.operations["eval"] = evaluated

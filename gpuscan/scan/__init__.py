@@ -1,0 +1,1 @@
+"""The loop as a value, and Theano's way of writing it."""

@@ -1,0 +1,525 @@
+"""Scan: a loop as one node of the graph, and its gradient, which is the same op again.
+
+    operands   n, *seqs, *inits, *consts      body: (seq rows, carries, consts)
+    results    *final carries, *traces, steps       -> (new carries, trace rows, [stop])
+
+Step t = 0 .. n-1 reads row t of every seq. A tap of a sequence is a shifted view, a tap of an
+output is a delay line of carries each of which takes over its neighbour's value, going
+backwards is a flipped view.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import built_at
+from ..evaluate import Program
+from ..gradient import cotangents, dependence
+from ..graph import (
+    Constant,
+    Op,
+    Param,
+    Undefined,
+    Variable,
+    constant_leaf,
+    inherit,
+    leaves,
+    results,
+    substitute,
+    toposort,
+)
+from ..ops.elemwise import cast, zeros_like
+from ..ops.index import set_subtensor
+from ..ops.reduce import with_axes
+from ..ops.scalar import eq, minimum, switch
+from ..ops.shape import Dim, broadcast_to, dim, dims, join, specify
+from ..rules.shapes import pushed_dims
+from ..types import TensorType, TupleType
+
+Group = tuple[Variable, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a loop, closed over its parameters."""
+
+    seqs: Group  # parameters: a row of each sequence,
+    carries: Group  # the carries on entry,
+    consts: Group  # and what does not change
+    new: Group  # what the step gives: a new value for each carry,
+    traces: Group  # a row for each trace,
+    stop: Variable | None = None  # and whether this was the last step
+
+    @property
+    def params(self) -> Group:
+        return self.seqs + self.carries + self.consts
+
+    @property
+    def values(self) -> Group:
+        """New carries and trace rows."""
+        return self.new + self.traces
+
+    @property
+    def outputs(self) -> Group:
+        return self.values if self.stop is None else (*self.values, self.stop)
+
+    def mapped(self, values: Sequence[Variable]) -> Step:
+        """The same step with other values for its outputs."""
+        k, m = len(self.new), len(self.traces)
+        stop = None if self.stop is None else values[k + m]
+        return replace(self, new=tuple(values[:k]), traces=tuple(values[k : k + m]), stop=stop)
+
+    def closed(self) -> Step:
+        """The step with each parameter replaced by the `Param` leaf of its position, so that
+        equal steps are equal. The parameters may be any variables before."""
+        params = [Variable(Param(v.type, i)) for i, v in enumerate(self.params)]
+        for v, p in zip(self.params, params):
+            p.name = p.name or v.name
+        mapping = dict(zip(self.params, params))
+        a, b = len(self.seqs), len(self.seqs) + len(self.carries)
+        new = self.mapped(substitute(self.outputs, mapping))
+        return replace(
+            new, seqs=tuple(params[:a]), carries=tuple(params[a:b]), consts=tuple(params[b:])
+        )
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What a Scan is applied to: the number of steps, and a value for each parameter."""
+
+    n: Variable
+    seqs: Group
+    inits: Group
+    consts: Group
+
+    @property
+    def all(self) -> Group:
+        return (self.n, *self.seqs, *self.inits, *self.consts)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a Scan gives."""
+
+    finals: Group
+    traces: Group
+    steps: Variable
+
+
+@dataclass(frozen=True)
+class Scan(Op):
+    """A loop whose step is closed."""
+
+    step: Step
+    truncate: int = -1  # of the gradient: how many of the last steps contribute
+    name: str | None = field(default=None, compare=False)
+
+    def split(self, inputs: Sequence[Variable]) -> Operands:
+        n, *rest = inputs
+        a, b = len(self.step.seqs), len(self.step.seqs) + len(self.step.carries)
+        return Operands(n, tuple(rest[:a]), tuple(rest[a:b]), tuple(rest[b:]))
+
+    def results(self, node: Variable) -> Results:
+        out, k = results(node), len(self.step.carries)
+        return Results(tuple(out[:k]), tuple(out[k:-1]), out[-1])
+
+    @property
+    def body(self) -> Group:
+        """What a step gives, as printing shows it."""
+        return self.step.outputs
+
+    @property
+    def label(self) -> str:
+        return f"Scan{{{self.name or 'scan_fn'}}}"
+
+    # ---- types ----------------------------------------------------------------------------------
+
+    def infer(self, n: TensorType, *types: TensorType) -> TupleType:
+        step = self.step
+        if n.dtype != "int64" or n.ndim:
+            raise TypeError(f"a Scan's number of steps is an int64 scalar, not {n}")
+        rows = [t.row() for t in types[: len(step.seqs)]]
+        for p, t in zip(step.params, [*rows, *types[len(step.seqs) :]], strict=True):
+            if not compatible(p.type, t):
+                raise TypeError(f"the step's parameter {p} is a {p.type}; it was given a {t}")
+        for p, v in zip(step.carries, step.new, strict=True):
+            if not compatible(p.type, v.type):
+                raise TypeError(f"a carry of type {p.type} becomes {v.type} in the step")
+        carries = [p.type for p in step.carries]
+        traces = [v.type.rows() for v in step.traces]
+        return TupleType((*carries, *traces, TensorType("int64", ())))
+
+    def sizes(self, inputs: Sequence[Variable], output: Variable) -> Any:
+        o, r = self.split(inputs), self.results(output)
+        steps = o.n if self.step.stop is None else r.steps
+        found: list[Any] = [dims(v) for v in o.inits]
+        for trace, row in zip(r.traces, self._row_sizes()):
+            outside = self.outside(row, o)
+            found.append([steps, *(d or Dim(a + 1)(trace) for a, d in enumerate(outside))])
+        return [*found, []]
+
+    def _row_sizes(self) -> list[list[Variable]]:
+        """Per trace the sizes of a row, in terms of the parameters."""
+        pushed = iter(pushed_dims([d for v in self.step.traces for d in dims(v)]))
+        return [[next(pushed) for _ in range(v.ndim)] for v in self.step.traces]
+
+    def outside(self, values: Sequence[Variable], o: Operands) -> list[Variable | None]:
+        """Values of the step as values outside the loop, where they depend on consts and on
+        the sizes of rows and carries only; None where they do not."""
+        step = self.step
+        mapping: dict[Variable, Variable] = dict(zip(step.consts, o.consts))
+        shaped = {s: (x, 1) for s, x in zip(step.seqs, o.seqs)}
+        shaped |= {c: (x, 0) for c, x in zip(step.carries, o.inits)}
+        for v in toposort(values):
+            if isinstance(v.op, Dim) and v.inputs[0] in shaped:
+                x, lead = shaped[v.inputs[0]]
+                mapping[v] = dim(x, v.op.axis + lead)
+        found: list[Variable | None] = []
+        for v in values:
+            inner = any(x in shaped for x in leaves([v], mapping))
+            found.append(None if inner else substitute([v], mapping)[0])
+        return found
+
+    # ---- the meaning ----------------------------------------------------------------------------
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        return functools.partial(self._run, node, Program(self.step.params, self.step.outputs))
+
+    def _run(self, node: Variable, step: Program, n: Any, *operands: Any) -> tuple[Any, ...]:
+        n, k, m = int(n), len(self.step.carries), len(self.step.traces)
+        a = len(self.step.seqs)
+        seqs, carries, consts = operands[:a], operands[a : a + k], operands[a + k :]
+        self._check(node, n, seqs)
+        shapes = [np.shape(c) for c in carries]
+        traces: list[np.ndarray] = []
+        steps = 0
+        for t in range(n):
+            try:
+                out = step(*[s[t] for s in seqs], *carries, *consts)
+            except Exception as error:
+                error.add_note(f"in step {t} of scan '{self.name or 'scan_fn'}'{built_at(node)}")
+                raise
+            if t == 0:
+                traces = [
+                    np.empty((n, *np.shape(v)), b.dtype) for v, b in zip(out[k:], self.step.traces)
+                ]
+            carries = out[:k]
+            for j, shape in enumerate(shapes):
+                if carries[j].shape != shape:
+                    raise ValueError(self._changed(node, j, shape, carries[j].shape, t))
+            for i in range(m):
+                row = out[k + i]
+                if row.shape != traces[i].shape[1:]:
+                    raise ValueError(self._changed(node, k + i, traces[i].shape[1:], row.shape, t))
+                traces[i][t] = row
+            steps = t + 1
+            if self.step.stop is not None and out[-1]:
+                break
+        if n == 0:
+            traces = self._no_rows(seqs, carries, consts)
+        elif steps < n:
+            traces = [x[:steps] for x in traces]
+        return (*carries, *traces, np.int64(steps))
+
+    def _check(self, node: Variable, n: int, seqs: Sequence[Any]) -> None:
+        name = f"scan '{self.name or 'scan_fn'}'"
+        if n < 0:
+            raise IndexError(
+                f"Scan was asked to run for negative number of step {n} ({name}).{built_at(node)}"
+            )
+        for s, x in zip(seqs, self.split(node.inputs).seqs):
+            if len(s) < n:
+                raise ValueError(
+                    "Sequence is shorter then the required number of steps : "
+                    f"(n_steps, seq, seq.shape): {n}, {x}, {s.shape} ({name}).{built_at(node)}"
+                )
+
+    def _changed(self, node: Variable, i: int, old: Any, new: Any, t: int) -> str:
+        v = self.step.values[i]
+        what = "state" if i < len(self.step.carries) else "output"
+        return (
+            f"An output of the scan has changed shape. {what} {v.name or v.op_name()} of scan "
+            f"'{self.name or 'scan_fn'}' has shape {new} after step {t} and had {old} before. "
+            f"The shape must stay the same in every step.{built_at(v)}{built_at(node)}"
+        )
+
+    def _no_rows(
+        self, seqs: Sequence[Any], carries: Sequence[Any], consts: Sequence[Any]
+    ) -> list[np.ndarray]:
+        """Traces of a loop of no steps: no rows, of the shape that a row would have had."""
+        step = self.step
+        flat = pushed_dims([d for v in step.traces for d in dims(v)])
+        rows = [np.zeros(s.shape[1:], s.dtype) for s in seqs]
+        found = iter(Program(step.params, flat)(*rows, *carries, *consts))
+        return [
+            np.empty((0, *(int(next(found)) for _ in range(v.ndim))), v.dtype)
+            for v in step.traces
+        ]
+
+    # ---- the derivative -------------------------------------------------------------------------
+
+    def connection(self, node: Variable) -> list[set[int]]:
+        a, k = len(self.step.seqs), len(self.step.carries)
+        per_input: list[set[int]] = [set() for _ in node.inputs]
+        for result, params in enumerate(dependence_over_steps(self.step)):
+            for i in params:
+                per_input[1 + i].add(result)
+        for j in range(k):  # a loop of no steps gives back the initial value
+            per_input[1 + a + j].add(j)
+        return per_input
+
+    def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
+        return _Backward(self, output, list(g)).cotangents()
+
+
+def compatible(a: TensorType, b: TensorType) -> bool:
+    """Whether a value can be of both types: no known size differs."""
+    return (a.dtype, a.ndim) == (b.dtype, b.ndim) and all(
+        p is None or q is None or p == q for p, q in zip(a.shape, b.shape)
+    )
+
+
+@functools.lru_cache(maxsize=512)
+def dependence_over_steps(step: Step) -> tuple[frozenset[int], ...]:
+    """Per new carry and trace, the positions of the parameters it depends on, directly or
+    through the carries of earlier steps."""
+    on = [set(s) for s in dependence(step.values, step.params)]
+    a, k = len(step.seqs), len(step.carries)
+    grew = True
+    while grew:
+        grew = False
+        for s in on:
+            more = set().union(*(on[i - a] for i in s if 0 <= i - a < k)) - s
+            if more:
+                s |= more
+                grew = True
+    return tuple(frozenset(s) for s in on)
+
+
+class _Backward:
+    """The gradient of one Scan node.
+
+    Backward, seqs run flipped; the cotangents of carries are carries; the cotangent of a const
+    is an accumulating carry; that of a seq is a trace. Saved for it is the history of those
+    carries whose values it reads; what depends on them is computed again.
+    """
+
+    def __init__(self, op: Scan, node: Variable, gs: list[Any]) -> None:
+        self.op, self.node, self.step = op, node, op.step
+        self.o = op.split(node.inputs)
+        self.a, self.k = len(self.step.seqs), len(self.step.carries)
+        self.gs = gs[:-1]  # the number of steps has no cotangent
+
+    def cotangents(self) -> list[Any]:
+        undefined = {i: g for i, g in enumerate(self.gs) if isinstance(g, Undefined)}
+        self.gs = [None if i in undefined else g for i, g in enumerate(self.gs)]
+        found = [None, *self._defined()]
+        if not undefined:
+            return found
+        reason = next(iter(undefined.values()))
+        flows = self.op.connection(self.node)
+        return [reason if c & undefined.keys() else d for c, d in zip(flows, found)]
+
+    def _defined(self) -> list[Any]:
+        """The cotangents of the operands that parameters stand for."""
+        values = self.step.values
+        on = dependence_over_steps(self.step)
+        # values with a cotangent: those asked for, and the carries that lead to them
+        asked = {i for i, g in enumerate(self.gs) if g is not None}
+        leading = {j - self.a for i in asked for j in on[i] if self.a <= j < self.a + self.k}
+        active = sorted(i for i in asked | leading if values[i].type.is_float)
+        spoiled: dict[int, Undefined] = {}
+        while True:
+            ct = {i: values[i].type() for i in active}
+            d = cotangents([values[i] for i in active], list(ct.values()), self.step.params)
+            spoiled |= {i: g for i, g in enumerate(d) if isinstance(g, Undefined)}
+            still = [
+                i for i in active
+                if i in asked or (d[self.a + i] is not None and self.a + i not in spoiled)
+            ]  # fmt: skip
+            if still == active:
+                break
+            active = still
+        clean = [None if isinstance(g, Undefined) else g for g in d]
+        found = self._loop(ct, clean) if active else [None] * len(self.step.params)
+        if not spoiled:
+            return found
+        # what leads to a parameter without a cotangent has none either
+        carries = [i - self.a for i in spoiled if self.a <= i < self.a + self.k]
+        reach = set(spoiled).union(*(on[j] for j in carries))
+        reason = next(iter(spoiled.values()))
+        return [reason if i in reach else g for i, g in enumerate(found)]
+
+    def _loop(self, ct: Mapping[int, Variable], d: Sequence[Any]) -> list[Any]:
+        step, o = self.step, self.o
+        a, b = self.a, self.a + self.k
+        d_seqs, d_carries, d_consts = d[:a], d[a:b], d[b:]
+        carried = [i for i in ct if i < self.k]
+        traced = [i for i in ct if i >= self.k]
+        rowed = [i for i, g in enumerate(d_seqs) if g is not None]
+        summed = [i for i, g in enumerate(d_consts) if g is not None]
+
+        # the step backwards, written over the forward step's own variables
+        acc = {i: TensorType(d_consts[i].dtype, step.consts[i].type.shape)() for i in summed}
+        new_ct = [like(d_carries[i], step.carries[i]) for i in carried]
+        new_acc = [acc[i] + like(d_consts[i], step.consts[i]) for i in summed]
+        rows = [like(d_seqs[i], step.seqs[i]) for i in rowed]
+        history = _History(self.op, self.node, [*new_ct, *new_acc, *rows])
+        values = substitute([*new_ct, *new_acc, *rows], history.saved)
+        steps = history.steps
+
+        # the loop backwards: the same op over flipped rows
+        run = steps
+        if self.op.truncate >= 0:
+            run = minimum(steps, constant_leaf(np.asarray(self.op.truncate, "int64")))
+        flipped = {
+            **{p: _flip(x, steps) for p, x in zip(step.seqs, o.seqs)},
+            **{p: _flip(x, steps) for p, x in history.rows.items()},
+            **{ct[i]: _flip(self.gs[i], steps) for i in traced},
+        }
+        initial = [like(self.gs[i], o.inits[i]) for i in carried]
+        zeros = [_zeros(o.consts[i], acc[i].type) for i in summed]
+        n_new = len(carried) + len(summed)
+        backward = Step(
+            seqs=tuple(flipped),
+            carries=(*(ct[i] for i in carried), *acc.values()),
+            consts=step.consts,
+            new=tuple(values[:n_new]),
+            traces=tuple(values[n_new:]),
+        )
+        op = Scan(backward.closed(), name=f"grad_of_{self.op.name or 'scan_fn'}")
+        r = op.results(op(run, *flipped.values(), *initial, *zeros, *o.consts))
+        final_ct = dict(zip(carried, r.finals))
+
+        found: list[Any] = [None] * len(step.params)
+        for i, trace in zip(rowed, r.traces):
+            found[i] = self._unflip(trace, o.seqs[i], steps, run)
+        for j in range(self.k):
+            found[a + j] = self._initial(j, final_ct, steps, run)
+        for i, total in zip(summed, r.finals[len(carried) :]):
+            found[b + i] = total
+        return found
+
+    def _initial(
+        self, j: int, final_ct: Mapping[int, Variable], steps: Variable, run: Variable
+    ) -> Variable | None:
+        """The cotangent of an initial value. After truncation it is what flows to the carry
+        that holds the initial value at that time: a delay line moves it on by a place a step."""
+        if self.op.truncate < 0:
+            return final_ct.get(j)
+        total: Variable | None = None
+        holders, seen, age = {j}, set[int](), 0
+        while holders:
+            for i in sorted(holders & final_ct.keys()):
+                part = switch(eq(steps - run, age), final_ct[i], zeros_like(final_ct[i]))
+                total = part if total is None else total + part
+            seen |= holders
+            held = {self.step.carries[i] for i in holders}
+            holders = {i for i, v in enumerate(self.step.new) if v in held} - seen
+            age += 1
+        return None if total is None else like(total, self.o.inits[j])
+
+    def _unflip(self, rows: Variable, seq: Variable, steps: Variable, run: Variable) -> Variable:
+        """The rows of the backward loop as a cotangent of the whole sequence: zeros for the rows
+        that no contributing step read."""
+        forward = rows[::-1]
+        if self.op.truncate < 0 and dim(seq, 0) is steps:
+            return specify(forward, seq.type.shape)
+        zeros = _zeros(seq, TensorType(rows.dtype, seq.type.shape))
+        start = None if self.op.truncate < 0 else steps - run
+        return set_subtensor(zeros[start:steps], forward)
+
+
+class _History:
+    """The values of earlier steps that a backward step reads, as rows of seqs.
+
+    A carry's values on entry are its initial value followed by the trace of its new values. A
+    trace that the forward loop lacks is added: the loop with it is another node, which the rules
+    merge with the first.
+    """
+
+    def __init__(self, op: Scan, node: Variable, values: Sequence[Variable]) -> None:
+        step = op.step
+        self.o = op.split(node.inputs)
+        computed = {
+            v for v in step.values if v not in step.params and not isinstance(v, Constant)
+        }
+        needed = set(toposort(values, computed))
+        # a carry's new value is saved with its history, so it is not computed again
+        heads = [self._head(step, j) for j, c in enumerate(step.carries) if c in needed]
+        wanted = [*heads, *(v for v in step.new if v in needed and v in computed)]
+        # (a head that is a parameter stands in a ring of carries that swap places)
+        kept = computed | set(step.carries)
+        extra = dict.fromkeys(v for v in wanted if v in kept and v not in step.traces)
+        if extra:
+            step = replace(step, traces=(*step.traces, *extra))
+            op = replace(op, step=step)
+            node = inherit(op(*node.inputs), node)
+        r = op.results(node)
+        self.step = step
+        self.steps = self.o.n if step.stop is None else r.steps
+        self.traced = dict(zip(reversed(step.traces), reversed(r.traces)))
+        self.saved: dict[Variable, Variable] = {}  # a value of the step -> its placeholder
+        self.rows: dict[Variable, Variable] = {}  # placeholder -> rows
+        for v in self.traced:
+            if v in needed and v in computed:
+                self._save(v, self.traced[v])
+        still_read = set(toposort(substitute(values, self.saved)))
+        for j, c in enumerate(step.carries):
+            if c in still_read:
+                self._save(c, self._entry(j))
+
+    def _save(self, v: Variable, rows: Variable) -> None:
+        self.saved[v] = v.type()
+        self.rows[self.saved[v]] = rows
+
+    @staticmethod
+    def _head(step: Step, j: int) -> Variable:
+        """The value that enters carry j's delay line."""
+        seen = {j}
+        while step.new[j] in step.carries:
+            j = step.carries.index(step.new[j])
+            if j in seen:  # carries that only swap places
+                break
+            seen.add(j)
+        return step.new[j]
+
+    def _entry(self, j: int) -> Variable:
+        """The values of carry j on entry to each step."""
+        step, new = self.step, self.step.new[j]
+        if new in self.traced:
+            after = self.traced[new]
+        elif new in step.carries:
+            after = self._entry(step.carries.index(new))
+        elif new in step.seqs:
+            after = self.o.seqs[step.seqs.index(new)]
+        else:  # a const or a constant
+            outer = self.o.consts[step.consts.index(new)] if new in step.consts else new
+            after = broadcast_to(outer, [self.steps, *dims(outer)])
+        rows = join(0, with_axes(self.o.inits[j], [0]), after)[: self.steps]
+        return specify(rows, (None, *step.carries[j].type.shape))
+
+
+def like(g: Variable | None, x: Variable) -> Variable:
+    """A cotangent of x, zeros for None, with what is known of x: its sizes, and its dtype where
+    that is a float."""
+    if g is None:
+        return zeros_like(x)
+    if x.type.is_float and g.dtype != x.dtype:
+        g = cast(g, x.dtype)
+    return specify(g, x.type.shape)
+
+
+def _flip(rows: Variable, steps: Variable) -> Variable:
+    """The first `steps` rows, the last one first."""
+    whole = rows if dim(rows, 0) is steps else rows[:steps]
+    return whole[::-1]
+
+
+def _zeros(x: Variable, type_: TensorType) -> Variable:
+    return specify(zeros_like(x, type_.dtype), type_.shape)
