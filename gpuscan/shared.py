@@ -14,7 +14,10 @@ from .types import TensorType
 
 @dataclass(frozen=True, eq=False)
 class Shared(Leaf):
-    """The leaf op of a shared variable; each is its own."""
+    """The leaf op of a shared variable; each is its own (eq=False alone inherits Leaf's)."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
 
 class SharedVariable(SharedBase):
