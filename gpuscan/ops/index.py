@@ -1,0 +1,944 @@
+"""Indexing: x[...], and x with a part of it set or added to.
+
+An index is cut in two. What is fixed when the graph is built is the op's *pattern*, a tuple of
+entries; what is symbolic fills the pattern's holes, and is an input. Axes that the pattern does
+not reach are taken whole.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from ..graph import Constant, Op, Variable, constant_leaf
+from ..types import FLOATS, TensorType, broadcast_shapes, shape_text
+from .convert import as_tensor, constant_value, static_int
+from .elemwise import cast, unbroadcast_to, zeros_like
+from .scalar import clip, lt, maximum, minimum, switch
+from .shape import (
+    Dim,
+    DimShuffle,
+    MakeVector,
+    Reshape,
+    Specify,
+    as_int64,
+    broadcast_to,
+    dim,
+    dims,
+    dimshuffle,
+    reshape,
+    specify,
+    with_ones,
+)
+
+# ---- patterns -------------------------------------------------------------------------------
+
+
+class Hole(enum.Enum):
+    """The place of an operand in a pattern."""
+
+    HOLE = "?"
+
+
+HOLE: Final = Hole.HOLE
+Bound = int | Hole | None
+
+
+@dataclass(frozen=True)
+class At:
+    """One position of an axis, which is dropped."""
+
+    index: int | Hole
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of an axis."""
+
+    start: Bound = None
+    stop: Bound = None
+    step: Bound = None
+
+
+@dataclass(frozen=True)
+class Array:
+    """Positions of an axis given by an integer array, an operand."""
+
+
+@dataclass(frozen=True)
+class NewAxis:
+    """A new axis of size 1."""
+
+
+Entry = At | Slice | Array | NewAxis
+Pattern = tuple[Entry, ...]
+FULL: Final = Slice()
+
+
+def fill(pattern: Pattern, operands: Sequence[Any]) -> tuple[Any, ...]:
+    """The index as NumPy writes it, with the operands in the holes."""
+    rest = iter(operands)
+
+    def bound(b: Bound) -> Any:
+        return next(rest) if b is HOLE else b
+
+    index: list[Any] = []
+    for entry in pattern:
+        match entry:
+            case At(i):
+                index.append(bound(i))
+            case Slice(start, stop, step):
+                index.append(slice(bound(start), bound(stop), bound(step)))
+            case Array():
+                index.append(next(rest))
+            case NewAxis():
+                index.append(None)
+    return tuple(index)
+
+
+def holes(pattern: Pattern) -> list[int]:
+    """Per operand, the position in the pattern of the entry that it belongs to."""
+    owners: list[int] = []
+    for k, entry in enumerate(pattern):
+        match entry:
+            case At(i):
+                owners += [k] * (i is HOLE)
+            case Slice(start, stop, step):
+                owners += [k] * (start, stop, step).count(HOLE)
+            case Array():
+                owners.append(k)
+    return owners
+
+
+def extended(pattern: Pattern, ndim: int) -> Pattern:
+    """The pattern with an entry for every axis of a tensor of ndim dimensions."""
+    used = sum(not isinstance(e, NewAxis) for e in pattern)
+    return pattern + (FULL,) * (ndim - used)
+
+
+def _is_advanced(pattern: Pattern) -> bool:
+    return any(isinstance(e, Array) for e in pattern)
+
+
+def _kept(pattern: Pattern) -> tuple[list[int], list[int]]:
+    """The entries that give an axis of their own, before and after the axes of the index arrays.
+
+    NumPy's rule: the arrays' axes stand where the arrays stand if these are neighbours (an
+    integer counts as an array then), otherwise first.
+    """
+    own = [k for k, e in enumerate(pattern) if isinstance(e, Slice | NewAxis)]
+    if not _is_advanced(pattern) or not _are_neighbours(pattern):
+        return [], own
+    first = next(k for k, e in enumerate(pattern) if isinstance(e, At | Array))
+    return [k for k in own if k < first], [k for k in own if k > first]
+
+
+def _are_neighbours(pattern: Pattern) -> bool:
+    """Whether nothing stands between the index arrays; so where there are none."""
+    arrays = [k for k, e in enumerate(pattern) if isinstance(e, At | Array)]
+    return not _is_advanced(pattern) or arrays[-1] - arrays[0] < len(arrays)
+
+
+def trimmed(pattern: Pattern) -> Pattern:
+    """The pattern without whole axes at its end."""
+    while pattern and pattern[-1] == FULL:
+        pattern = pattern[:-1]
+    return pattern
+
+
+def _axis_of(pattern: Pattern, k: int) -> int:
+    """The axis of the indexed tensor that entry k is about."""
+    return sum(not isinstance(e, NewAxis) for e in pattern[:k])
+
+
+# ---- the length of a slice ------------------------------------------------------------------
+# Integers stay Python's, so that what is known costs no graph.
+
+Size = Any  # int | Variable
+
+
+def _most(a: Size, b: Size) -> Size:
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
+    return a if a is b else maximum(a, b)
+
+
+def _least(a: Size, b: Size) -> Size:
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    return a if a is b else minimum(a, b)
+
+
+def _position(i: Size, n: Size, low: int, high: Size) -> Size:
+    """A slice's bound as a position within low .. high: negative ones count from the end."""
+    if isinstance(i, int):
+        return _least(i, high) if i >= 0 else _most(n + i, low)
+    if isinstance(i.op, Dim):
+        return _least(i, high)
+    return _least(_most(switch(lt(i, 0), n + i, i), low), high)
+
+
+def _span(n: Size, part: slice, step: Size, forward: bool) -> Size:
+    if forward:
+        first = 0 if part.start is None else _position(part.start, n, 0, n)
+        last = n if part.stop is None else _position(part.stop, n, 0, n)
+        span, stride = last - first, step
+    else:
+        first = n - 1 if part.start is None else _position(part.start, n, -1, n - 1)
+        last = -1 if part.stop is None else _position(part.stop, n, -1, n - 1)
+        span, stride = first - last, -step
+    if part.start is not None and part.stop is not None:
+        span = _most(span, 0)
+    if isinstance(stride, int) and stride == 1:
+        return span
+    return (span + (stride - 1)) // stride
+
+
+def slice_length(size: Size, part: slice) -> Size:
+    """How many elements a slice takes from an axis: Python's rule, on ints or int64 scalars."""
+    size = static_int(size) if static_int(size) is not None else size
+    step = 1 if part.step is None else part.step
+    if part == slice(None) or isinstance(step, int):
+        return _span(size, part, step, step > 0)
+    upward = lt(0, step)
+    return switch(upward, _span(size, part, step, True), _span(size, part, step, False))
+
+
+def _known_length(size: int | None, part: slice) -> int | None:
+    """The same from types: an operand's type stands for an unknown bound."""
+    bounds = (part.start, part.stop, part.step)
+    if part == slice(None):
+        return size
+    if part.step is None and part.start is None and part.stop == 0:
+        return 0
+    if size is None or any(isinstance(b, TensorType) for b in bounds):
+        return None
+    return len(range(*part.indices(size)))
+
+
+# ---- reading --------------------------------------------------------------------------------
+
+
+def _type_of(pattern: Pattern, x: TensorType, operands: Sequence[TensorType]) -> TensorType:
+    """The type of x[index]. Raises TypeError, IndexError."""
+    used = sum(not isinstance(e, NewAxis) for e in pattern)
+    if used > x.ndim:
+        raise IndexError(f"too many indices: {used} for a tensor of {x.ndim} dimensions")
+    pattern = extended(pattern, x.ndim)
+    owners = holes(pattern)
+    if len(owners) != len(operands):
+        raise TypeError(f"the index has {len(owners)} symbolic parts, {len(operands)} were given")
+    arrays: list[TensorType] = []
+    for k, operand in zip(owners, operands):
+        if operand.dtype in FLOATS or operand.dtype == "bool":
+            raise TypeError(f"an index must be an integer, got {operand}")
+        if isinstance(pattern[k], Array):
+            arrays.append(operand)
+        elif operand != TensorType("int64"):
+            raise TypeError(f"an index or a slice's bound is an int64 scalar, got {operand}")
+    index = fill(pattern, operands)
+    for k, entry in enumerate(pattern):
+        if isinstance(entry, At):
+            size = x.shape[_axis_of(pattern, k)]
+            _check_position(entry.index, size, _axis_of(pattern, k))
+
+    def size_of(k: int) -> int | None:
+        if isinstance(pattern[k], NewAxis):
+            return 1
+        return _known_length(x.shape[_axis_of(pattern, k)], index[k])
+
+    before, after = _kept(pattern)
+    try:
+        middle = broadcast_shapes(_padded([a.shape for a in arrays], 1)) if arrays else ()
+    except ValueError:
+        raise IndexError(
+            "index arrays of shapes "
+            + ", ".join(shape_text(a.shape) for a in arrays)
+            + " don't broadcast together"
+        ) from None
+    return TensorType(x.dtype, (*map(size_of, before), *middle, *map(size_of, after)))
+
+
+def _check_position(i: Any, size: int | None, axis: int) -> None:
+    if isinstance(i, int) and size is not None and not -size <= i < size:
+        raise IndexError(f"index {i} is out of bounds for axis {axis} with size {size}")
+
+
+def _padded(shapes: Sequence[Sequence[Any]], one: Any) -> list[tuple[Any, ...]]:
+    ndim = max(map(len, shapes))
+    return [(one,) * (ndim - len(s)) + tuple(s) for s in shapes]
+
+
+def _sizes_of(pattern: Pattern, x: Variable, operands: Sequence[Variable]) -> list[Variable]:
+    """The sizes of x[index], as int64 scalars."""
+    pattern = extended(pattern, x.ndim)
+    index = fill(pattern, operands)
+
+    def size_of(k: int) -> Variable:
+        if isinstance(pattern[k], NewAxis):
+            return as_int64(1)
+        return as_int64(slice_length(dim(x, _axis_of(pattern, k)), index[k]))
+
+    before, after = _kept(pattern)
+    arrays = [i for e, i in zip(pattern, index) if isinstance(e, Array)]
+    middle = []
+    if arrays:
+        for sizes in zip(*_padded([dims(a) for a in arrays], as_int64(1))):
+            middle.append(next((s for s in sizes if static_int(s) != 1), sizes[0]))
+    return [*map(size_of, before), *middle, *map(size_of, after)]
+
+
+def _indexer(pattern: Pattern, operands: Sequence[Variable]) -> Callable[[Sequence[Any]], Any]:
+    """From the operands' values to NumPy's index. Raises IndexError where arrays don't fit: only
+    a size that is known to be 1 broadcasts."""
+    arrays = [i for i, k in enumerate(holes(pattern)) if isinstance(pattern[k], Array)]
+    if len(arrays) < 2:
+        return lambda values: fill(pattern, values)
+    known = _padded([operands[i].type.shape for i in arrays], 1)
+
+    def index(values: Sequence[Any]) -> tuple[Any, ...]:
+        shapes = [np.shape(values[i]) for i in arrays]
+        if any(s != shapes[0] for s in shapes):
+            for sizes, types in zip(zip(*_padded(shapes, 1)), zip(*known)):
+                if len({s for s, t in zip(sizes, types) if t != 1}) > 1:
+                    raise IndexError(
+                        f"index arrays of shapes {', '.join(map(str, shapes))} don't broadcast "
+                        "together: only a size that is known to be 1 does"
+                    )
+        return fill(pattern, values)
+
+    return index
+
+
+class Indexing(Op):
+    """What the four ops of this file share."""
+
+    __slots__ = ()
+    pattern: Pattern
+
+    @property
+    def label(self) -> str:
+        return f"{type(self).__name__}{{{', '.join(map(_text, self.pattern))}}}"
+
+
+def _text(entry: Entry) -> str:
+    def bound(b: Bound) -> str:
+        return "" if b is None else "?" if b is HOLE else str(b)
+
+    match entry:
+        case At(i):
+            return bound(i)
+        case Slice(start, stop, step):
+            tail = "" if step is None else f":{bound(step)}"
+            return f"{bound(start)}:{bound(stop)}{tail}"
+        case Array():
+            return "[?]"
+    return "None"
+
+
+@dataclass(frozen=True)
+class Subtensor(Indexing):
+    """x[index] where the index is made of integers and slices: a view. Operands: the symbolic
+    ones, int64 scalars, in order. Raises IndexError for a position out of range."""
+
+    pattern: Pattern
+
+    @property
+    def steering(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(range(1, len(holes(self.pattern)) + 1))
+
+    @property
+    def is_last_row(self) -> bool:
+        """Whether this is x[-1]."""
+        return self.pattern == (At(-1),)
+
+    def last_axis_slice(self, ndim: int) -> tuple[int, int] | None:
+        """(start, stop) where this is x[..., start:stop] of a tensor of ndim dimensions with
+        positions that are fixed and count from the front, otherwise None."""
+        if len(self.pattern) != ndim or any(e != FULL for e in self.pattern[:-1]):
+            return None
+        match self.pattern[-1]:
+            case Slice(None | int() as start, int(stop), None) if (start or 0) >= 0 <= stop:
+                return start or 0, stop
+        return None
+
+    def infer(self, x: TensorType, *operands: TensorType) -> TensorType:
+        return _type_of(self.pattern, x, operands)
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        pattern = self.pattern
+        if not holes(pattern):
+            index = fill(pattern, ())
+            return lambda x: x[index]
+        if pattern == (At(HOLE),):
+            return lambda x, i: x[int(i)]
+        return lambda x, *operands: x[fill(pattern, [int(v) for v in operands])]
+
+    def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
+        x, *operands = inputs
+        if not output.type.is_float:
+            return [None] * len(inputs)
+        back = IncSubtensor(self.pattern, False)(zeros_like(x, g.dtype), g, *operands)
+        return [specify(back, x.type.shape), *[None] * len(operands)]
+
+    def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
+        return _sizes_of(self.pattern, inputs[0], inputs[1:])
+
+    def batch(
+        self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
+    ) -> Variable | None:
+        return _batched_read(self.pattern, inputs, batched, n)
+
+
+@dataclass(frozen=True)
+class AdvancedSubtensor(Indexing):
+    """x[index] where integer arrays are in the index: a copy. The arrays broadcast together, and
+    their axes stand in the result where NumPy puts them. Operands: symbolic integers, int64
+    scalars, and all arrays, in order. Raises IndexError for a position out of range."""
+
+    pattern: Pattern
+
+    @property
+    def steering(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(range(1, len(holes(self.pattern)) + 1))
+
+    def infer(self, x: TensorType, *operands: TensorType) -> TensorType:
+        return _type_of(self.pattern, x, operands)
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        pattern = self.pattern
+        if pattern == (Array(),):
+            return lambda x, i: x.take(i, axis=0)
+        index = _indexer(pattern, node.inputs[1:])
+        return lambda x, *operands: x[index(operands)]
+
+    def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
+        x, *operands = inputs
+        if not output.type.is_float:
+            return [None] * len(inputs)
+        back = AdvancedIncSubtensor(self.pattern, False)(zeros_like(x, g.dtype), g, *operands)
+        return [specify(back, x.type.shape), *[None] * len(operands)]
+
+    def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
+        return _sizes_of(self.pattern, inputs[0], inputs[1:])
+
+    def batch(
+        self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
+    ) -> Variable | None:
+        return _batched_read(self.pattern, inputs, batched, n)
+
+
+# ---- writing --------------------------------------------------------------------------------
+
+
+def _check_value(op: Indexing, x: TensorType, y: TensorType, operands: Sequence[Any]) -> None:
+    """Whether y broadcasts to x[index], as far as is known. Raises TypeError, ValueError."""
+    part = _type_of(op.pattern, x, operands)
+    if x.dtype != y.dtype or y.ndim != part.ndim:
+        raise TypeError(f"{op.label}: {y} can't be written to a part that is a {part}")
+    for have, want in zip(y.shape, part.shape):
+        if have not in (1, None) and want is not None and have != want:
+            raise ValueError(
+                f"a value of shape {shape_text(y.shape)} does not fit the indexed part, "
+                f"which has shape {shape_text(part.shape)}"
+            )
+
+
+def _check_fit(y: Any, known: Sequence[int | None], shape: Sequence[int]) -> None:
+    for have, static, want in zip(y.shape, known, shape):
+        if have != want and static != 1:
+            hint = ": only a size that is known to be 1 broadcasts" if have == 1 else ""
+            raise ValueError(
+                f"a value of shape {y.shape} does not fit the indexed part, which has shape "
+                f"{tuple(shape)}{hint}"
+            )
+
+
+@dataclass(frozen=True)
+class IncSubtensor(Indexing):
+    """x with y added to x[index], or put there where `set`; integers and slices only. Inputs: x,
+    y, and the operands of `Subtensor`. y has the dtype of x and the dimensions of x[index], to
+    which it broadcasts. Raises IndexError, and ValueError where y does not fit."""
+
+    pattern: Pattern
+    set: bool
+
+    @property
+    def steering(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(range(2, len(holes(self.pattern)) + 2))
+
+    def infer(self, x: TensorType, y: TensorType, *operands: TensorType) -> TensorType:
+        _check_value(self, x, y, operands)
+        return x
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        pattern, known = self.pattern, node.inputs[1].type.shape
+        fixed = None if holes(pattern) else (*fill(pattern, ()), ...)
+
+        def run(x: Any, y: Any, *operands: Any) -> Any:
+            index = fixed or (*fill(pattern, [int(v) for v in operands]), ...)
+            out = np.array(x, order="C")
+            part = out[index]  # a view: the ellipsis keeps a scalar one
+            _check_fit(y, known, part.shape)
+            if self.set:
+                part[...] = y
+            else:
+                np.add(part, y, out=part)
+            return out
+
+        return run
+
+    def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
+        return _write_pullback(self, Subtensor(self.pattern), inputs, output, g)
+
+    def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
+        return dims(inputs[0])
+
+    def batch(
+        self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
+    ) -> Variable | None:
+        return _batched_write(self, inputs, batched, n)
+
+
+@dataclass(frozen=True)
+class AdvancedIncSubtensor(Indexing):
+    """`IncSubtensor` where integer arrays are in the index. A position that is met several times
+    gets every addition; set to several values, it keeps the last."""
+
+    pattern: Pattern
+    set: bool
+
+    @property
+    def steering(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(range(2, len(holes(self.pattern)) + 2))
+
+    def infer(self, x: TensorType, y: TensorType, *operands: TensorType) -> TensorType:
+        _check_value(self, x, y, operands)
+        return x
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        known = node.inputs[1].type.shape
+        indexer = _indexer(self.pattern, node.inputs[2:])
+        reached = sum(not isinstance(e, NewAxis) for e in self.pattern)
+
+        def run(x: Any, y: Any, *operands: Any) -> Any:
+            index = indexer(operands)
+            out = np.array(x, order="C")
+            lead, tail = out.shape[:reached], out.shape[reached:]
+            rows = np.arange(math.prod(lead)).reshape(lead)[index]
+            shape = rows.shape + tail
+            _check_fit(y, known, shape)
+            if self.set:
+                out[index] = y
+            else:  # NumPy adds repeatedly at full speed only along one axis
+                width = math.prod(tail)
+                at = (rows.reshape(-1, 1) * width + np.arange(width)).reshape(-1)
+                np.add.at(out.reshape(-1), at, np.broadcast_to(y, shape).reshape(-1))
+            return out
+
+        return run
+
+    def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
+        return _write_pullback(self, AdvancedSubtensor(self.pattern), inputs, output, g)
+
+    def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
+        return dims(inputs[0])
+
+    def batch(
+        self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
+    ) -> Variable | None:
+        return _batched_write(self, inputs, batched, n)
+
+
+def _write_pullback(
+    op: IncSubtensor | AdvancedIncSubtensor,
+    read: Op,
+    inputs: Sequence[Variable],
+    output: Variable,
+    g: Variable,
+) -> Sequence[Any]:
+    x, y, *operands = inputs
+    if not output.type.is_float:
+        return [None] * len(inputs)
+    to_y = specify(unbroadcast_to(read(g, *operands), y), y.type.shape)
+    to_x = g
+    if op.set:  # what was there before has no effect
+        zero = constant_leaf(np.zeros((1,) * y.ndim, g.dtype))
+        to_x = type(op)(op.pattern, True)(g, zero, *operands)
+    return [specify(to_x, x.type.shape), to_y, *[None] * len(operands)]
+
+
+# ---- batches --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """An index for a whole batch. The axes of what it takes are named, as they come and in the
+    order in which they are wanted."""
+
+    pattern: Pattern
+    operands: Sequence[Variable]
+    come: Sequence[tuple[str, int]]
+    wanted: Sequence[tuple[str, int]]
+
+
+def _batched(
+    pattern: Pattern,
+    ndim: int,
+    operands: Sequence[Variable],
+    batched: Sequence[bool],
+    x_batched: bool,
+    n: Variable,
+) -> _Batch | None:
+    """The index for n tensors at once, or None; ndim is that of one tensor."""
+    pattern = extended(pattern, ndim)
+    owners = holes(pattern)
+    width = max(
+        [v.ndim - b for v, b, k in zip(operands, batched, owners) if pattern[k] == Array()],
+        default=0,
+    )
+    before, after = _kept(pattern)
+    middle = [("index", j) for j in range(width)]
+    kept = [("kept", j) for j in range(len(before) + len(after))]
+    lead = ("batch", 0)
+    wanted = [lead, *kept[: len(before)], *middle, *kept[len(before) :]]
+    if not any(batched):
+        come = wanted if _are_neighbours(pattern) else [*middle, lead, *kept]
+        return _Batch(trimmed((FULL, *pattern)), operands, come, wanted)
+
+    entries, new = list(pattern), []
+    for v, b, k in zip(operands, batched, owners):
+        if b:
+            if isinstance(entries[k], Slice):
+                return None  # parts of different lengths
+            entries[k] = Array()
+            v = dimshuffle(v, 0, *["x"] * (width + 1 - v.ndim), *range(1, v.ndim))
+        new.append(v)
+    if not x_batched:
+        at = len(_kept(tuple(entries))[0])
+        come = [*kept[:at], lead, *middle, *kept[at:]]
+    else:
+        entries = [Array(), *entries]
+        new = [dimshuffle(Variable.operations["arange"](n), 0, *["x"] * width), *new]
+        come = [lead, *middle, *kept]
+    return _Batch(trimmed(tuple(entries)), new, come, wanted)
+
+
+def _batched_read(
+    pattern: Pattern, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
+) -> Variable | None:
+    x, *operands = inputs
+    index = _batched(pattern, x.ndim - batched[0], operands, batched[1:], batched[0], n)
+    if index is None:
+        return None
+    op = AdvancedSubtensor if _is_advanced(index.pattern) else Subtensor
+    return dimshuffle(op(index.pattern)(x, *index.operands), *map(index.come.index, index.wanted))
+
+
+def _batched_write(
+    op: IncSubtensor | AdvancedIncSubtensor,
+    inputs: Sequence[Variable],
+    batched: Sequence[bool],
+    n: Variable,
+) -> Variable | None:
+    x, y, *operands = inputs
+    index = _batched(op.pattern, x.ndim - batched[0], operands, batched[2:], True, n)
+    if index is None:
+        return None
+    x = x if batched[0] else broadcast_to(x, [n, *dims(x)])
+    y = y if batched[1] else dimshuffle(y, "x", *range(y.ndim))
+    y = dimshuffle(y, *map(index.wanted.index, index.come))
+    kind = AdvancedIncSubtensor if _is_advanced(index.pattern) else IncSubtensor
+    return kind(index.pattern, op.set)(x, y, *index.operands)
+
+
+# ---- what users write -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Nonzero(Op):
+    """The positions of the nonzero elements, in row-major order: an int64 matrix with a row an
+    axis. Sizes that follow as inputs are those of what a mask indexes: they must agree."""
+
+    def connection(self, node: Variable) -> Sequence[bool]:
+        return [False] * len(node.inputs)
+
+    def infer(self, x: TensorType, *sizes: TensorType) -> TensorType:
+        if x.ndim == 0:
+            raise ValueError("Nonzero only supports non-scalar arrays.")
+        return TensorType("int64", (x.ndim, None))
+
+    def eval(self, x: Any, *sizes: Any) -> Any:
+        if sizes and x.shape != sizes:
+            raise IndexError(
+                f"a boolean mask of shape {x.shape} can't index axes of sizes "
+                f"{tuple(int(s) for s in sizes)}"
+            )
+        return np.array(np.nonzero(x), "int64")
+
+    def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
+        return [None] * len(inputs)
+
+
+def getitem(x: Any, index: Any) -> Variable:
+    """x[index] by NumPy's rules: integers, slices, None, ..., integer arrays, boolean masks and
+    lists, all of which may be symbolic.
+
+    Raises TypeError for an index that is not an integer, IndexError for too many indices and
+    for a position that is known to be out of range.
+    """
+    x = as_tensor(x)
+    entries = _expanded(x, index if isinstance(index, tuple) else (index,))
+    if any(isinstance(e, Variable) and e.ndim for e in entries):
+        pattern, operands = _cut(x, entries)
+        return AdvancedSubtensor(trimmed(pattern))(x, *operands)
+    pattern, operands = _cut(x, [e for e in entries if e is not None])
+    part = _part_of_vector(x, pattern)
+    if None not in entries:
+        return Subtensor(trimmed(pattern))(x, *operands) if part is None else part
+    if part is None:
+        pattern = trimmed(pattern)
+        part = Subtensor(pattern)(x, *operands) if pattern else x
+    axes: list[Any] = []
+    for e in entries:
+        if e is None:
+            axes.append("x")
+        elif isinstance(e, slice):
+            axes.append(sum(a != "x" for a in axes))
+    return dimshuffle(part, *axes)
+
+
+def _part_of_vector(x: Variable, pattern: Pattern) -> Variable | None:
+    """Of a vector made of int64 scalars, a shape above all: the scalar, or a shorter vector."""
+    if not isinstance(x.op, MakeVector) or x.dtype != "int64" or holes(pattern):
+        return None
+    (at,) = fill(pattern, ())
+    _check_position(at, len(x.inputs), 0)
+    part = x.inputs[at]
+    return part if isinstance(part, Variable) else MakeVector("int64")(*part)
+
+
+def _expanded(x: Variable, index: tuple[Any, ...]) -> list[Any]:
+    """An entry for each axis: an int, a slice, an integer variable, or None for a new axis."""
+    entries: list[Any] = []
+    for part in index:
+        if part is None or part is Ellipsis or isinstance(part, slice):
+            entries.append(part)
+        elif isinstance(part, bool | np.bool_):
+            raise TypeError(
+                "TensorType does not support Python bools for indexing. To use a boolean mask, "
+                "give an array of bools with x's dimensions."
+            )
+        else:
+            entries.append(_integers(part))
+    if sum(e is Ellipsis for e in entries) > 1:
+        raise IndexError("an index can only have a single ellipsis ('...')")
+    used = 0
+    for e in entries:
+        if e is not None and e is not Ellipsis:
+            used += e.ndim if isinstance(e, Variable) and e.dtype == "bool" else 1
+    if used > x.ndim:
+        raise IndexError(f"too many indices for {x}: it has {x.ndim} dimensions, not {used}")
+    rest = [slice(None)] * (x.ndim - used)
+    at = next((k for k, e in enumerate(entries) if e is Ellipsis), len(entries))
+    return list(_without_masks(x, [*entries[:at], *rest, *entries[at + 1 :]]))
+
+
+def _integers(part: Any) -> Any:
+    """One position or an array of them, as an int or a variable."""
+    if isinstance(part, list | tuple) and not len(part):
+        part = np.zeros(0, "int64")
+    v = as_tensor(part)
+    if v.dtype in FLOATS or (v.ndim == 0 and v.dtype == "bool"):
+        raise TypeError(f"an index must be an integer, a slice or a mask, got {part} ({v.type})")
+    if v.ndim:
+        return v
+    known = static_int(v)
+    return as_int64(v) if known is None else known
+
+
+def _without_masks(x: Variable, entries: Sequence[Any]) -> Iterator[Any]:
+    """The entries with a boolean mask replaced by the positions that it selects."""
+    axis = 0
+    for e in entries:
+        if not (isinstance(e, Variable) and e.dtype == "bool"):
+            yield e
+            axis += e is not None
+            continue
+        for i, (have, want) in enumerate(zip(e.type.shape, x.type.shape[axis:])):
+            if have is not None and want is not None and have != want:
+                raise IndexError(
+                    f"a boolean mask of shape {shape_text(e.type.shape)} can't index {x}, "
+                    f"whose axis {axis + i} has size {want}"
+                )
+        value = constant_value(e)
+        sizes = [dim(x, axis + i) for i in range(e.ndim)]
+        if value is not None and all(isinstance(s, Constant) for s in sizes):
+            yield from map(as_tensor, np.nonzero(value))
+        else:
+            positions = Nonzero()(e, *sizes)
+            yield from (positions[i] for i in range(e.ndim))
+        axis += e.ndim
+
+
+def _cut(x: Variable, entries: Sequence[Any]) -> tuple[Pattern, list[Variable]]:
+    """The pattern and the operands; what means the same is written the same."""
+    pattern: list[Entry] = []
+    operands: list[Variable] = []
+    axis = 0
+    for e in entries:
+        if e is None:
+            pattern.append(NewAxis())
+            continue
+        if isinstance(e, slice):
+            bounds = _plain(x, axis, e)
+            operands += [b for b in bounds if isinstance(b, Variable)]
+            pattern.append(Slice(*(HOLE if isinstance(b, Variable) else b for b in bounds)))
+        elif isinstance(e, int):
+            pattern.append(At(e))
+        else:
+            value = constant_value(e)
+            if value is not None and value.size:
+                for i in (value.min(), value.max()):
+                    _check_position(int(i), x.type.shape[axis], axis)
+            pattern.append(Array() if e.ndim else At(HOLE))
+            operands.append(e)
+        axis += 1
+    return tuple(pattern), operands
+
+
+def _bound(b: Any) -> Any:
+    """A bound of a slice as an int, a variable or None."""
+    if b is None:
+        return None
+    v = as_tensor(b)
+    if v.ndim or v.dtype in FLOATS or v.dtype == "bool":
+        raise TypeError(f"a slice's bound must be an integer, got {b} ({v.type})")
+    known = static_int(v)
+    return as_int64(v) if known is None else known
+
+
+def _plain(x: Variable, axis: int, part: slice) -> tuple[Any, Any, Any]:
+    """The slice's bounds in the simplest form that means the same."""
+    start, stop, step = _bound(part.start), _bound(part.stop), _bound(part.step)
+    if isinstance(step, int) and step == 0:
+        raise ValueError("slice step cannot be zero")
+    size = x.type.shape[axis]
+    if size is not None and not any(isinstance(b, Variable) for b in (start, stop, step)):
+        return _shortest(range(size)[slice(start, stop, step)], size)
+    if isinstance(step, int) and step == 1:
+        step = None
+    if step is None or (isinstance(step, int) and step > 0):
+        if isinstance(start, int) and start == 0:
+            start = None
+        if (isinstance(stop, int) and stop >= sys.maxsize) or stop is dim(x, axis):
+            stop = None
+    elif isinstance(step, int) and isinstance(start, int) and start == -1:
+        start = None
+    return start, stop, step
+
+
+def _shortest(taken: range, size: int) -> tuple[int | None, int | None, int | None]:
+    """The bounds of a slice of an axis of known size, from the positions that it takes."""
+    if not len(taken):
+        return (None, None if size == 0 else 0, None)
+    first, last = taken[0], taken[-1]
+    step = taken.step if len(taken) > 1 else 1
+    if step < 0:
+        return None if first == size - 1 else first, last - 1 if last else None, step
+    whole = len(taken) == size
+    return first or None, None if whole else last + 1, None if step == 1 else step
+
+
+def user_index(part: Variable) -> tuple[Any, ...]:
+    """The index of a Subtensor or AdvancedSubtensor as a user writes it: getitem(x, it) builds
+    the node again, in a simpler form where an operand has become a constant."""
+    return fill(part.op.pattern, part.inputs[1:])  # type: ignore[attr-defined]
+
+
+def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Variable:
+    """The elements at `indices` (an integer tensor of any shape) along an axis; None: of the
+    flattened tensor. mode says what becomes of a position out of range: 'raise' an IndexError,
+    'clip' the nearest, 'wrap' the remainder."""
+    a, indices = as_tensor(a), as_tensor(indices)
+    if indices.dtype in FLOATS or indices.dtype == "bool":
+        raise TypeError(f"take: the indices must be integers, got {indices.type}")
+    if axis is None:
+        a, axis = reshape(a, [-1], ndim=1), 0
+    if not -a.ndim <= axis < a.ndim:
+        raise ValueError(f"take: axis {axis} of {a}, which has {a.ndim} dimensions")
+    axis %= a.ndim
+    if mode == "clip":
+        indices = clip(cast(indices, "int64"), 0, dim(a, axis) - 1)
+    elif mode == "wrap":
+        indices = cast(indices, "int64") % dim(a, axis)
+    elif mode != "raise":
+        raise ValueError(f"take: mode is 'raise', 'clip' or 'wrap', not {mode!r}")
+    return getitem(a, (slice(None),) * axis + (indices,))
+
+
+def set_subtensor(
+    x: Any, y: Any, inplace: bool = False, tolerate_inplace_aliasing: bool = False
+) -> Variable:
+    """What `a[index] = y` leaves of a, for x = a[index]; a itself does not change. y broadcasts
+    to x. Raises TypeError where x is no indexing, ValueError where y does not fit."""
+    return inc_subtensor(x, y, inplace, True, tolerate_inplace_aliasing)
+
+
+def inc_subtensor(
+    x: Any,
+    y: Any,
+    inplace: bool = False,
+    set_instead_of_inc: bool = False,
+    tolerate_inplace_aliasing: bool = False,
+) -> Variable:
+    """What `a[index] += y` leaves of a, for x = a[index]; a itself does not change. A position
+    that the index meets several times gets every addition. y broadcasts to x.
+
+    `inplace` is Theano's and has no effect: storage is the scheduler's. Raises TypeError where
+    x is no indexing, ValueError where y does not fit.
+    """
+    x = as_tensor(x)
+    y = _value(as_tensor(y), x)
+    match x.op:
+        case Subtensor():
+            op: Op = IncSubtensor(x.op.pattern, set_instead_of_inc)
+            return op(x.inputs[0], y, *x.inputs[1:])
+        case AdvancedSubtensor():
+            op = AdvancedIncSubtensor(x.op.pattern, set_instead_of_inc)
+            return op(x.inputs[0], y, *x.inputs[1:])
+        case DimShuffle():
+            back: list[Any] = ["x"] * x.inputs[0].ndim
+            for i, p in enumerate(x.op.pattern):
+                if p != "x":
+                    back[int(p)] = i
+            y = dimshuffle(y, *back)
+        case Reshape():
+            y = reshape(broadcast_to(y, dims(x)), dims(x.inputs[0]), ndim=x.inputs[0].ndim)
+        case Specify():
+            pass
+        case _:
+            raise TypeError(
+                f"x must be the result of a subtensor operation, got {x} ({x.type}): write "
+                "set_subtensor(a[index], y)"
+            )
+    return inc_subtensor(x.inputs[0], y, set_instead_of_inc=set_instead_of_inc)
+
+
+def _value(y: Variable, part: Variable) -> Variable:
+    """y as it is written to a part: of its dtype and dimensions."""
+    if y.ndim > part.ndim:
+        raise TypeError(
+            f"Trying to increment a {part.ndim}-dimensional subtensor with a "
+            f"{y.ndim}-dimensional value."
+        )
+    if not np.can_cast(y.dtype, part.dtype, "same_kind"):
+        raise TypeError(f"a {y.dtype} value can't be put in a {part.dtype} tensor: cast it first")
+    y = dimshuffle(cast(y, part.dtype), *["x"] * (part.ndim - y.ndim), *range(y.ndim))
+    return with_ones(y, [i for i, s in enumerate(part.type.shape) if s == 1])
