@@ -62,7 +62,7 @@ def _leaf_text(v: Variable) -> str:
     if isinstance(v, Constant):
         kind = f"{v.type.dtype} " if v.ndim else ""
         value = f"{v.data}" if v.data.size <= 8 else f"shape {v.data.shape}"
-        return f"Constant{{{kind}{value}}}".replace("\n", "")
+        return f"TensorConstant{{{kind}{value}}}".replace("\n", "")
     return v.name or f"<{v.type}>"
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from ..graph import Op, Undefined, Variable, results
 from ..types import Shape, TensorType, TupleType, float_dtype, shape_text
 from .convert import as_tensor
+from .create import arange, tril
 from .elemwise import cast
 from .linalg import matmul
 from .scalar import eq, switch
@@ -57,25 +58,15 @@ def _unsqueezed(x: Variable) -> Variable:
     return dimshuffle(x, *range(x.ndim - 1), "x", x.ndim - 1)
 
 
-def _positions(n: Variable) -> tuple[Variable, Variable]:
-    i = Variable.operations["arange"](n)
-    return dimshuffle(i, 0, "x"), dimshuffle(i, "x", 0)
-
-
 def _identity(n: Variable) -> Variable:
-    rows, columns = _positions(n)
-    return eq(rows, columns)
-
-
-def lower(x: Variable) -> Variable:
-    """The lower triangle of the matrices, with the diagonal; zero above it."""
-    rows, columns = _positions(dim(x, -1))
-    return switch(rows >= columns, x, 0)
+    """Where a square matrix of this size has its diagonal."""
+    i = arange(n)
+    return eq(dimshuffle(i, 0, "x"), dimshuffle(i, "x", 0))
 
 
 def _symmetric_part(x: Variable) -> Variable:
     """The cotangent of the lower triangle, which alone is read, from that of all elements."""
-    below = lower(x + transposed(x))
+    below = tril(x + transposed(x))
     return switch(_identity(dim(x, -1)), x, below)
 
 
@@ -188,7 +179,7 @@ class Cholesky(_OfMatrix):
         return np.linalg.cholesky(x)
 
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
-        half = lower(matmul(transposed(output), lower(g)))
+        half = tril(matmul(transposed(output), tril(g)))
         half = switch(_identity(dim(output, -1)), half / 2, half)
         upper = transposed(output)
         outer = Solve("upper")(upper, half)
@@ -231,7 +222,7 @@ class Solve(Op):
         gb = Solve(other)(transposed(a), g)
         ga = -matmul(gb, transposed(output))
         if self.a != "general":
-            ga = lower(ga) if self.a == "lower" else transposed(lower(transposed(ga)))
+            ga = tril(ga) if self.a == "lower" else transposed(tril(transposed(ga)))
         return [_fit(ga, a), _fit(gb, b)]
 
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:

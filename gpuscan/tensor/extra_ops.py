@@ -8,7 +8,7 @@ from typing import Any
 from ..graph import Variable
 from ..ops.control import Assert
 from ..ops.convert import as_tensor
-from ..ops.create import fill_diagonal, repeat, squeeze, to_one_hot
+from ..ops.create import fill_diagonal, fill_diagonal_offset, repeat, squeeze, to_one_hot
 from ..ops.elemwise import cast
 from ..ops.index import take
 from ..ops.reduce import all as all_
@@ -18,8 +18,8 @@ from ..ops.shape import as_int64, product, sizes_list
 from ..ops.sorting import bincount, diff, flatnonzero, searchsorted, unique
 
 __all__ = [
-    "bincount", "compress", "cumprod", "cumsum", "diff", "fill_diagonal", "ravel_multi_index",
-    "repeat", "searchsorted", "squeeze", "to_one_hot", "unique", "unravel_index",
+    "bincount", "compress", "cumprod", "cumsum", "diff", "fill_diagonal",
+    "fill_diagonal_offset", "ravel_multi_index", "repeat", "searchsorted", "squeeze", "to_one_hot", "unique", "unravel_index",
 ]  # fmt: skip
 
 

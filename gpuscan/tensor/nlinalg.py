@@ -9,7 +9,7 @@ from typing import Any
 from ..graph import Variable
 from ..ops import reduce as r
 from ..ops.convert import as_tensor
-from ..ops.create import diag, diagonal, eye
+from ..ops.create import alloc_diag, diag, diagonal, eye, trace
 from ..ops.decompositions import (
     SVD,
     Det,
@@ -21,6 +21,7 @@ from ..ops.decompositions import (
     matrix_inverse,
     pinv,
     qr,
+    solve,
     svd,
 )
 from ..ops.elemwise import cast
@@ -41,16 +42,6 @@ inv = matrix_inverse
 def extract_diag(x: Any) -> Variable:
     """The main diagonal of a matrix."""
     return diagonal(as_tensor(x))
-
-
-def alloc_diag(x: Any) -> Variable:
-    """The square matrix with a vector on its diagonal."""
-    return diag(as_tensor(x))
-
-
-def trace(x: Any) -> Variable:
-    """The sum of a matrix' diagonal."""
-    return r.sum(extract_diag(x))
 
 
 def matrix_dot(*matrices: Any) -> Variable:
@@ -108,8 +99,6 @@ def tensorinv(a: Any, ind: int = 2) -> Variable:
 
 def tensorsolve(a: Any, b: Any) -> Variable:
     """The x with tensordot(a, x, x.ndim) = b; a's leading axes are b's."""
-    from ..ops.decompositions import solve
-
     a, b = as_tensor(a), as_tensor(b)
     sizes = [a.shape[i] for i in range(b.ndim, a.ndim)]
     flat = solve(a.reshape([r.prod(b.shape), -1], ndim=2), b.flatten())

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..graph import Variable
 from ..ops.convert import as_tensor, constant
+from ..ops.create import arange
 from ..ops.elemwise import cast
 from ..ops.reduce import argmax, max, sum
 from ..ops.scalar import (
@@ -143,7 +144,7 @@ def _picked(x: Variable, which: Any) -> Variable:
     which = as_tensor(which)
     if which.ndim != 1 or which.type.is_float:
         raise TypeError(f"an integer vector of classes is needed, got {which.type}")
-    return x[Variable.operations["arange"](dim(which, 0)), which]
+    return x[arange(dim(which, 0)), which]
 
 
 def crossentropy_categorical_1hot(coding_dist: Any, true_one_of_n: Any) -> Variable:

@@ -1,0 +1,156 @@
+"""Where Theano keeps what: the modules of its paths, made of gpuscan's names."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import gpuscan
+
+from .. import errors, gradient, graph, printing, tensor
+from ..config import config
+from ..function import Function, FunctionGraph, get_default_mode
+from ..ops.control import Assert, IfElse, ifelse
+from ..ops.elemwise import Elemwise
+from ..ops.reduce import Reduce
+from ..ops.shape import DimShuffle
+from ..scan.op import Scan
+from ..shared import SharedVariable
+from ..tensor.random import MRG_RandomStreams
+from ..types import TensorType, dtype_name, promote
+
+
+def asarray(a: Any, dtype: Any = None, order: Any = None) -> np.ndarray:
+    """The value as an array of exactly this dtype; 'floatX' is what the settings say."""
+    return np.asarray(a, dtype=None if dtype is None else dtype_name(dtype), order=order)
+
+
+def upcast(*dtypes: Any) -> str:
+    """The dtype that holds all of them."""
+    return promote(*map(dtype_name, dtypes))
+
+
+def ancestors(
+    variable_list: Iterable[graph.Variable], blockers: Iterable[graph.Variable] | None = None
+) -> list[graph.Variable]:
+    """Every variable that those of the list need, and themselves; nothing below `blockers`."""
+    return graph.toposort(variable_list, blockers or ())
+
+
+def inputs(
+    variable_list: Iterable[graph.Variable], blockers: Iterable[graph.Variable] | None = None
+) -> list[graph.Variable]:
+    """The leaves that the variables need: inputs, shared variables and constants."""
+    return [v for v in ancestors(variable_list, blockers) if v.owner is None]
+
+
+def clone(
+    i: Sequence[graph.Variable], o: Sequence[graph.Variable], copy_inputs: bool = True
+) -> tuple[list[graph.Variable], list[graph.Variable]]:
+    """The graph from inputs to outputs over fresh inputs: (inputs, outputs)."""
+    new = [v.clone() for v in i] if copy_inputs else list(i)
+    return new, graph.substitute(o, dict(zip(i, new)))
+
+
+def pfunc(params: Sequence[Any], *args: Any, **kwargs: Any) -> Function:
+    """`function` under its older name."""
+    return gpuscan.function(params, *args, **kwargs)  # type: ignore[no-any-return]
+
+
+# Names of Theano's top level that are not gpuscan's own.
+ROOT: dict[str, Any] = {
+    "_asarray": asarray, "change_flags": config.change_flags, "pp": printing.pprint,
+    "dot": tensor.dot, "get_scalar_constant_value": tensor.get_scalar_constant_value,
+    "Variable": graph.Variable, "Constant": graph.Constant, "Op": graph.Op, "Apply": graph.Apply,
+    "tensor": tensor, "gradient": gradient, "printing": printing,
+}  # fmt: skip
+
+_SCAN = {
+    name: getattr(gpuscan, name)
+    for name in ("scan", "map", "reduce", "foldl", "foldr", "scan_checkpoints", "until", "clone")
+}
+_COMPILE = {
+    "function": gpuscan.function, "pfunc": pfunc, "In": gpuscan.In, "Out": gpuscan.Out,
+    "Mode": gpuscan.Mode, "shared": gpuscan.shared, "SharedVariable": SharedVariable,
+    "UnusedInputError": errors.UnusedInputError, "get_default_mode": get_default_mode,
+    "Function": Function,
+}  # fmt: skip
+_GRAPH = {
+    "Variable": graph.Variable, "Constant": graph.Constant, "Apply": graph.Apply,
+    "inputs": inputs, "ancestors": ancestors, "clone": clone,
+}  # fmt: skip
+_GOF = {
+    **_GRAPH, "Op": graph.Op, "MissingInputError": errors.MissingInputError,
+    "FunctionGraph": FunctionGraph,
+}  # fmt: skip
+
+# path: the module itself, or the names of a module that is made here
+MODULES: dict[str, ModuleType | dict[str, Any]] = {
+    "tensor": tensor,
+    "tensor.basic": tensor,
+    "tensor.nnet": tensor.nnet,
+    "tensor.nnet.nnet": tensor.nnet,
+    "tensor.nnet.sigm": tensor.nnet,
+    "tensor.extra_ops": tensor.extra_ops,
+    "tensor.nlinalg": tensor.nlinalg,
+    "tensor.slinalg": tensor.slinalg,
+    "tensor.xlogx": tensor.xlogx,
+    "tensor.shared_randomstreams": tensor.shared_randomstreams,
+    "tensor.elemwise": {"Elemwise": Elemwise, "DimShuffle": DimShuffle, "CAReduce": Reduce},
+    "tensor.sharedvar": {"TensorSharedVariable": SharedVariable},
+    "tensor.subtensor": {
+        "set_subtensor": tensor.set_subtensor, "inc_subtensor": tensor.inc_subtensor,
+    },
+    "tensor.type": {"TensorType": TensorType},
+    "tensor.var": {"TensorVariable": graph.Variable, "TensorConstant": graph.Constant},
+    "gradient": gradient,
+    "printing": printing,
+    "ifelse": {"ifelse": ifelse, "IfElse": IfElse},
+    "sandbox": {},
+    "sandbox.rng_mrg": {"MRG_RandomStreams": MRG_RandomStreams},
+    "scan_module": _SCAN,
+    "scan_module.scan": _SCAN,
+    "scan_module.scan_checkpoints": _SCAN,
+    "scan_module.scan_op": {"Scan": Scan},
+    "scan_module.scan_utils": {"until": gpuscan.until, "clone": gpuscan.clone},
+    "scan_module.scan_views": {n: _SCAN[n] for n in ("map", "reduce", "foldl", "foldr")},
+    "compile": _COMPILE,
+    "compile.function": _COMPILE,
+    "compile.function_module": _COMPILE,
+    "compile.io": _COMPILE,
+    "compile.mode": _COMPILE,
+    "compile.pfunc": _COMPILE,
+    "compile.sharedvalue": _COMPILE,
+    "gof": _GOF,
+    "gof.fg": _GOF,
+    "gof.graph": _GRAPH,
+    "scalar": {"upcast": upcast},
+    "scalar.basic": {"upcast": upcast},
+    "tensor.opt": {"Assert": Assert},
+    "configparser": {"config": config, "change_flags": config.change_flags},
+    "configdefaults": {"config": config},
+    "updates": {"OrderedUpdates": gpuscan.OrderedUpdates},
+    "compat": {"OrderedDict": OrderedDict},
+    "compat.python2x": {"OrderedDict": OrderedDict},
+}  # fmt: skip
+
+
+def modules() -> dict[str, ModuleType]:
+    """A module for every path. It is an attribute of the module above it, except where that has
+    an attribute of this name already (theano.compile.function is the function)."""
+    made: dict[str, ModuleType] = {}
+    for path, content in MODULES.items():
+        if isinstance(content, ModuleType):
+            made[path] = content
+        else:
+            made[path] = ModuleType(f"theano.{path}", "Names of Theano, from gpuscan.")
+            made[path].__dict__.update(content)
+    for path, module in made.items():
+        above, _, name = path.rpartition(".")
+        if above and not hasattr(made[above], name):
+            setattr(made[above], name, module)
+    return made
