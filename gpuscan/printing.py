@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from .graph import Apply, Constant, Item, Param, SharedBase, Variable, toposort
 from .ops.control import Print
 from .ops.elemwise import Elemwise
-from .ops.shape import DimShuffle, Dim, MakeVector, Specify
+from .ops.shape import Dim, DimShuffle, MakeVector, Specify
 from .types import TupleType
 
 __all__ = ["Print", "debugprint", "pprint", "pydotprint", "to_dot", "to_mermaid"]
@@ -153,9 +153,7 @@ def debugprint(
     return file
 
 
-def _line(
-    v: Variable, prefix: str, name_of: _Ids, print_type: bool, loop: Variable | None
-) -> str:
+def _line(v: Variable, prefix: str, name_of: _Ids, print_type: bool, loop: Variable | None) -> str:
     node = _node(v)
     if node.inputs:
         item = f".{v.op.index}" if isinstance(v.op, Item) else ""
@@ -313,7 +311,7 @@ def to_dot(obj: Any) -> str:
                 lines.append(f"{indent}{nodes[x]} -> {name}{note};")
         for i, v in enumerate(outputs):
             end = f"g{graph}_out{i}"
-            lines.append(f'{indent}{end} [label={quoted(f"output {i}")}, shape=plaintext];')
+            lines.append(f"{indent}{end} [label={quoted(f'output {i}')}, shape=plaintext];")
             lines.append(f"{indent}{nodes[_node(v)]} -> {end};")
         if graph:
             lines.append("  }")

@@ -205,9 +205,7 @@ class Solve(Op):
             raise ValueError(
                 f"Solve: shapes {shape_text(a.shape)} and {shape_text(b.shape)} do not fit"
             )
-        lead: Shape = tuple(
-            s if s is not None else t for s, t in zip(a.shape[:-2], b.shape[:-2])
-        )
+        lead: Shape = tuple(s if s is not None else t for s, t in zip(a.shape[:-2], b.shape[:-2]))
         return TensorType(b.dtype, (*lead, *b.shape[-2:]))
 
     def eval(self, a: Any, b: Any) -> Any:

@@ -37,9 +37,7 @@ class Grid:
             for r in ranges
         ]
         n = len(vectors)
-        open_ = [
-            dimshuffle(v, *["x"] * i, 0, *["x"] * (n - 1 - i)) for i, v in enumerate(vectors)
-        ]
+        open_ = [dimshuffle(v, *["x"] * i, 0, *["x"] * (n - 1 - i)) for i, v in enumerate(vectors)]
         if not self.full:
             return open_
         sizes = [dim(v, 0) for v in vectors]

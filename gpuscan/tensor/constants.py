@@ -52,4 +52,3 @@ def get_vector_length(v: Any) -> int:
     if length is None:
         raise ValueError(f"length not known: {v}")
     return int(length)
-

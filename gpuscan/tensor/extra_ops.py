@@ -18,8 +18,9 @@ from ..ops.shape import as_int64, product, sizes_list
 from ..ops.sorting import bincount, diff, flatnonzero, searchsorted, unique
 
 __all__ = [
-    "bincount", "compress", "cumprod", "cumsum", "diff", "fill_diagonal",
-    "fill_diagonal_offset", "ravel_multi_index", "repeat", "searchsorted", "squeeze", "to_one_hot", "unique", "unravel_index",
+    "bincount", "compress", "cumprod", "cumsum", "diff", "fill_diagonal", "fill_diagonal_offset",
+    "ravel_multi_index", "repeat", "searchsorted", "squeeze", "to_one_hot", "unique",
+    "unravel_index",
 ]  # fmt: skip
 
 

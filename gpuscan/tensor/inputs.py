@@ -75,20 +75,21 @@ tensor5s = _several(tensor5, "tensor5s")
 # fmt: off
 bscalar, wscalar, iscalar, lscalar, fscalar, dscalar = (
     TensorType(d, ()) for d in ("int8", "int16", "int32", "int64", "float32", "float64"))
+_PLAIN = (bscalar, wscalar, iscalar, lscalar, fscalar, dscalar)
 bvector, wvector, ivector, lvector, fvector, dvector = (
-    TensorType(t.dtype, (None,)) for t in (bscalar, wscalar, iscalar, lscalar, fscalar, dscalar))
+    TensorType(t.dtype, (None,)) for t in _PLAIN)
 brow, wrow, irow, lrow, frow, drow = (
-    TensorType(t.dtype, (1, None)) for t in (bscalar, wscalar, iscalar, lscalar, fscalar, dscalar))
+    TensorType(t.dtype, (1, None)) for t in _PLAIN)
 bcol, wcol, icol, lcol, fcol, dcol = (
-    TensorType(t.dtype, (None, 1)) for t in (bscalar, wscalar, iscalar, lscalar, fscalar, dscalar))
+    TensorType(t.dtype, (None, 1)) for t in _PLAIN)
 bmatrix, wmatrix, imatrix, lmatrix, fmatrix, dmatrix = (
-    TensorType(t.dtype, (None,) * 2) for t in (bvector, wvector, ivector, lvector, fvector, dvector))
+    TensorType(t.dtype, (None,) * 2) for t in _PLAIN)
 btensor3, wtensor3, itensor3, ltensor3, ftensor3, dtensor3 = (
-    TensorType(t.dtype, (None,) * 3) for t in (bvector, wvector, ivector, lvector, fvector, dvector))
+    TensorType(t.dtype, (None,) * 3) for t in _PLAIN)
 btensor4, wtensor4, itensor4, ltensor4, ftensor4, dtensor4 = (
-    TensorType(t.dtype, (None,) * 4) for t in (bvector, wvector, ivector, lvector, fvector, dvector))
+    TensorType(t.dtype, (None,) * 4) for t in _PLAIN)
 btensor5, wtensor5, itensor5, ltensor5, ftensor5, dtensor5 = (
-    TensorType(t.dtype, (None,) * 5) for t in (bvector, wvector, ivector, lvector, fvector, dvector))
+    TensorType(t.dtype, (None,) * 5) for t in _PLAIN)
 
 iscalars, lscalars, fscalars, dscalars = (
     _several(t, k) for t, k in ((iscalar, "iscalars"), (lscalar, "lscalars"),

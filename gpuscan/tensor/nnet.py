@@ -165,8 +165,7 @@ def categorical_crossentropy(coding_dist: Any, true_dist: Any) -> Variable:
     if true.ndim == coding.ndim - 1 == 1:
         return crossentropy_categorical_1hot(coding, true)
     raise TypeError(
-        "rank mismatch between coding and true distributions: "
-        f"{coding.type} and {true.type}"
+        f"rank mismatch between coding and true distributions: {coding.type} and {true.type}"
     )
 
 

@@ -33,10 +33,9 @@ def norm(x: Any, L: Any = 2, axis: Any = None, keepdims: bool = False) -> Variab
             return r.sum(abs_(x), axis=axis, keepdims=keepdims)
         case 2:
             return sqrt(r.sum(sqr(x), axis=axis, keepdims=keepdims))
-        case math.inf:
-            return r.max(abs_(x), axis=axis, keepdims=keepdims)
-    if L == -math.inf:
-        return r.min(abs_(x), axis=axis, keepdims=keepdims)
+    if L in (math.inf, -math.inf):
+        extreme = r.max if L > 0 else r.min
+        return extreme(abs_(x), axis=axis, keepdims=keepdims)
     powers = r.sum(pow(abs_(x), cast(L, x.dtype)), axis=axis, keepdims=keepdims)
     return pow(powers, cast(1.0 / L, x.dtype))
 
