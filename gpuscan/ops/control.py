@@ -54,12 +54,16 @@ class Identity(Op):
 
 @dataclass(frozen=True)
 class UndefinedGrad(Identity):
-    """x, whose cotangent does not exist."""
+    """x, *others -> x, whose cotangent does not exist, nor that of the others: what x was made
+    from by a way that gradients don't see."""
 
     reason: str
 
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
-        return [Undefined(self.reason)]
+        return [Undefined(self.reason)] * len(inputs)
+
+    def connection(self, node: Variable) -> Sequence[bool]:
+        return [True] * len(node.inputs)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from .elemwise import cast
 from .reduce import cumsum
 from .reduce import sum as total
 from .scalar import add, clip, eq, floor, ge, gt, le, log, lt, normal_icdf, switch
-from .shape import broadcast_to, dim, dims, dimshuffle, product, reshape, shape
+from .shape import broadcast_to, dim, dims, dimshuffle
 
 STATE = TensorType("uint64", (2,))
 
@@ -169,8 +169,7 @@ def category(state: Variable, weights: Variable, sizes: Sequence[Variable]) -> V
     """int64 in 0 .. k - 1 with probabilities in proportion to a vector of k weights: by the
     inverse CDF of a float64 uniform."""
     u = uniform(state, sizes, "float64")
-    place = cdf(weights).searchsorted(reshape(u, [-1], ndim=1), side="right")
-    return cast(reshape(place, list(sizes), ndim=len(sizes)), "int64")
+    return cdf(weights).searchsorted(u, side="right")
 
 
 def one_hot(state: Variable, weights: Variable) -> Variable:
@@ -209,17 +208,6 @@ def without_replacement(state: Variable, weights: Variable, k: Variable) -> Vari
     waits = -log(uniform(state, dims(w), "float64")) / switch(positive, w, 1.0)
     order = switch(positive, waits, np.inf).argsort(axis=-1)
     return order[(..., slice(None, k))]
-
-
-def shuffled_rows(x: Variable, order: Variable) -> Variable:
-    """x with the elements along its last axis in the order given, an int64 of x's shape."""
-    if x.ndim == 1:
-        return x[order]
-    n = dim(x, -1)
-    rows = product(dims(x)[:-1])
-    start = Variable.operations["arange"](rows) * n
-    flat = reshape(order, [rows, n]) + dimshuffle(start, 0, "x")
-    return reshape(reshape(x, [-1], ndim=1)[flat], shape(x), ndim=x.ndim)
 
 
 # ---- counts ---------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import config
 from ..graph import Constant, Variable, constant_leaf
 from ..ops import sample
 from ..ops.control import Require, UndefinedGrad, ifelse
@@ -22,9 +23,10 @@ from ..ops.convert import as_tensor, constant, constant_value, static_int
 from ..ops.elemwise import cast
 from ..ops.reduce import sum as total
 from ..ops.scalar import abs_, eq, ge, le
-from ..ops.shape import as_int64, broadcast_to, dim, dims, product, reshape, sizes_list
+from ..ops.shape import as_int64, broadcast_to, dim, dims, product, reshape, sizes_list, with_ones
+from ..ops.sorting import take_along_axis
 from ..shared import SharedVariable
-from ..types import FLOATS, config, dtype_name, promote
+from ..types import FLOATS, dtype_name, promote
 
 Draw = Callable[[Variable], Variable]
 
@@ -54,8 +56,9 @@ class Streams:
 
     @staticmethod
     def _fold(seed: Any) -> int:
-        """A seed as a 32-bit word. An int below 2^32 is that word itself; the digits d, base
-        2^32, of a larger one, or the ints of a sequence, are folded as h = h * 2654435769 + d.
+        """A seed as a 32-bit word. An int below 2^32 is that word itself; the digits d of a
+        larger one, base 2^32 from the highest, and the ints of a sequence are folded in turn as
+        h = h * 2654435769 + d.
 
         Raises ValueError for a negative seed, TypeError for what is not an int.
         """
@@ -63,14 +66,13 @@ class Streams:
             return secrets.randbits(32)
         word = 0
         for number in seed if isinstance(seed, list | tuple | np.ndarray) else [seed]:
-            value = static_int(number)
+            value = int(number) if isinstance(number, int | np.integer) else static_int(number)
             if value is None:
                 raise TypeError(f"a seed is an int or several ints, not {seed!r}")
             if value < 0:
                 raise ValueError(f"a seed can't be negative, got {seed!r}")
-            word = word * 0x9E3779B9 + (value & _WORD) & _WORD
-            while value := value >> 32:
-                word = word * 0x9E3779B9 + (value & _WORD) & _WORD
+            for shift in range((max(value.bit_length(), 1) - 1) // 32 * 32, -1, -32):
+                word = word * 2654435769 + (value >> shift & _WORD) & _WORD
         return word
 
     def seed(self, seed: Any = None) -> None:
@@ -111,8 +113,10 @@ class Streams:
         new = sample.next_state(state)
         state.default_update = new
         result = cast(draw(state), dtype_name(dtype))
-        if fixed and not all(isinstance(p, Constant) for p in parameters):
-            result = UndefinedGrad("a random draw is a constant for the gradient")(result)
+        symbolic = [p for p in parameters if not isinstance(p, Constant)]
+        if fixed and symbolic:
+            reason = "a random draw has no gradient for its parameters"
+            result = UndefinedGrad(reason)(result, *symbolic)
         self.state_updates.append((state, new))
         result.rng = result.rstate = state
         result.update = (state, new)
@@ -135,13 +139,14 @@ class Streams:
 
     def _of_size(self, result: Variable, sizes: Sequence[Variable]) -> Variable:
         """The result, which parameters must not make wider than the size that was asked for."""
-        for axis, (a, b) in enumerate(zip(result.type.shape, sizes)):
-            if a != 1 and static_int(b) == 1:
+        ones = [i for i, s in enumerate(sizes) if static_int(s) == 1]
+        for axis in ones:
+            if result.type.shape[axis] not in (1, None):
                 raise self._too_wide(
-                    f"size is 1 on axis {axis}, where a parameter may be wider: increase the size "
-                    "to match the broadcasting pattern of the parameters"
+                    f"size is 1 on axis {axis}, where a parameter is wider: increase the size to "
+                    "match the broadcasting pattern of the parameters"
                 )
-        return result
+        return with_ones(result, ones)
 
     # ---- the draws ----------------------------------------------------------------------------
 
@@ -190,7 +195,7 @@ class Streams:
         if x.ndim == 0:
             raise TypeError("shuffle_row_elements: a scalar has no rows")
         order = self.permutation(tuple(dims(x)[:-1]), dim(x, -1))
-        shuffled = sample.shuffled_rows(x, order)
+        shuffled = take_along_axis(x, order, -1)
         shuffled.permutation = order
         shuffled.rng = shuffled.rstate = order.rng  # type: ignore[attr-defined]
         shuffled.update = order.update  # type: ignore[attr-defined]
