@@ -20,18 +20,15 @@ from gpuscan.ops.create import arange
 from gpuscan.ops.index import (
     AdvancedIncSubtensor,
     AdvancedSubtensor,
-    Array,
-    At,
     IncSubtensor,
-    Slice,
     Subtensor,
     getitem,
     inc_subtensor,
     set_subtensor,
-    slice_length,
     take,
     user_index,
 )
+from gpuscan.ops.patterns import Array, At, Slice, slice_length
 from gpuscan.ops.shape import Dim, DimShuffle, MakeVector, dim, shape, stack
 from gpuscan.types import TensorType
 

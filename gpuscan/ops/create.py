@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..config import config
 from ..graph import Op, Variable
-from ..types import FLOATS, TensorType, config, dtype_name, float_dtype, promote
+from ..types import FLOATS, TensorType, dtype_name, float_dtype, promote
 from .convert import as_tensor, constant, constant_value, static_int
 from .elemwise import cast
 from .index import getitem, inc_subtensor, set_subtensor
@@ -131,7 +132,7 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Va
         dtype = promote(*[b.dtype for b in bounds])
         dtype = dtype if dtype in FLOATS else "int64"
     bounds = [cast(b, dtype) for b in bounds]
-    values = [constant_value(b) for b in bounds]
+    values: list[Any] = [constant_value(b) for b in bounds]
     length = None
     if all(v is not None for v in values):
         if values[2] == 0:
@@ -352,7 +353,7 @@ def _product(sizes: Sequence[Variable]) -> Any:
     return product(sizes) if None in known else math.prod(k for k in known if k is not None)
 
 
-def tile(x: Any, reps: Any, ndim: int | None = None) -> Variable:
+def tile(x: Any, reps: Any, ndim: int | None = None) -> Any:
     """x laid out several times along its axes: a count each, or fewer, for the last ones. Counts
     are ints, symbolic integers, or one vector (of known length, or with ndim given)."""
     x = as_tensor(x)
@@ -396,7 +397,7 @@ def roll(x: Any, shift: Any, axis: int | None = None) -> Variable:
 # ---- axes -----------------------------------------------------------------------------------
 
 
-def flatten(x: Any, ndim: int = 1, outdim: int | None = None) -> Variable:
+def flatten(x: Any, ndim: int = 1, outdim: int | None = None) -> Any:
     """x with ndim axes: the first ndim - 1 are kept, the others become one."""
     x = as_tensor(x)
     ndim = ndim if outdim is None else outdim

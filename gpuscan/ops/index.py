@@ -1,28 +1,43 @@
-"""Indexing: x[...], and x with a part of it set or added to.
-
-An index is cut in two. What is fixed when the graph is built is the op's *pattern*, a tuple of
-entries; what is symbolic fills the pattern's holes, and is an input. Axes that the pattern does
-not reach are taken whole.
-"""
+"""Indexing: x[...], and x with a part of it set or added to. `patterns` says what an index is."""
 
 from __future__ import annotations
 
-import enum
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from ..graph import Constant, Op, Variable, constant_leaf
-from ..types import FLOATS, TensorType, broadcast_shapes, shape_text
+from ..types import FLOATS, TensorType, shape_text
 from .convert import as_tensor, constant_value, static_int
 from .elemwise import cast, unbroadcast_to, zeros_like
-from .scalar import clip, lt, maximum, minimum, switch
+from .patterns import (
+    FULL,
+    HOLE,
+    Array,
+    At,
+    Entry,
+    NewAxis,
+    Pattern,
+    Slice,
+    are_neighbours,
+    check_position,
+    entry_text,
+    extended,
+    fill,
+    holes,
+    indexer,
+    is_advanced,
+    kept_entries,
+    part_sizes,
+    part_type,
+    trimmed,
+)
+from .scalar import clip
 from .shape import (
-    Dim,
     DimShuffle,
     MakeVector,
     Reshape,
@@ -37,283 +52,7 @@ from .shape import (
     with_ones,
 )
 
-# ---- patterns -------------------------------------------------------------------------------
-
-
-class Hole(enum.Enum):
-    """The place of an operand in a pattern."""
-
-    HOLE = "?"
-
-
-HOLE: Final = Hole.HOLE
-Bound = int | Hole | None
-
-
-@dataclass(frozen=True)
-class At:
-    """One position of an axis, which is dropped."""
-
-    index: int | Hole
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A part of an axis."""
-
-    start: Bound = None
-    stop: Bound = None
-    step: Bound = None
-
-
-@dataclass(frozen=True)
-class Array:
-    """Positions of an axis given by an integer array, an operand."""
-
-
-@dataclass(frozen=True)
-class NewAxis:
-    """A new axis of size 1."""
-
-
-Entry = At | Slice | Array | NewAxis
-Pattern = tuple[Entry, ...]
-FULL: Final = Slice()
-
-
-def fill(pattern: Pattern, operands: Sequence[Any]) -> tuple[Any, ...]:
-    """The index as NumPy writes it, with the operands in the holes."""
-    rest = iter(operands)
-
-    def bound(b: Bound) -> Any:
-        return next(rest) if b is HOLE else b
-
-    index: list[Any] = []
-    for entry in pattern:
-        match entry:
-            case At(i):
-                index.append(bound(i))
-            case Slice(start, stop, step):
-                index.append(slice(bound(start), bound(stop), bound(step)))
-            case Array():
-                index.append(next(rest))
-            case NewAxis():
-                index.append(None)
-    return tuple(index)
-
-
-def holes(pattern: Pattern) -> list[int]:
-    """Per operand, the position in the pattern of the entry that it belongs to."""
-    owners: list[int] = []
-    for k, entry in enumerate(pattern):
-        match entry:
-            case At(i):
-                owners += [k] * (i is HOLE)
-            case Slice(start, stop, step):
-                owners += [k] * (start, stop, step).count(HOLE)
-            case Array():
-                owners.append(k)
-    return owners
-
-
-def extended(pattern: Pattern, ndim: int) -> Pattern:
-    """The pattern with an entry for every axis of a tensor of ndim dimensions."""
-    used = sum(not isinstance(e, NewAxis) for e in pattern)
-    return pattern + (FULL,) * (ndim - used)
-
-
-def _is_advanced(pattern: Pattern) -> bool:
-    return any(isinstance(e, Array) for e in pattern)
-
-
-def _kept(pattern: Pattern) -> tuple[list[int], list[int]]:
-    """The entries that give an axis of their own, before and after the axes of the index arrays.
-
-    NumPy's rule: the arrays' axes stand where the arrays stand if these are neighbours (an
-    integer counts as an array then), otherwise first.
-    """
-    own = [k for k, e in enumerate(pattern) if isinstance(e, Slice | NewAxis)]
-    if not _is_advanced(pattern) or not _are_neighbours(pattern):
-        return [], own
-    first = next(k for k, e in enumerate(pattern) if isinstance(e, At | Array))
-    return [k for k in own if k < first], [k for k in own if k > first]
-
-
-def _are_neighbours(pattern: Pattern) -> bool:
-    """Whether nothing stands between the index arrays; so where there are none."""
-    arrays = [k for k, e in enumerate(pattern) if isinstance(e, At | Array)]
-    return not _is_advanced(pattern) or arrays[-1] - arrays[0] < len(arrays)
-
-
-def trimmed(pattern: Pattern) -> Pattern:
-    """The pattern without whole axes at its end."""
-    while pattern and pattern[-1] == FULL:
-        pattern = pattern[:-1]
-    return pattern
-
-
-def _axis_of(pattern: Pattern, k: int) -> int:
-    """The axis of the indexed tensor that entry k is about."""
-    return sum(not isinstance(e, NewAxis) for e in pattern[:k])
-
-
-# ---- the length of a slice ------------------------------------------------------------------
-# Integers stay Python's, so that what is known costs no graph.
-
-Size = Any  # int | Variable
-
-
-def _most(a: Size, b: Size) -> Size:
-    if isinstance(a, int) and isinstance(b, int):
-        return max(a, b)
-    return a if a is b else maximum(a, b)
-
-
-def _least(a: Size, b: Size) -> Size:
-    if isinstance(a, int) and isinstance(b, int):
-        return min(a, b)
-    return a if a is b else minimum(a, b)
-
-
-def _position(i: Size, n: Size, low: int, high: Size) -> Size:
-    """A slice's bound as a position within low .. high: negative ones count from the end."""
-    if isinstance(i, int):
-        return _least(i, high) if i >= 0 else _most(n + i, low)
-    if isinstance(i.op, Dim):
-        return _least(i, high)
-    return _least(_most(switch(lt(i, 0), n + i, i), low), high)
-
-
-def _span(n: Size, part: slice, step: Size, forward: bool) -> Size:
-    if forward:
-        first = 0 if part.start is None else _position(part.start, n, 0, n)
-        last = n if part.stop is None else _position(part.stop, n, 0, n)
-        span, stride = last - first, step
-    else:
-        first = n - 1 if part.start is None else _position(part.start, n, -1, n - 1)
-        last = -1 if part.stop is None else _position(part.stop, n, -1, n - 1)
-        span, stride = first - last, -step
-    if part.start is not None and part.stop is not None:
-        span = _most(span, 0)
-    if isinstance(stride, int) and stride == 1:
-        return span
-    return (span + (stride - 1)) // stride
-
-
-def slice_length(size: Size, part: slice) -> Size:
-    """How many elements a slice takes from an axis: Python's rule, on ints or int64 scalars."""
-    size = static_int(size) if static_int(size) is not None else size
-    step = 1 if part.step is None else part.step
-    if part == slice(None) or isinstance(step, int):
-        return _span(size, part, step, step > 0)
-    upward = lt(0, step)
-    return switch(upward, _span(size, part, step, True), _span(size, part, step, False))
-
-
-def _known_length(size: int | None, part: slice) -> int | None:
-    """The same from types: an operand's type stands for an unknown bound."""
-    bounds = (part.start, part.stop, part.step)
-    if part == slice(None):
-        return size
-    if part.step is None and part.start is None and part.stop == 0:
-        return 0
-    if size is None or any(isinstance(b, TensorType) for b in bounds):
-        return None
-    return len(range(*part.indices(size)))
-
-
 # ---- reading --------------------------------------------------------------------------------
-
-
-def _type_of(pattern: Pattern, x: TensorType, operands: Sequence[TensorType]) -> TensorType:
-    """The type of x[index]. Raises TypeError, IndexError."""
-    used = sum(not isinstance(e, NewAxis) for e in pattern)
-    if used > x.ndim:
-        raise IndexError(f"too many indices: {used} for a tensor of {x.ndim} dimensions")
-    pattern = extended(pattern, x.ndim)
-    owners = holes(pattern)
-    if len(owners) != len(operands):
-        raise TypeError(f"the index has {len(owners)} symbolic parts, {len(operands)} were given")
-    arrays: list[TensorType] = []
-    for k, operand in zip(owners, operands):
-        if operand.dtype in FLOATS or operand.dtype == "bool":
-            raise TypeError(f"an index must be an integer, got {operand}")
-        if isinstance(pattern[k], Array):
-            arrays.append(operand)
-        elif operand != TensorType("int64"):
-            raise TypeError(f"an index or a slice's bound is an int64 scalar, got {operand}")
-    index = fill(pattern, operands)
-    for k, entry in enumerate(pattern):
-        if isinstance(entry, At):
-            size = x.shape[_axis_of(pattern, k)]
-            _check_position(entry.index, size, _axis_of(pattern, k))
-
-    def size_of(k: int) -> int | None:
-        if isinstance(pattern[k], NewAxis):
-            return 1
-        return _known_length(x.shape[_axis_of(pattern, k)], index[k])
-
-    before, after = _kept(pattern)
-    try:
-        middle = broadcast_shapes(_padded([a.shape for a in arrays], 1)) if arrays else ()
-    except ValueError:
-        raise IndexError(
-            "index arrays of shapes "
-            + ", ".join(shape_text(a.shape) for a in arrays)
-            + " don't broadcast together"
-        ) from None
-    return TensorType(x.dtype, (*map(size_of, before), *middle, *map(size_of, after)))
-
-
-def _check_position(i: Any, size: int | None, axis: int) -> None:
-    if isinstance(i, int) and size is not None and not -size <= i < size:
-        raise IndexError(f"index {i} is out of bounds for axis {axis} with size {size}")
-
-
-def _padded(shapes: Sequence[Sequence[Any]], one: Any) -> list[tuple[Any, ...]]:
-    ndim = max(map(len, shapes))
-    return [(one,) * (ndim - len(s)) + tuple(s) for s in shapes]
-
-
-def _sizes_of(pattern: Pattern, x: Variable, operands: Sequence[Variable]) -> list[Variable]:
-    """The sizes of x[index], as int64 scalars."""
-    pattern = extended(pattern, x.ndim)
-    index = fill(pattern, operands)
-
-    def size_of(k: int) -> Variable:
-        if isinstance(pattern[k], NewAxis):
-            return as_int64(1)
-        return as_int64(slice_length(dim(x, _axis_of(pattern, k)), index[k]))
-
-    before, after = _kept(pattern)
-    arrays = [i for e, i in zip(pattern, index) if isinstance(e, Array)]
-    middle = []
-    if arrays:
-        for sizes in zip(*_padded([dims(a) for a in arrays], as_int64(1))):
-            middle.append(next((s for s in sizes if static_int(s) != 1), sizes[0]))
-    return [*map(size_of, before), *middle, *map(size_of, after)]
-
-
-def _indexer(pattern: Pattern, operands: Sequence[Variable]) -> Callable[[Sequence[Any]], Any]:
-    """From the operands' values to NumPy's index. Raises IndexError where arrays don't fit: only
-    a size that is known to be 1 broadcasts."""
-    arrays = [i for i, k in enumerate(holes(pattern)) if isinstance(pattern[k], Array)]
-    if len(arrays) < 2:
-        return lambda values: fill(pattern, values)
-    known = _padded([operands[i].type.shape for i in arrays], 1)
-
-    def index(values: Sequence[Any]) -> tuple[Any, ...]:
-        shapes = [np.shape(values[i]) for i in arrays]
-        if any(s != shapes[0] for s in shapes):
-            for sizes, types in zip(zip(*_padded(shapes, 1)), zip(*known)):
-                if len({s for s, t in zip(sizes, types) if t != 1}) > 1:
-                    raise IndexError(
-                        f"index arrays of shapes {', '.join(map(str, shapes))} don't broadcast "
-                        "together: only a size that is known to be 1 does"
-                    )
-        return fill(pattern, values)
-
-    return index
 
 
 class Indexing(Op):
@@ -324,22 +63,7 @@ class Indexing(Op):
 
     @property
     def label(self) -> str:
-        return f"{type(self).__name__}{{{', '.join(map(_text, self.pattern))}}}"
-
-
-def _text(entry: Entry) -> str:
-    def bound(b: Bound) -> str:
-        return "" if b is None else "?" if b is HOLE else str(b)
-
-    match entry:
-        case At(i):
-            return bound(i)
-        case Slice(start, stop, step):
-            tail = "" if step is None else f":{bound(step)}"
-            return f"{bound(start)}:{bound(stop)}{tail}"
-        case Array():
-            return "[?]"
-    return "None"
+        return f"{type(self).__name__}{{{', '.join(map(entry_text, self.pattern))}}}"
 
 
 @dataclass(frozen=True)
@@ -369,7 +93,7 @@ class Subtensor(Indexing):
         return None
 
     def infer(self, x: TensorType, *operands: TensorType) -> TensorType:
-        return _type_of(self.pattern, x, operands)
+        return part_type(self.pattern, x, operands)
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         pattern = self.pattern
@@ -388,7 +112,7 @@ class Subtensor(Indexing):
         return [specify(back, x.type.shape), *[None] * len(operands)]
 
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
-        return _sizes_of(self.pattern, inputs[0], inputs[1:])
+        return part_sizes(self.pattern, inputs[0], inputs[1:])
 
     def batch(
         self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
@@ -409,13 +133,13 @@ class AdvancedSubtensor(Indexing):
         return tuple(range(1, len(holes(self.pattern)) + 1))
 
     def infer(self, x: TensorType, *operands: TensorType) -> TensorType:
-        return _type_of(self.pattern, x, operands)
+        return part_type(self.pattern, x, operands)
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         pattern = self.pattern
         if pattern == (Array(),):
             return lambda x, i: x.take(i, axis=0)
-        index = _indexer(pattern, node.inputs[1:])
+        index = indexer(pattern, node.inputs[1:])
         return lambda x, *operands: x[index(operands)]
 
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
@@ -426,7 +150,7 @@ class AdvancedSubtensor(Indexing):
         return [specify(back, x.type.shape), *[None] * len(operands)]
 
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
-        return _sizes_of(self.pattern, inputs[0], inputs[1:])
+        return part_sizes(self.pattern, inputs[0], inputs[1:])
 
     def batch(
         self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
@@ -439,7 +163,7 @@ class AdvancedSubtensor(Indexing):
 
 def _check_value(op: Indexing, x: TensorType, y: TensorType, operands: Sequence[Any]) -> None:
     """Whether y broadcasts to x[index], as far as is known. Raises TypeError, ValueError."""
-    part = _type_of(op.pattern, x, operands)
+    part = part_type(op.pattern, x, operands)
     if x.dtype != y.dtype or y.ndim != part.ndim:
         raise TypeError(f"{op.label}: {y} can't be written to a part that is a {part}")
     for have, want in zip(y.shape, part.shape):
@@ -524,11 +248,11 @@ class AdvancedIncSubtensor(Indexing):
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         known = node.inputs[1].type.shape
-        indexer = _indexer(self.pattern, node.inputs[2:])
+        index_of = indexer(self.pattern, node.inputs[2:])
         reached = sum(not isinstance(e, NewAxis) for e in self.pattern)
 
         def run(x: Any, y: Any, *operands: Any) -> Any:
-            index = indexer(operands)
+            index = index_of(operands)
             out = np.array(x, order="C")
             lead, tail = out.shape[:reached], out.shape[reached:]
             rows = np.arange(math.prod(lead)).reshape(lead)[index]
@@ -603,13 +327,13 @@ def _batched(
         [v.ndim - b for v, b, k in zip(operands, batched, owners) if pattern[k] == Array()],
         default=0,
     )
-    before, after = _kept(pattern)
+    before, after = kept_entries(pattern)
     middle = [("index", j) for j in range(width)]
     kept = [("kept", j) for j in range(len(before) + len(after))]
     lead = ("batch", 0)
     wanted = [lead, *kept[: len(before)], *middle, *kept[len(before) :]]
     if not any(batched):
-        come = wanted if _are_neighbours(pattern) else [*middle, lead, *kept]
+        come = wanted if are_neighbours(pattern) else [*middle, lead, *kept]
         return _Batch(trimmed((FULL, *pattern)), operands, come, wanted)
 
     entries, new = list(pattern), []
@@ -621,7 +345,7 @@ def _batched(
             v = dimshuffle(v, 0, *["x"] * (width + 1 - v.ndim), *range(1, v.ndim))
         new.append(v)
     if not x_batched:
-        at = len(_kept(tuple(entries))[0])
+        at = len(kept_entries(tuple(entries))[0])
         come = [*kept[:at], lead, *middle, *kept[at:]]
     else:
         entries = [Array(), *entries]
@@ -637,7 +361,7 @@ def _batched_read(
     index = _batched(pattern, x.ndim - batched[0], operands, batched[1:], batched[0], n)
     if index is None:
         return None
-    op = AdvancedSubtensor if _is_advanced(index.pattern) else Subtensor
+    op = AdvancedSubtensor if is_advanced(index.pattern) else Subtensor
     return dimshuffle(op(index.pattern)(x, *index.operands), *map(index.come.index, index.wanted))
 
 
@@ -654,7 +378,7 @@ def _batched_write(
     x = x if batched[0] else broadcast_to(x, [n, *dims(x)])
     y = y if batched[1] else dimshuffle(y, "x", *range(y.ndim))
     y = dimshuffle(y, *map(index.wanted.index, index.come))
-    kind = AdvancedIncSubtensor if _is_advanced(index.pattern) else IncSubtensor
+    kind = AdvancedIncSubtensor if is_advanced(index.pattern) else IncSubtensor
     return kind(index.pattern, op.set)(x, y, *index.operands)
 
 
@@ -719,7 +443,7 @@ def _part_of_vector(x: Variable, pattern: Pattern) -> Variable | None:
     if not isinstance(x.op, MakeVector) or x.dtype != "int64" or holes(pattern):
         return None
     (at,) = fill(pattern, ())
-    _check_position(at, len(x.inputs), 0)
+    check_position(at, len(x.inputs), 0)
     part = x.inputs[at]
     return part if isinstance(part, Variable) else MakeVector("int64")(*part)
 
@@ -806,7 +530,7 @@ def _cut(x: Variable, entries: Sequence[Any]) -> tuple[Pattern, list[Variable]]:
             value = constant_value(e)
             if value is not None and value.size:
                 for i in (value.min(), value.max()):
-                    _check_position(int(i), x.type.shape[axis], axis)
+                    check_position(int(i), x.type.shape[axis], axis)
             pattern.append(Array() if e.ndim else At(HOLE))
             operands.append(e)
         axis += 1
