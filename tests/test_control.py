@@ -8,6 +8,7 @@ import pytest
 import gpuscan.tensor as T  # noqa: F401  (fills the operators)
 from gpuscan.errors import DisconnectedInputError, NullTypeGradError
 from gpuscan.evaluate import Program
+from gpuscan.function import function
 from gpuscan.gradient import grad
 from gpuscan.graph import Undefined
 from gpuscan.ops import control
@@ -25,6 +26,7 @@ from gpuscan.ops.control import (
     ifelse,
 )
 from gpuscan.ops.scalar import exp, gt, log
+from gpuscan.scan.frontend import scan
 from gpuscan.types import TensorType
 
 scalar, vector, matrix = (TensorType("float32", (None,) * n) for n in range(3))
@@ -149,6 +151,20 @@ def test_print_writes_at_every_call(capsys):
     for i in range(3):
         program(np.float32(i))
     assert capsys.readouterr().out.count("x __str__") == 3
+
+
+def test_print_writes_at_every_step_of_a_scan(capsys):
+    x, w = vector("x"), scalar("w")
+    rows, _ = scan(lambda a, c: a * Print("w")(c), sequences=x, non_sequences=w)
+    function([x, w], rows)(np.ones(3, "float32"), 2.0)
+    assert capsys.readouterr().out == "w __str__ = 2.0\n" * 3
+
+
+def test_a_print_of_a_constant_is_not_folded_away(capsys):
+    f = function([], Print("c")(np.float32(3)) + 1)
+    for _ in range(2):
+        f()
+    assert capsys.readouterr().out == "c __str__ = 3.0\n" * 2
 
 
 def test_print_may_be_given_another_function():

@@ -5,14 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gpuscan.tensor as T  # noqa: F401  (fills the operators)
+import gpuscan.tensor as T
 from gpuscan import maths, philox
 from gpuscan.config import config
 from gpuscan.errors import NullTypeGradError
 from gpuscan.evaluate import Program
+from gpuscan.function import function
 from gpuscan.gradient import grad
 from gpuscan.graph import leaves
 from gpuscan.ops import sample
+from gpuscan.scan.frontend import scan
 from gpuscan.shared import SharedVariable
 from gpuscan.tensor.random import MRG_RandomStreams, RandomStreams
 from gpuscan.types import TensorType
@@ -589,9 +591,9 @@ def test_truncated_normals_lie_within_two_deviations():
         lambda r, p: r.binomial((3,), 1, p, dtype="float32"),
         lambda r, p: r.binomial((3,), 5, p, dtype="float32"),
         lambda r, p: r.poisson((3,), p, dtype="float32"),
-        lambda r, p: r.multinomial(None, 1, T_stack(p, 1 - p), dtype="float32"),
-        lambda r, p: r.multinomial(None, 3, T_stack(p, 1 - p), dtype="float32"),
-        lambda r, p: r.choice((3,), 2, p=T_stack(p, 1 - p), dtype="float32"),
+        lambda r, p: r.multinomial(None, 1, T.stack([p, 1 - p]), dtype="float32"),
+        lambda r, p: r.multinomial(None, 3, T.stack([p, 1 - p]), dtype="float32"),
+        lambda r, p: r.choice((3,), 2, p=T.stack([p, 1 - p]), dtype="float32"),
     ],
 )
 def test_the_gradient_of_a_parameter_is_undefined(build):
@@ -600,15 +602,11 @@ def test_the_gradient_of_a_parameter_is_undefined(build):
         grad(build(RandomStreams(5), p).sum(), p)
 
 
-def T_stack(*xs):
-    return sample.Variable.operations["stack"](list(xs))
-
-
 @pytest.mark.parametrize(
     "build",
     [
         lambda r, p: r.binomial((3,), 1, p, dtype="float32"),
-        lambda r, p: r.multinomial(None, 1, T_stack(p, 1 - p).reshape((1, 2)), dtype="float32"),
+        lambda r, p: r.multinomial(None, 1, T.stack([p, 1 - p]).reshape((1, 2)), dtype="float32"),
     ],
 )
 def test_mrgs_discrete_draws_have_no_gradient_either(build):
@@ -644,3 +642,57 @@ def test_the_gradient_passes_through_shuffled_rows():
     cost = (shuffled * weights).sum()
     g, order = calls([grad(cost, x), shuffled.permutation], given={x: np.zeros(4)})[0]
     np.testing.assert_array_equal(g[order], weights)
+
+
+# ---- in functions and scans -----
+
+
+def test_a_function_advances_the_state_at_every_call():
+    draw = RandomStreams(5).uniform((4,), dtype="float32")
+    f = function([], draw)
+    still = function([], draw, no_default_updates=True)
+    for n in range(3):
+        np.testing.assert_array_equal(f(), philox.uniform32(words(5, 0, n, 4)))
+    np.testing.assert_array_equal(still(), philox.uniform32(words(5, 0, 3, 4)))
+    np.testing.assert_array_equal(still(), philox.uniform32(words(5, 0, 3, 4)))
+
+
+def test_a_draw_that_is_used_twice_is_drawn_once():
+    draw = RandomStreams(5).uniform((4,))
+    assert not function([], draw + draw - 2 * draw)().any()
+
+
+def test_the_pair_of_a_draw_can_be_given_as_an_update():
+    draw = RandomStreams(5).uniform((4,), dtype="float32")
+    f = function([], draw, updates=[draw.update])
+    f()
+    np.testing.assert_array_equal(f(), philox.uniform32(words(5, 0, 1, 4)))
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_step_i_of_a_scan_is_draw_i_of_one_stream(kind):
+    rng, x = kind(5), matrix("x")
+
+    def step(previous):
+        return rng.uniform(previous.shape, dtype="float32") + 0 * previous
+
+    rows, updates = scan(step, outputs_info=x, n_steps=3)
+    f = function([x], rows, updates=updates)
+    site = kind._first_site
+    for call in range(2):
+        for i, row in enumerate(f(np.zeros((2, 3), "float32"))):
+            expected = philox.uniform32(words(5, site, 3 * call + i, 6))
+            np.testing.assert_array_equal(row.ravel(), expected)
+
+
+def test_two_streams_in_a_scan_keep_their_own_counts():
+    rng = RandomStreams(5)
+
+    def step():
+        return rng.uniform((2,), dtype="float32"), rng.normal((2,), dtype="float32")
+
+    (us, zs), updates = scan(step, n_steps=3)
+    u, z = function([], [us, zs], updates=updates)()
+    for i in range(3):
+        np.testing.assert_array_equal(u[i], philox.uniform32(words(5, 0, i, 2)))
+        np.testing.assert_array_equal(z[i], philox.normal32(words(5, 1, i, 2)))

@@ -305,7 +305,7 @@ def test_counts_are_uncorrelated_with_those_of_the_next_draw_and_site(mean):
         assert abs(np.corrcoef(x, y)[0, 1]) < 4.5 / np.sqrt(N)
 
 
-# ---- the tests themselves -------------------------------------------------------------------------
+# ---- the tests themselves -----
 
 
 def test_the_tests_see_a_small_error():

@@ -21,8 +21,9 @@ from ..ops import sample
 from ..ops.control import Require, UndefinedGrad, ifelse
 from ..ops.convert import as_tensor, constant, constant_value, static_int
 from ..ops.elemwise import cast
+from ..ops.index import take
 from ..ops.reduce import sum as total
-from ..ops.scalar import abs_, eq, ge, le
+from ..ops.scalar import abs_, add, eq, ge, le, true_div
 from ..ops.shape import as_int64, broadcast_to, dim, dims, product, reshape, sizes_list, with_ones
 from ..ops.sorting import take_along_axis
 from ..shared import SharedVariable
@@ -162,8 +163,8 @@ class Streams:
         sizes = _sizes(size, ndim, low, high)
 
         def draw(state: Variable) -> Variable:
-            steps = sample.integers(state, high - low + constant(1, dtype="int64"), sizes)
-            return low + steps
+            count = high - low + constant(1, dtype="int64")
+            return add(low, sample.integers(state, count, sizes))
 
         return self._stream(draw, dtype, (low, high))
 
@@ -227,7 +228,9 @@ class Streams:
 
         return self._stream(draw, dtype, (p,))
 
-    def _multinomial(self, sizes: Sequence[Variable], n: Any, pvals: Variable, dtype: Any) -> Any:
+    def _multinomial(
+        self, sizes: Sequence[Variable], n: Any, pvals: Variable, dtype: Any
+    ) -> Variable:
         if static_int(n) == 1:  # one trial is elementwise
             rows = broadcast_to(pvals, [*sizes, dim(pvals, -1)])
             return self._stream(lambda state: sample.one_hot(state, rows), dtype, (pvals,))
@@ -327,7 +330,7 @@ class RandomStreams(Streams):
                     places = without(state)
                 case _:
                     places = with_replacement(state)
-            return a[places] if a.ndim else places
+            return take(a, places, 0) if a.ndim else places
 
         return self._stream(draw, dtype, () if p is None else (as_tensor(p),))
 
@@ -558,7 +561,7 @@ _STD = 0.8796256610342398  # of a standard normal cut off at -2 and 2
 
 def _untruncated(std: Any) -> Variable:
     std = as_tensor(std)
-    return std / constant(_STD, dtype=std.dtype if std.type.is_float else config.floatX)
+    return true_div(std, constant(_STD, dtype=std.dtype if std.type.is_float else config.floatX))
 
 
 def _is(x: Variable, value: int) -> bool:
