@@ -6,13 +6,15 @@ which variables are carried, and every misuse with its error.
 
 from __future__ import annotations
 
+import inspect
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import MissingInputError, built_at, describe
-from ..graph import Constant, Variable, leaves, substitute
+from ..graph import Constant, Variable, leaves, substitute, users_line
 from ..ops.control import UndefinedGrad
 from ..ops.convert import as_tensor, static_int
 from ..ops.reduce import with_axes
@@ -97,7 +99,7 @@ def _sequences(sequences: Any) -> list[_Sequence]:
         _no_other_keys(given, ("input", "taps"), f"sequences[{i}]")
         if given.get("input") is None:
             raise ValueError(f"sequences[{i}] has no 'input': {entry!r}")
-        x = as_tensor(given["input"])
+        x = _tensor(given["input"], f"sequences[{i}]")
         if x.ndim == 0:
             raise ValueError(
                 f"sequences[{i}], {describe(x)}, is a scalar: scan iterates over the first axis "
@@ -105,8 +107,22 @@ def _sequences(sequences: Any) -> list[_Sequence]:
             )
         taps = given.get("taps")
         taps = [0] if taps is None else taps if isinstance(taps, list | tuple) else [taps]
-        found.append(_Sequence(x, tuple(int(t) for t in taps)))
+        found.append(_Sequence(x, _integers(taps, f"sequences[{i}]")))
     return found
+
+
+def _tensor(x: Any, what: str) -> Variable:
+    try:
+        return as_tensor(x)  # type: ignore[no-any-return]
+    except (TypeError, ValueError, OverflowError) as e:
+        raise TypeError(f"{what} can't be a tensor: {x!r}. {e}") from None
+
+
+def _integers(taps: Sequence[Any], what: str) -> tuple[int, ...]:
+    try:
+        return tuple(operator.index(t) for t in taps)
+    except TypeError:
+        raise TypeError(f"the taps of {what} must be integers, got {list(taps)}") from None
 
 
 def _states(outputs_info: Any) -> list[_State | None]:
@@ -134,7 +150,8 @@ def _states(outputs_info: Any) -> list[_State | None]:
                 f"outputs_info[{i}] has an initial state and taps=None; taps=[-1] is used",
                 stacklevel=3,
             )
-        taps = [-1] if taps is None else [taps] if isinstance(taps, int) else list(taps)
+        taps = [-1] if taps is None else taps if isinstance(taps, list | tuple) else [taps]
+        taps = list(_integers(taps, f"outputs_info[{i}]"))
         if not taps:
             found.append(None)
             continue
@@ -148,7 +165,7 @@ def _states(outputs_info: Any) -> list[_State | None]:
                 "All the taps must be different in  `outputs_info`. "
                 f"outputs_info[{i}] has taps {taps}"
             )
-        state = _State(as_tensor(initial), tuple(taps), i)
+        state = _State(_tensor(initial, f"outputs_info[{i}]"), tuple(taps), i)
         if not state.plain:
             rows = state.initial.type.shape[0] if state.initial.ndim else 0
             if rows is not None and rows < state.depth:
@@ -170,7 +187,7 @@ def _number_of_steps(n_steps: Any) -> tuple[int | None, Variable | None]:
     """The number of steps as an int where it is known, and as a variable."""
     if n_steps is None:
         return None, None
-    v = as_tensor(n_steps)
+    v = _tensor(n_steps, "n_steps")
     if v.type.is_float or v.ndim:
         what = f"dtype provided is {v.dtype}" if not v.ndim else f"got {describe(v)}"
         raise ValueError(f" n_steps must be an int. {what}")
@@ -245,6 +262,30 @@ def _parse(returned: Any) -> _Returned:
     )
 
 
+def _returned(fn: Callable[..., Any], args: Sequence[Variable]) -> _Returned:
+    """What fn gives for these arguments."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # some callables do not tell
+        return _parse(fn(*args))
+    try:
+        signature.bind(*args)
+    except TypeError as e:
+        names = ", ".join(map(str, args))
+        raise TypeError(
+            f"scan: fn takes {signature}, and scan gives it {len(args)} positional arguments, the "
+            f"taps of sequences and of outputs and the non_sequences: {names or 'none'} ({e})."
+            + _called_at()
+        ) from None
+    return _parse(fn(*args))
+
+
+def _called_at() -> str:
+    """Where the user called scan."""
+    origin = users_line()
+    return f" scan was called at {origin[0]}:{origin[1]}." if origin else ""
+
+
 def _only_variables(x: Any) -> None:
     if isinstance(x, Mapping):
         bad = [v for v in x.values() if not isinstance(v, Variable)]
@@ -312,7 +353,7 @@ def scan(
     if not callable(fn):
         raise TypeError(f"scan: fn must be a function that builds one step, got {fn!r}")
     seqs, states = _sequences(sequences), _states(outputs_info)
-    others = [as_tensor(x) for x in _listed(non_sequences)]
+    others = [_tensor(x, f"non_sequences[{i}]") for i, x in enumerate(_listed(non_sequences))]
     known_n, n = _number_of_steps(n_steps)
     if n is None and not seqs:
         raise ValueError(
@@ -325,7 +366,7 @@ def scan(
         return _one_step(fn, seqs, states, others, go_backwards, return_list, return_updates)
 
     loop = _Loop(name or "scan_fn", seqs, states, go_backwards)
-    returned = _parse(fn(*loop.arguments, *others))
+    returned = _returned(fn, [*loop.arguments, *others])
     loop.receive(returned, bool(_listed(outputs_info)))
     loop.capture(others, strict)
     loop.widen()
@@ -354,7 +395,7 @@ def _one_step(
     """A loop of the constant one step is the step itself, on the first rows."""
     args = [s.view(tap, backwards)[0] for s in seqs for tap in s.taps]
     args += [s.init(-tap) for s in states if s is not None for tap in s.taps]
-    returned = _parse(fn(*args, *others))
+    returned = _returned(fn, [*args, *others])
     _check_count(returned.outputs, states, bool(states))
     if returned.condition is not None:
         warnings.warn(
@@ -370,8 +411,8 @@ def _check_count(outputs: list[Variable], states: list[_State | None], given: bo
     if given and len(outputs) != len(states):
         raise ValueError(
             "Please provide None as outputs_info for any output that does not feed back into "
-            f"scan (i.e. it behaves like a map): outputs_info has {len(states)} entries and the "
-            f"step returns {len(outputs)} outputs"
+            f"scan (i.e. it behaves like a map): the step returns {len(outputs)} outputs, and "
+            f"outputs_info has an entry for {len(states)}.{_called_at()}"
         )
 
 
@@ -423,7 +464,7 @@ class _Loop:
         brought = default_updates(everything, self.updates, [p for p in params if p.inputs])
         self.updates = self.updates + brought
         for key, value in self.updates.items():
-            _check_state(value, key.type, f"shared variable {key}", self.name, key)
+            _check_state(value, key.type, f"The shared variable {key}", self.name, key)
 
         visible = set(leaves(roots, params))
         found: list[Variable] = []
@@ -435,14 +476,15 @@ class _Loop:
                     raise MissingInputError(
                         f"scan '{self.name}' is strict and its step reads the shared variable "
                         f"{describe(v)}, which is not listed: An input of the graph was not "
-                        f"provided and not given a value. Add it to non_sequences.{built_at(v)}"
+                        f"provided and not given a value. Add it to non_sequences."
+                        f"{built_at(v)}{_called_at()}"
                     )
             elif v not in visible:
                 raise MissingInputError(
                     f"An input of the graph, used to compute an update of scan '{self.name}', was "
                     f"not provided and not given a value: {describe(v)}. Please pass this "
                     "variable to the scan's inner function. Do not forget to also pass it to the "
-                    f"`non_sequences` attribute of scan.{built_at(v)}"
+                    f"`non_sequences` attribute of scan.{built_at(v)}{_called_at()}"
                 )
             found.append(v)
         self.consts = [v for v in dict.fromkeys([*given, *found]) if v not in self.updates]
@@ -454,7 +496,10 @@ class _Loop:
             wider: dict[Variable, Variable] = {}
             for s in self.states:
                 old, new = s.carries[0].type, self.outputs[s.position].type
-                what = f"initial state {s.position} ({s.initial})"
+                what = (
+                    "The initial state (`outputs_info` in scan nomenclature) of variable "
+                    f"{s.initial} (argument number {s.position})"
+                )
                 _check_state(self.outputs[s.position], old, what, self.name, s.initial)
                 sizes = tuple(None if a == 1 and b is None else a
                               for a, b in zip(old.shape, new.shape))  # fmt: skip
@@ -528,34 +573,36 @@ def _tap_name(name: str | None, tap: int) -> str | None:
 def _check_state(value: Variable, type_: TensorType, what: str, scan: str, start: Variable) -> None:
     """Raises where a step's value can't take the place of the state it started from."""
     new = value.type
-    here = f"{built_at(value)}{built_at(start)}"
+    here = f"{built_at(value)}{_called_at()}"
     head = (
         "When compiling the inner function of scan the following error has been encountered: "
-        f"scan '{scan}': the {what} "
+        f"{what} of scan '{scan}' "
     )
     if new.dtype != type_.dtype:
         raise ValueError(
-            f"{head}(`outputs_info` in scan nomenclature) has dtype {type_.dtype}, while the "
-            f"result of the inner function (`fn`) for it, {value}, has dtype {new.dtype}. This "
-            "can happen if the inner function of scan results in an upcast or downcast. Cast the "
-            f"result, or start from a state of dtype {new.dtype}.{here}"
+            f"{head}has dtype {type_.dtype}, while the result of the inner function (`fn`), "
+            f"{value}, has dtype {new.dtype}. This can happen if the inner function of scan "
+            "results in an upcast or downcast. Cast the result, or start from a state of dtype "
+            f"{new.dtype}.{here}"
         )
     if new.ndim != type_.ndim:
+        own = start.ndim - type_.ndim
         raise ValueError(
-            f"{head}has {type_.ndim} dimension(s) a step, while the corresponding variable in the "
-            f"result of the inner function of scan (`fn`), {value}, has {new.ndim} dimension(s). "
-            f"An initial state with several taps has one more, for the taps.{here}"
+            f"{head}has {start.ndim} dimension(s), while the corresponding variable in the "
+            f"result of the inner function of scan (`fn`), {value}, has {new.ndim} dimension(s) "
+            + ("(it should be one less than the initial state: " if own else "(")
+            + f"{type_.ndim} expected).{here}"
         )
     if not compatible(type_, new) and not all(
         a in (None, 1) or b is None or a == b for a, b in zip(type_.shape, new.shape)
     ):
         raise ValueError(
-            f"{head}is a {type_}, while the result of the inner function (`fn`) for it, {value}, "
+            f"{head}is a {type_}, while the result of the inner function (`fn`), {value}, "
             f"is a {new}: the shape must stay the same in every step.{here}"
         )
     if any(a == 1 and b not in (None, 1) for a, b in zip(type_.shape, new.shape)):
         raise TypeError(
             f"The broadcast pattern of the output of scan ({new}) is inconsistent with the one "
-            f"provided in `output_info` ({type_}) for the {what} of scan '{scan}'. Make the "
-            f"initial state as large as the step's result, or use unbroadcast.{here}"
+            f"provided in `output_info` ({type_}): {what} of scan '{scan}'. Make the initial "
+            f"state as large as the step's result, or use unbroadcast.{here}"
         )
