@@ -202,6 +202,9 @@ class TensorType:
         )
 
     # Theano's names for the same thing
+    def make_variable(self, name: str | None = None) -> Any:
+        return self(name)
+
     def filter_variable(self, other: Any) -> Any:
         return other
 

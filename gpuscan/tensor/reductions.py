@@ -8,7 +8,7 @@ from typing import Any
 from ..gradient import disconnected_grad
 from ..graph import Variable
 from ..ops import reduce as r
-from ..ops.convert import as_tensor
+from ..ops.convert import as_tensor, constant
 from ..ops.elemwise import cast
 from ..ops.scalar import abs_, exp, isinf, log, neq, pow, sqr, sqrt, switch
 from ..ops.shape import dims, product
@@ -36,8 +36,8 @@ def norm(x: Any, L: Any = 2, axis: Any = None, keepdims: bool = False) -> Variab
     if L in (math.inf, -math.inf):
         extreme = r.max if L > 0 else r.min
         return extreme(abs_(x), axis=axis, keepdims=keepdims)
-    powers = r.sum(pow(abs_(x), cast(L, x.dtype)), axis=axis, keepdims=keepdims)
-    return pow(powers, cast(1.0 / L, x.dtype))
+    powers = r.sum(pow(abs_(x), constant(L, dtype=x.dtype)), axis=axis, keepdims=keepdims)
+    return pow(powers, constant(1.0 / L, dtype=x.dtype))
 
 
 def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Variable:
