@@ -14,7 +14,7 @@ from .config import config
 from .errors import MissingInputError, UnusedInputError, built_at, describe, listed
 from .graph import Apply, Constant, Variable, leaves, pack, substitute, toposort, unpack
 from .ops.convert import as_tensor
-from .rules import optimised
+from .rules.passes import optimised
 from .runtime.device import select
 from .scan.op import Scan
 from .scan.updates import OrderedUpdates, advanced_by_scans, default_updates

@@ -185,6 +185,8 @@ def slice_length(size: Size, part: slice) -> Size:
     """How many elements a slice takes from an axis: Python's rule, on ints or int64 scalars."""
     size = static_int(size) if static_int(size) is not None else size
     step = 1 if part.step is None else part.step
+    if part.start is None and part.stop is None and isinstance(step, int) and abs(step) == 1:
+        return size
     if part == slice(None) or isinstance(step, int):
         return _span(size, part, step, step > 0)
     upward = lt(0, step)

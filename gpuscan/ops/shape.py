@@ -297,13 +297,11 @@ class Reshape(Op):
 
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable] | None:
         x, *wanted = inputs
-        if all(s is not None and s >= 0 for s in self.static):
-            return wanted
-        if self.static.count(-1) != 1:
-            return None  # a symbolic size may turn out to be -1
         rest = [w for w, s in zip(wanted, self.static) if s != -1]
-        if any(s is None for s in self.static):
-            return None
+        if not all(is_size(w) for w in rest):
+            return None  # a symbolic size may turn out to be -1
+        if len(rest) == len(wanted):
+            return wanted
         missing = product(dims(x)) // product(rest)
         return [missing if s == -1 else w for w, s in zip(wanted, self.static)]
 
@@ -313,6 +311,18 @@ class Reshape(Op):
         if any(batched[1:]):
             return None
         return reshape(inputs[0], [n, *inputs[1:]], ndim=self.ndim + 1)
+
+
+_KEEP_SIGN = ("add", "mul", "int_div", "maximum", "minimum")
+
+
+def is_size(v: Variable) -> bool:
+    """Whether an integer is plainly not negative: the size of an axis, a constant, or a sum,
+    product, quotient, maximum or minimum of such."""
+    if (known := static_int(v)) is not None:
+        return known >= 0
+    name = getattr(getattr(v.op, "scalar", None), "name", None)
+    return isinstance(v.op, Dim) or (name in _KEEP_SIGN and all(map(is_size, v.inputs)))
 
 
 def product(sizes: Sequence[Variable]) -> Variable:
