@@ -16,6 +16,8 @@ from typing import Any, TextIO
 from .graph import Apply, Constant, Item, Param, SharedBase, Variable, toposort
 from .ops.control import Print
 from .ops.elemwise import Elemwise
+from .ops.index import Subtensor
+from .ops.reduce import Reduce
 from .ops.shape import Dim, DimShuffle, MakeVector, Specify
 from .types import TupleType
 
@@ -54,8 +56,12 @@ def _node(v: Variable) -> Variable:
 
 
 def _op_text(v: Variable) -> str:
-    op = v.op
-    return f"Elemwise{{{op.label}}}" if isinstance(op, Elemwise) else op.label
+    match v.op:
+        case Elemwise():
+            return f"Elemwise{{{v.op.label}}}"
+        case Dim(axis):
+            return f"Dim{{{axis}}}"
+    return v.op.label
 
 
 def _leaf_text(v: Variable) -> str:
@@ -63,6 +69,8 @@ def _leaf_text(v: Variable) -> str:
         kind = f"{v.type.dtype} " if v.ndim else ""
         value = f"{v.data}" if v.data.size <= 8 else f"shape {v.data.shape}"
         return f"TensorConstant{{{kind}{value}}}".replace("\n", "")
+    if isinstance(v.op, Param):  # equal parameters of all loops are one node: a name says nothing
+        return f"*{v.op.position}-<{v.type}>"
     return v.name or f"<{v.type}>"
 
 
@@ -143,6 +151,7 @@ def debugprint(
     if loops:
         lines += ["", "Inner graphs of the scan ops:"]
     for node in loops:  # grows while a body shows further loops
+        done.clear()  # two loops may share a subgraph, on other operands
         lines += ["", _line(node, "", name_of, print_type, None)]
         for v in body_of(node):
             tree(v, " >", node)
@@ -158,8 +167,6 @@ def _line(v: Variable, prefix: str, name_of: _Ids, print_type: bool, loop: Varia
     if node.inputs:
         item = f".{v.op.index}" if isinstance(v.op, Item) else ""
         words = [_op_text(node) + item, name_of(node)]
-    elif isinstance(v.op, Param):
-        words = [f"*{v.op.position}-<{v.type}>", name_of(v)]
     else:
         words = [_leaf_text(v), name_of(v)]
     if print_type:
@@ -221,7 +228,7 @@ def _formula(v: Variable, parts: Sequence[Formula]) -> Formula:
             value = v.data
             text = f"{value.tolist()}" if value.size <= 8 else f"<constant {v.type}>"
             return text, 7 if text.startswith("-") else _CALL
-        return v.name or f"<{v.type}>", _CALL
+        return _leaf_text(v), _CALL
     label = v.op.label
     texts = [text for text, _ in parts]
     if label in _INFIX and len(parts) == 2:
@@ -239,6 +246,11 @@ def _formula(v: Variable, parts: Sequence[Formula]) -> Formula:
             return f"[{', '.join(texts)}]", _CALL
         case Specify():
             return parts[0]
+        case Reduce(kind, axes):
+            which = "" if len(axes) == v.inputs[0].ndim else f", axis={list(axes)}"
+            return f"{kind}({texts[0]}{which})", _CALL
+        case Subtensor() if len(parts) == 1:
+            return f"{_wrapped(parts[0], _CALL)}[{label[len('Subtensor{') : -1]}]", _CALL
         case DimShuffle(pattern):
             if pattern == tuple(range(v.ndim))[::-1] and v.ndim == 2:
                 return f"{_wrapped(parts[0], _CALL)}.T", _CALL
@@ -264,10 +276,9 @@ def _shown(outputs: Sequence[Variable]) -> list[Variable]:
 
 def _label(v: Variable) -> str:
     if not v.inputs:
-        if isinstance(v.op, Param):
-            return f"{v.name or 'parameter'} ({v.op.position})"
         return _leaf_text(v)
-    return f"{v.name}: {v.op.label}" if v.name else v.op.label
+    text = v.op.label if isinstance(v.op, Elemwise) else _op_text(v)
+    return f"{v.name}: {text}" if v.name else text
 
 
 def _kind(v: Variable) -> str:
