@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ..errors import built_at
 from ..graph import Op, Variable, constant_leaf
 from ..types import TensorType, TupleType, shape_text
 from .convert import as_tensor, static_int
@@ -19,6 +20,8 @@ INT = TensorType("int64", ())
 def dim(x: Variable, axis: int) -> Variable:
     """The size of an axis, an int64 scalar; a constant where it is known."""
     size = x.type.shape[axis]
+    if isinstance(x.op, FirstRows) and axis % x.ndim == 0:
+        return x.inputs[1]
     return Dim(axis % x.ndim)(x) if size is None else constant_leaf(np.asarray(size, "int64"))
 
 
@@ -260,6 +263,49 @@ class CheckSizes(Op):
 
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
         return dims(inputs[0])
+
+
+@dataclass(frozen=True)
+class FirstRows(Op):
+    """(x, n) -> the first n rows of x: x[:n], and a ValueError where x has fewer."""
+
+    what: str = field(default="", compare=False)  # whose rows, for the error
+    steering: ClassVar[tuple[int, ...]] = (1,)
+
+    def infer(self, x: TensorType, n: TensorType) -> TensorType:
+        if not x.ndim or n != INT:
+            raise TypeError(f"FirstRows takes a tensor and an int64 scalar, got {x} and {n}")
+        return TensorType(x.dtype, (None, *x.shape[1:]))
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        where = f"{self.what or node.inputs[0]}{built_at(node)}"
+
+        def run(x: Any, n: Any) -> Any:
+            if len(x) < n:
+                raise ValueError(
+                    "Sequence is shorter then the required number of steps : "
+                    f"(n_steps, seq, seq.shape): {n}, {where}, {x.shape}"
+                )
+            return x[: max(n, 0)]  # the loop refuses a negative number
+
+        return run
+
+    def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
+        x, n = inputs
+        if not output.type.is_float:
+            return [None, None]
+        zero = constant_leaf(np.zeros((), g.dtype))
+        rest = broadcast_to(zero, [dim(x, 0) - n, *dims(x)[1:]])
+        return [specify(Join(0)(g, rest), x.type.shape), None]
+
+    def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
+        return [inputs[1], *dims(inputs[0])[1:]]
+
+
+def first_rows(x: Variable, n: Variable, what: str = "") -> Variable:
+    """The first n rows of x, which must have as many; x itself where it is plain to see that
+    these are all."""
+    return x if dim(x, 0) is n else FirstRows(what)(x, n)
 
 
 @dataclass(frozen=True)

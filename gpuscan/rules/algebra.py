@@ -28,6 +28,7 @@ from ..ops.shape import (
     BroadcastTo,
     Dim,
     DimShuffle,
+    FirstRows,
     Join,
     Reshape,
     Specify,
@@ -69,7 +70,8 @@ def stands_for(x: Variable, v: Variable) -> Variable | None:
 
 @rule(Elemwise)
 def neutral(v: Variable) -> Variable | None:
-    """x + 0, 0 + x, x - 0, x * 1, 1 * x, x / 1 are x; x * 0 is 0; 0 - x is -x."""
+    """x + 0, 0 + x, x - 0, x * 1, 1 * x, x / 1 are x; 0 - x is -x; x * 0 is 0 for
+    integers."""
     s = v.op.scalar  # type: ignore[attr-defined]
     if s not in (add, sub, mul, true_div) or v.dtype == "bool":
         return None
@@ -83,7 +85,7 @@ def neutral(v: Variable) -> Variable | None:
         return stands_for(neg(b), v)
     if s is mul and (p == 1 or q == 1):
         return stands_for(b if p == 1 else a, v)
-    if s is mul and (p == 0 or q == 0):
+    if s is mul and (p == 0 or q == 0) and not v.type.is_float:  # NaN * 0 is NaN
         return stands_for(constant_leaf(np.zeros((1,) * v.ndim, v.dtype)), v)
     if s is true_div and q == 1:
         return stands_for(a, v)
@@ -284,6 +286,13 @@ def whole_slice(v: Variable) -> Variable | None:
     return None
 
 
+@rule(FirstRows)
+def all_rows(v: Variable) -> Variable | None:
+    """The first n rows of a tensor that has n rows."""
+    x, n = v.inputs
+    return x if pushed_dims([dim(x, 0)]) == pushed_dims([n]) else None
+
+
 @rule(IncSubtensor)
 def whole_write(v: Variable) -> Variable | None:
     """zeros[:n] set to y, or added to, where n is the whole length: y."""
@@ -385,6 +394,7 @@ ALGEBRA = Rules(
     reshape_chain,
     shuffle_chain,
     whole_slice,
+    all_rows,
     whole_write,
     sum_of_sum,
 )  # fmt: skip

@@ -19,7 +19,7 @@ from ..ops.control import UndefinedGrad
 from ..ops.convert import as_tensor, static_int
 from ..ops.reduce import with_axes
 from ..ops.scalar import minimum
-from ..ops.shape import dim, specify
+from ..ops.shape import dim, first_rows, specify
 from ..shared import SharedVariable
 from ..types import FLOATS, TensorType
 from .op import Scan, Step, compatible
@@ -427,10 +427,12 @@ class _Loop:
         self.given_states = states
         # the step's parameters: fresh variables, and what they stand for outside
         self.rows: dict[Variable, Variable] = {}
+        self.whose = {}
         for s in seqs:
             for tap in s.taps:
                 row = s.input.type.row()(_tap_name(s.input.name, tap))
                 self.rows[row] = s.view(tap, backwards)
+                self.whose[row] = f"{s.input} (tap {tap}) of scan '{name}'"
         for state in self.states:
             type_ = state.initial.type if state.plain else state.initial.type.row()
             ages = range(1, state.depth + 1)
@@ -553,7 +555,8 @@ class _Loop:
             stop=None if self.stop is None else self.stop.astype("bool"),
         )
         op = Scan(step.closed(), truncate, self.name)
-        node = op(n, *self.rows.values(), *inits, *self.consts)
+        seqs = [first_rows(x, n, self.whose[row]) for row, x in self.rows.items()]
+        node = op(n, *seqs, *inits, *self.consts)
         r = op.results(node)
         first = len(carries) - len(self.updates)
         updates = OrderedUpdates(zip(self.updates, r.finals[first:]))

@@ -37,7 +37,7 @@ from ..ops.elemwise import cast, zeros_like
 from ..ops.index import set_subtensor
 from ..ops.reduce import with_axes
 from ..ops.scalar import eq, minimum, switch
-from ..ops.shape import Dim, broadcast_to, dim, dims, join, specify
+from ..ops.shape import Dim, broadcast_to, dim, dims, first_rows, join, specify
 from ..rules.shapes import pushed_dims
 from ..types import TensorType, TupleType
 
@@ -517,8 +517,7 @@ def like(g: Variable | None, x: Variable) -> Variable:
 
 def _flip(rows: Variable, steps: Variable) -> Variable:
     """The first `steps` rows, the last one first."""
-    whole = rows if dim(rows, 0) is steps else rows[:steps]
-    return whole[::-1]
+    return first_rows(rows, steps)[::-1]
 
 
 def _zeros(x: Variable, type_: TensorType) -> Variable:

@@ -40,6 +40,7 @@ from ..ops.shape import (
     dim,
     dims,
     dimshuffle,
+    first_rows,
     reshape,
     specify,
 )
@@ -286,7 +287,7 @@ def batch_sequences(v: Variable, used: frozenset[int]) -> Found | None:
     step, o = op.step, op.split(v.inputs)
     if not step.seqs:
         return None
-    rows = {s: _first(x, o.n) for s, x in zip(step.seqs, o.seqs)}
+    rows = {s: first_rows(x, o.n) for s, x in zip(step.seqs, o.seqs)}
     lift = Lift(rows, dict(zip(step.consts, o.consts)), o.n)
     changing = set(step.carries)
     candidates = []
@@ -307,11 +308,6 @@ def batch_sequences(v: Variable, used: frozenset[int]) -> Found | None:
     return _same(v, _applied(v, longer, replace(o, seqs=(*o.seqs, *outer))))
 
 
-def _first(x: Variable, n: Variable) -> Variable:
-    """The first n rows of a sequence."""
-    return x if dim(x, 0) is n else x[:n]
-
-
 def traced_sequences(v: Variable, used: frozenset[int]) -> Found | None:
     """A trace of a sequence's rows is the sequence, one of a const is the const repeated."""
     op = _op(v)
@@ -324,7 +320,7 @@ def traced_sequences(v: Variable, used: frozenset[int]) -> Found | None:
         if k + i not in used:
             continue
         if row in step.seqs:
-            known[k + i] = _first(o.seqs[step.seqs.index(row)], steps)
+            known[k + i] = first_rows(o.seqs[step.seqs.index(row)], steps)
         elif row in step.consts or isinstance(row, Constant):
             fixed = row if isinstance(row, Constant) else o.consts[step.consts.index(row)]
             known[k + i] = BroadcastTo((None, *row.type.shape))(fixed, steps, *dims(fixed))
@@ -347,7 +343,7 @@ class _Sink:
         r = op.results(v)
         self.steps = o.n if step.stop is None else r.steps
         self.inner = set(inner)
-        rows = {s: _first(x, self.steps) for s, x in zip(step.seqs, o.seqs)}
+        rows = {s: first_rows(x, self.steps) for s, x in zip(step.seqs, o.seqs)}
         k = len(step.carries)
         # only what stays a trace may be read: a value that is sunk itself may not
         for i, (row, trace) in enumerate(zip(step.traces, r.traces)):
