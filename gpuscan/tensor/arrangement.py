@@ -15,7 +15,8 @@ def stacklists(tensor_list: Any) -> Variable:
     """Nested lists of tensors as one tensor: an axis for each level of lists."""
     if isinstance(tensor_list, list | tuple):
         return stack([stacklists(t) for t in tensor_list])
-    return as_tensor(tensor_list)
+    v: Variable = as_tensor(tensor_list)
+    return v
 
 
 def inverse_permutation(perm: Any) -> Variable:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..graph import Variable
@@ -14,39 +14,47 @@ from ..ops.reduce import all as all_
 from ..types import float_dtype
 
 
+def _folded(f: Callable[..., Variable], xs: Sequence[Any]) -> Variable:
+    """f(f(x0, x1), x2) ..., and x0 where it is alone."""
+    result: Variable = as_tensor(xs[0])
+    for x in xs[1:]:
+        result = f(result, x)
+    return result
+
+
 def add(*terms: Any) -> Variable:
     """The sum of all the arguments."""
-    return functools.reduce(s.add, terms[1:], as_tensor(terms[0]))
+    return _folded(s.add, terms)
 
 
 def mul(*factors: Any) -> Variable:
     """The product of all the arguments."""
-    return functools.reduce(s.mul, factors[1:], as_tensor(factors[0]))
+    return _folded(s.mul, factors)
 
 
 def maximum(*xs: Any) -> Variable:
     """The largest of the arguments, elementwise; NaN where one of them is."""
-    return functools.reduce(s.maximum, xs[1:], as_tensor(xs[0]))
+    return _folded(s.maximum, xs)
 
 
 def minimum(*xs: Any) -> Variable:
     """The smallest of the arguments, elementwise; NaN where one of them is."""
-    return functools.reduce(s.minimum, xs[1:], as_tensor(xs[0]))
+    return _folded(s.minimum, xs)
 
 
 def and_(*xs: Any) -> Variable:
     """The bitwise and of bools or integers."""
-    return functools.reduce(s.and_, xs[1:], as_tensor(xs[0]))
+    return _folded(s.and_, xs)
 
 
 def or_(*xs: Any) -> Variable:
     """The bitwise or of bools or integers."""
-    return functools.reduce(s.or_, xs[1:], as_tensor(xs[0]))
+    return _folded(s.or_, xs)
 
 
 def xor(*xs: Any) -> Variable:
     """The bitwise exclusive or of bools or integers."""
-    return functools.reduce(s.xor, xs[1:], as_tensor(xs[0]))
+    return _folded(s.xor, xs)
 
 
 def divmod(x: Any, y: Any) -> list[Variable]:
@@ -69,14 +77,14 @@ def _floats(*xs: Any) -> list[Variable]:
 
 def deg2rad(x: Any) -> Variable:
     """Degrees as radians."""
-    (x,) = _floats(x)
-    return x * constant(math.pi / 180, dtype=x.dtype)
+    (v,) = _floats(x)
+    return s.mul(v, constant(math.pi / 180, dtype=v.dtype))
 
 
 def rad2deg(x: Any) -> Variable:
     """Radians as degrees."""
-    (x,) = _floats(x)
-    return x * constant(180 / math.pi, dtype=x.dtype)
+    (v,) = _floats(x)
+    return s.mul(v, constant(180 / math.pi, dtype=v.dtype))
 
 
 def round(a: Any, mode: str | None = None) -> Variable:
@@ -135,7 +143,8 @@ def logical_or(x: Any, y: Any) -> Variable:
 
 def real(x: Any) -> Variable:
     """x itself: every dtype is real."""
-    return as_tensor(x)
+    v: Variable = as_tensor(x)
+    return v
 
 
 conj = real
@@ -157,4 +166,5 @@ def copy(x: Any, name: str | None = None) -> Variable:
 
 def default(x: Any, value: Any) -> Variable:
     """x, or the value where x is None."""
-    return as_tensor(value if x is None else x)
+    v: Variable = as_tensor(value if x is None else x)
+    return v

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -46,20 +45,23 @@ def extract_diag(x: Any) -> Variable:
 
 def matrix_dot(*matrices: Any) -> Variable:
     """The product of all the matrices, from the left."""
-    return functools.reduce(dot, matrices[1:], as_tensor(matrices[0]))
+    result: Variable = as_tensor(matrices[0])
+    for m in matrices[1:]:
+        result = dot(result, m)
+    return result
 
 
 def matrix_power(M: Any, n: int) -> Variable:
     """The product of n copies of a square matrix, by repeated squaring; n < 0 inverts first."""
-    M = as_tensor(M)
-    if n < 0:
-        return matrix_power(matrix_inverse(M), -n)
-    if n == 0:
-        return eye(M.shape[0], dtype=M.dtype)
-    half = matrix_power(M, n // 2) if n > 1 else None
-    if half is None:
-        return M
-    return dot(half, half) if n % 2 == 0 else dot(dot(half, half), M)
+    base: Variable = as_tensor(M) if n >= 0 else matrix_inverse(M)
+    match abs(n):
+        case 0:
+            return eye(base.shape[0], dtype=base.dtype)
+        case 1:
+            return base
+        case k:
+            half = matrix_power(base, k // 2)
+            return dot(half, half) if k % 2 == 0 else dot(dot(half, half), base)
 
 
 def norm(x: Any, ord: Any = None) -> Variable:

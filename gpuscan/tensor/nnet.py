@@ -37,11 +37,11 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _number(value: Any, x: Variable) -> Any:
-    """A Python number in x's float dtype, so that it does not promote x."""
-    if isinstance(value, int | float) and x.type.is_float:
-        return constant(value, dtype=x.dtype)
-    return value
+def _number(value: Any, x: Variable) -> Variable:
+    """A Python number in x's float dtype, so that it does not promote x; anything else as it is."""
+    plain = isinstance(value, int | float) and x.type.is_float
+    v: Variable = constant(value, dtype=x.dtype) if plain else as_tensor(value)
+    return v
 
 
 def _float(x: Any) -> Variable:
@@ -96,8 +96,8 @@ def selu(x: Any) -> Variable:
 
 def softsign(x: Any) -> Variable:
     """x / (1 + |x|)."""
-    x = _float(x)
-    return x / (1 + abs_(x))
+    v = _float(x)
+    return v / (1 + abs_(v))
 
 
 # ---- softmax --------------------------------------------------------------------------------
@@ -171,14 +171,16 @@ def categorical_crossentropy(coding_dist: Any, true_dist: Any) -> Variable:
 
 def binary_crossentropy(output: Any, target: Any) -> Variable:
     """-(target log(output) + (1 - target) log(1 - output)), elementwise."""
-    output, target = as_tensor(output), as_tensor(target)
-    return -(target * log(output) + (1 - target) * log(1 - output))
+    p: Variable = as_tensor(output)
+    t: Variable = as_tensor(target)
+    return -(t * log(p) + (1 - t) * log(1 - p))
 
 
 def sigmoid_binary_crossentropy(output: Any, target: Any) -> Variable:
     """binary_crossentropy(sigmoid(output), target), exact also for large |output|."""
-    output, target = as_tensor(output), as_tensor(target)
-    return target * softplus(-output) + (1 - target) * softplus(output)
+    x: Variable = as_tensor(output)
+    t: Variable = as_tensor(target)
+    return t * softplus(-x) + (1 - t) * softplus(x)
 
 
 def crossentropy_softmax_argmax_1hot_with_bias(x: Any, b: Any, y_idx: Any) -> list[Variable]:

@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 
-import gpuscan
-
 from .. import errors, gradient, graph, printing, tensor
+from ..clone import clone as graph_clone
 from ..config import config
-from ..function import Function, FunctionGraph, get_default_mode
+from ..function import Function, FunctionGraph, In, Mode, Out, function, get_default_mode
 from ..ops.control import Assert, IfElse, ifelse
 from ..ops.elemwise import Elemwise
 from ..ops.reduce import Reduce
 from ..ops.shape import DimShuffle
+from ..scan import views
+from ..scan.frontend import scan, until
 from ..scan.op import Scan
-from ..shared import SharedVariable
+from ..scan.updates import OrderedUpdates
+from ..shared import SharedVariable, shared
 from ..tensor.random import MRG_RandomStreams
 from ..types import TensorType, dtype_name, promote
 
@@ -58,7 +60,7 @@ def clone(
 
 def pfunc(params: Sequence[Any], *args: Any, **kwargs: Any) -> Function:
     """`function` under its older name."""
-    return gpuscan.function(params, *args, **kwargs)  # type: ignore[no-any-return]
+    return function(params, *args, **kwargs)
 
 
 # Names of Theano's top level that are not gpuscan's own.
@@ -69,13 +71,16 @@ ROOT: dict[str, Any] = {
     "tensor": tensor, "gradient": gradient, "printing": printing,
 }  # fmt: skip
 
+_VIEWS = {
+    "map": views.map, "reduce": views.reduce, "foldl": views.foldl, "foldr": views.foldr,
+}  # fmt: skip
 _SCAN = {
-    name: getattr(gpuscan, name)
-    for name in ("scan", "map", "reduce", "foldl", "foldr", "scan_checkpoints", "until", "clone")
-}
+    **_VIEWS, "scan": scan, "scan_checkpoints": views.scan_checkpoints, "until": until,
+    "clone": graph_clone,
+}  # fmt: skip
 _COMPILE = {
-    "function": gpuscan.function, "pfunc": pfunc, "In": gpuscan.In, "Out": gpuscan.Out,
-    "Mode": gpuscan.Mode, "shared": gpuscan.shared, "SharedVariable": SharedVariable,
+    "function": function, "pfunc": pfunc, "In": In, "Out": Out,
+    "Mode": Mode, "shared": shared, "SharedVariable": SharedVariable,
     "UnusedInputError": errors.UnusedInputError, "get_default_mode": get_default_mode,
     "Function": Function,
 }  # fmt: skip
@@ -116,8 +121,8 @@ MODULES: dict[str, ModuleType | dict[str, Any]] = {
     "scan_module.scan": _SCAN,
     "scan_module.scan_checkpoints": _SCAN,
     "scan_module.scan_op": {"Scan": Scan},
-    "scan_module.scan_utils": {"until": gpuscan.until, "clone": gpuscan.clone},
-    "scan_module.scan_views": {n: _SCAN[n] for n in ("map", "reduce", "foldl", "foldr")},
+    "scan_module.scan_utils": {"until": until, "clone": graph_clone},
+    "scan_module.scan_views": _VIEWS,
     "compile": _COMPILE,
     "compile.function": _COMPILE,
     "compile.function_module": _COMPILE,
@@ -133,7 +138,7 @@ MODULES: dict[str, ModuleType | dict[str, Any]] = {
     "tensor.opt": {"Assert": Assert},
     "configparser": {"config": config, "change_flags": config.change_flags},
     "configdefaults": {"config": config},
-    "updates": {"OrderedUpdates": gpuscan.OrderedUpdates},
+    "updates": {"OrderedUpdates": OrderedUpdates},
     "compat": {"OrderedDict": OrderedDict},
     "compat.python2x": {"OrderedDict": OrderedDict},
 }  # fmt: skip
@@ -147,7 +152,7 @@ def modules() -> dict[str, ModuleType]:
         if isinstance(content, ModuleType):
             made[path] = content
         else:
-            made[path] = ModuleType(f"theano.{path}", "Names of Theano, from gpuscan.")
+            made[path] = ModuleType(f"theano.{path}", "Names of Theano, from ")
             made[path].__dict__.update(content)
     for path, module in made.items():
         above, _, name = path.rpartition(".")
