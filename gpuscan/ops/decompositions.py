@@ -74,7 +74,6 @@ def _fit(g: Variable, x: Variable) -> Variable:
     return specify(g, x.type.shape)
 
 
-@dataclass(frozen=True)
 class _OfMatrix(Op):
     """A function of each matrix with a single operand."""
 
