@@ -4,21 +4,64 @@ Write one step of a recurrence with symbolic tensors; `scan` makes a loop of it 
 differentiated, and `function` compiles and runs it.
 """
 
-from . import gradient, tensor
+import importlib
+from typing import Any
+
+from . import gradient, printing, tensor
 from .clone import clone
 from .config import config
-from .errors import MissingInputError, UnusedInputError
+from .errors import (
+    BuildError,
+    DeviceError,
+    DisconnectedInputError,
+    GradientError,
+    MissingInputError,
+    NullTypeGradError,
+    UnusedInputError,
+)
 from .function import Function, In, Mode, Out, function
-from .gradient import Lop, Rop, grad, subgraph_grad
-from .graph import Constant, Op, Variable
-from .ops.control import ifelse
-from .ops.convert import as_tensor as as_symbolic
-from .ops.linalg import dot
+from .gradient import (
+    Lop,
+    Rop,
+    disconnected_grad,
+    grad,
+    grad_clip,
+    grad_scale,
+    hessian,
+    jacobian,
+    subgraph_grad,
+    verify_grad,
+    zero_grad,
+)
+from .graph import Apply, Constant, Op, Variable
+from .printing import pprint as pp
 from .scan.frontend import scan, until
 from .scan.updates import OrderedUpdates
 from .scan.views import foldl, foldr, map, reduce, scan_checkpoints
 from .shared import SharedVariable, shared
-
-Variable.operations["scan"] = scan
+from .tensor import dot
 
 __version__ = "0.1.0"
+
+Variable.operations["scan"] = scan  # jacobian and hessian are loops
+
+
+def __getattr__(name: str) -> Any:
+    """The modules of Theano's top level (theano.scan_module, theano.sandbox, theano.gof, ...)."""
+    if not name.startswith("__"):
+        theano = importlib.import_module(".theano", __name__)
+        if name == "theano":
+            return theano
+        if name in vars(theano):
+            return vars(theano)[name]
+    raise AttributeError(f"module 'gpuscan' has no attribute {name!r}")
+
+
+__all__ = [
+    "Apply", "BuildError", "Constant", "DeviceError", "DisconnectedInputError", "Function",
+    "GradientError", "In", "Lop", "MissingInputError", "Mode", "NullTypeGradError", "Op",
+    "OrderedUpdates", "Out", "Rop", "SharedVariable", "UnusedInputError", "Variable", "clone",
+    "config", "disconnected_grad", "dot", "foldl", "foldr", "function", "grad", "grad_clip",
+    "grad_scale", "gradient", "hessian", "jacobian", "map", "pp", "printing", "reduce", "scan",
+    "scan_checkpoints", "shared", "subgraph_grad", "tensor", "until", "verify_grad", "zero_grad",
+]  # fmt: skip

@@ -62,6 +62,11 @@ class Indexing(Op):
     pattern: Pattern
 
     @property
+    def is_last_row(self) -> bool:
+        """Whether this is x[-1]."""
+        return self.pattern == (At(-1),)
+
+    @property
     def label(self) -> str:
         return f"{type(self).__name__}{{{', '.join(map(entry_text, self.pattern))}}}"
 
@@ -76,11 +81,6 @@ class Subtensor(Indexing):
     @property
     def steering(self) -> tuple[int, ...]:  # type: ignore[override]
         return tuple(range(1, len(holes(self.pattern)) + 1))
-
-    @property
-    def is_last_row(self) -> bool:
-        """Whether this is x[-1]."""
-        return self.pattern == (At(-1),)
 
     def last_axis_slice(self, ndim: int) -> tuple[int, int] | None:
         """(start, stop) where this is x[..., start:stop] of a tensor of ndim dimensions with

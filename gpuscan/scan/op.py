@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import built_at
 from ..evaluate import Program
-from ..gradient import cotangents, dependence
+from ..gradient import added, cotangents, dependence
 from ..graph import (
     Constant,
     Op,
@@ -33,11 +33,22 @@ from ..graph import (
     substitute,
     toposort,
 )
-from ..ops.elemwise import cast, zeros_like
-from ..ops.index import set_subtensor
+from ..ops.elemwise import Elemwise, cast, zeros_like
+from ..ops.index import IncSubtensor, set_subtensor
 from ..ops.reduce import with_axes
-from ..ops.scalar import eq, minimum, switch
-from ..ops.shape import Dim, broadcast_to, dim, dims, first_rows, join, specify
+from ..ops.scalar import add, eq, minimum, switch
+from ..ops.shape import (
+    BroadcastTo,
+    Dim,
+    DimShuffle,
+    Specify,
+    broadcast_to,
+    dim,
+    dims,
+    first_rows,
+    join,
+    specify,
+)
 from ..rules.shapes import pushed_dims
 from ..types import TensorType, TupleType
 
@@ -314,6 +325,13 @@ class _Backward:
         self.o = op.split(node.inputs)
         self.a, self.k = len(self.step.seqs), len(self.step.carries)
         self.gs = gs[:-1]  # the number of steps has no cotangent
+        for i, v in enumerate(self.step.traces):
+            if v in self.step.new and isinstance(self.gs[self.k + i], Variable):
+                j = self.step.new.index(v)
+                rows, last = _last_row(self.gs[self.k + i])
+                self.gs[self.k + i] = rows
+                if last is not None:  # not a row a step, but the final carry's
+                    self.gs[j] = added(self.gs[j], last)
 
     def cotangents(self) -> list[Any]:
         undefined = {i: g for i, g in enumerate(self.gs) if isinstance(g, Undefined)}
@@ -503,6 +521,29 @@ class _History:
             after = broadcast_to(outer, [self.steps, *dims(outer)])
         rows = join(0, with_axes(self.o.inits[j], [0]), after)[: self.steps]
         return specify(rows, (None, *step.carries[j].type.shape))
+
+
+def _last_row(g: Variable) -> tuple[Variable | None, Variable | None]:
+    """A cotangent of a trace as (rows, last): what is a cotangent of its last row alone, because
+    the trace was read as trace[-1], is taken out of the rows."""
+    if isinstance(g.op, Elemwise) and g.op.scalar is add:
+        (a, x), (b, y) = _last_row(g.inputs[0]), _last_row(g.inputs[1])
+        if x is None and y is None:
+            return g, None
+        return (a if b is None else b if a is None else a + b), added(x, y)  # type: ignore[return-value]
+    if isinstance(g.op, IncSubtensor) and g.op.is_last_row and is_zero(g.inputs[0]):
+        return None, g.inputs[1]
+    if isinstance(g.op, Specify):
+        rows, last = _last_row(g.inputs[0])
+        return (g, None) if last is None else (rows, last)
+    return g, None
+
+
+def is_zero(v: Variable) -> bool:
+    """Whether all elements are plainly zero."""
+    while isinstance(v.op, BroadcastTo | Specify | DimShuffle):
+        v = v.inputs[0]
+    return isinstance(v, Constant) and not v.data.any()
 
 
 def like(g: Variable | None, x: Variable) -> Variable:

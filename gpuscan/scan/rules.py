@@ -35,7 +35,6 @@ from ..ops.scalar import add, lt, mul
 from ..ops.shape import (
     BroadcastTo,
     Dim,
-    DimShuffle,
     Specify,
     dim,
     dims,
@@ -526,12 +525,9 @@ def _product(term: Variable) -> tuple[Variable, Variable, bool] | None:
         x, y = term.inputs
         return dimshuffle(x, 1, 0), y, True
     if isinstance(term.op, Elemwise) and term.op.scalar is mul and term.ndim == 2:
-        for x, y in (term.inputs, reversed(term.inputs)):
-            if (
-                isinstance(x.op, DimShuffle) and x.op.pattern == (0, "x")
-                and isinstance(y.op, DimShuffle) and y.op.pattern == ("x", 0)
-            ):  # fmt: skip
-                return x.inputs[0], y.inputs[0], False
+        for x, y in (term.inputs, term.inputs[::-1]):
+            if x.type.broadcastable == (False, True) and y.type.broadcastable == (True, False):
+                return dimshuffle(x, 0), dimshuffle(y, 1), False
     return None
 
 

@@ -1,0 +1,245 @@
+"""The rules on loops, each by the graph that it leaves."""
+
+import numpy as np
+import pytest
+
+import gpuscan as theano
+from gpuscan import tensor as T
+from gpuscan.graph import toposort
+from gpuscan.ops.linalg import Dot
+from gpuscan.ops.shape import Join
+from gpuscan.scan.op import Scan
+
+
+def loops(f):
+    """The Scans of a compiled function, the first to run first."""
+    return [v for v in toposort(f.maker.fgraph.outputs) if isinstance(v.op, Scan)]
+
+
+def count(op, outputs):
+    return sum(isinstance(v.op, op) for v in toposort(outputs))
+
+
+def dots_outside(f):
+    return count(Dot, f.maker.fgraph.outputs)
+
+
+def dots_inside(loop):
+    return count(Dot, loop.op.step.outputs)
+
+
+@pytest.fixture
+def weights():
+    rng = np.random.default_rng(0)
+    draw = lambda *s: (rng.normal(size=s) * 0.3).astype("float32")  # noqa: E731
+    return {
+        "W": theano.shared(draw(3, 16), "W"),
+        "U": theano.shared(draw(4, 16), "U"),
+        "b": theano.shared(draw(16), "b"),
+    }
+
+
+def lstm(p, x):
+    """An LSTM of 4 units written as its users do: one product, cut into gates."""
+    h0 = T.zeros((x.shape[1], 4))
+
+    def step(x_t, h, c):
+        z = T.dot(x_t, p["W"]) + T.dot(h, p["U"]) + p["b"]
+        i, f, o = (T.nnet.sigmoid(z[:, k * 4 : (k + 1) * 4]) for k in range(3))
+        c = f * c + i * T.tanh(z[:, 12:16])
+        return o * T.tanh(c), c
+
+    (h, _c), _ = theano.scan(step, x, [h0, h0])
+    return h
+
+
+def elman(w, u, x, h0):
+    h, _ = theano.scan(lambda x_t, h: T.tanh(T.dot(x_t, w) + T.dot(h, u)), x, h0)
+    return h
+
+
+def test_the_last_row_needs_no_trace():
+    x, h0, w = T.matrix("x"), T.vector("h0"), T.matrix("w")
+    f = theano.function([x, h0, w], elman(w, w, x, h0)[-1])
+    (loop,) = loops(f)
+    assert loop.op.step.traces == ()
+    with pytest.raises(IndexError, match="out of bounds"):
+        f(np.ones((0, 2), "f"), np.ones(2, "f"), np.ones((2, 2), "f"))
+
+
+def test_the_last_row_of_a_constant_number_of_steps_needs_no_check():
+    s = T.vector("s")
+    values, _ = theano.scan(lambda v: T.tanh(v), outputs_info=s, n_steps=10)
+    f = theano.function([s], values[-1])
+    (loop,) = loops(f)
+    assert loop.op.step.traces == ()
+    assert f.maker.fgraph.outputs[0].inputs == (loop,)
+
+
+def test_the_gradient_of_the_last_row_stores_no_cotangents_over_time():
+    x, h0, w = T.matrix("x"), T.vector("h0"), T.matrix("w")
+    cost = elman(w, w, x, h0)[-1].sum()
+    f = theano.function([x, h0, w], T.grad(cost, h0))
+    back = loops(f)[-1]
+    # what is read over time: the saved states, through 1 - h * h
+    assert len(back.op.step.seqs) == 1
+
+
+def test_input_projections_are_one_product(weights):
+    x = T.tensor3("x")
+    f = theano.function([x], lstm(weights, x))
+    (loop,) = loops(f)
+    assert dots_outside(f) == 1
+    assert dots_inside(loop) == 4  # h @ U, cut into the four gates
+    assert all(v.inputs[1] in loop.op.step.consts
+               for v in toposort(loop.op.step.outputs) if isinstance(v.op, Dot))  # fmt: skip
+
+
+def test_weight_gradients_are_one_product_each(weights):
+    x = T.tensor3("x")
+    cost = (lstm(weights, x) ** 2).mean()
+    f = theano.function([x], T.grad(cost, list(weights.values())))
+    forward, back = loops(f)
+    # outside: the input projection forward; the gates computed again (x @ W, h @ U); dW and dU
+    assert dots_outside(f) == 5
+    assert dots_inside(back) == 1  # the cotangent of h
+    assert count(Join, back.op.step.outputs) == 1  # the gates' cotangents, side by side
+    assert len(back.op.step.carries) == 2  # of h and c: nothing accumulates in the loop
+    assert len(forward.op.step.traces) == 2  # h and c, the histories
+
+
+def test_sums_over_the_steps_are_taken_behind_the_loop():
+    x, h0, w, b = T.matrix("x"), T.vector("h0"), T.matrix("w"), T.vector("b")
+    h, _ = theano.scan(lambda x_t, h: T.tanh(T.dot(h, w) + x_t + b), x, h0)
+    f = theano.function([x, h0, w, b], T.grad(h.sum(), [w, b]))
+    back = loops(f)[-1]
+    assert len(back.op.step.carries) == 1
+
+
+def test_the_output_layer_is_one_product_behind_the_loop():
+    x, h0 = T.matrix("x"), T.vector("h0")
+    u, v = T.matrix("u"), T.matrix("v")
+
+    def step(x_t, h):
+        h = T.tanh(x_t + T.dot(h, u))
+        return h, T.nnet.sigmoid(T.dot(h, v))
+
+    (_, y), _ = theano.scan(step, x, [h0, None])
+    f = theano.function([x, h0, u, v], y)
+    (loop,) = loops(f)
+    assert dots_inside(loop) == 1
+    assert len(loop.op.step.traces) == 1
+
+
+def test_a_map_is_no_loop():
+    x, w = T.tensor3("x"), T.matrix("w")
+    y, _ = theano.map(lambda r: T.exp(T.dot(r, w)).sum(axis=0), x)
+    f = theano.function([x, w], y)
+    assert loops(f) == []
+    value = np.random.default_rng(0).normal(size=(5, 2, 3)).astype("f")
+    weight = np.random.default_rng(1).normal(size=(3, 4)).astype("f")
+    np.testing.assert_allclose(
+        f(value, weight), np.exp(value @ weight).sum(1), rtol=1e-5  # another summation order
+    )
+
+
+def test_invariant_work_is_done_once():
+    w, s = T.matrix("w"), T.vector("s")
+    y, _ = theano.scan(lambda v: T.dot(T.exp(w) * 2, v), outputs_info=s, n_steps=5)
+    (loop,) = loops(theano.function([w, s], y))
+    assert [v.op.label for v in toposort(loop.op.step.outputs) if v.inputs] == ["Dot"]
+
+
+def test_what_prints_stays_in_the_loop(capsys):
+    s = T.scalar("s")
+    w = T.scalar("w")
+    y, _ = theano.scan(
+        lambda v: v + theano.printing.Print("w")(w), outputs_info=s, n_steps=3
+    )
+    theano.function([w, s], y)(1, 2)
+    assert capsys.readouterr().out.count("w __str__ = 1.0") == 3
+
+
+def test_loops_of_equal_length_are_merged():
+    x = T.matrix("x")
+    a, _ = theano.scan(lambda r, s: s + r.sum(), x, T.constant(np.float32(0)))
+    b, _ = theano.scan(lambda r, s: s * 0.5 + r.max(), x, T.constant(np.float32(0)))
+    f = theano.function([x], [a, b])
+    assert len(loops(f)) == 1
+    value = np.arange(6, dtype="f").reshape(3, 2)
+    np.testing.assert_array_equal(f(value)[0], np.cumsum(value.sum(1)))
+    np.testing.assert_array_equal(f(value)[1], [1, 3.5, 6.75])
+
+
+def test_a_loop_that_needs_another_is_not_merged_with_it():
+    x = T.vector("x")
+    a, _ = theano.scan(lambda r, s: s + r, x, T.constant(np.float32(0)))
+    b, _ = theano.scan(lambda r, s: s + r, a, T.constant(np.float32(0)))
+    f = theano.function([x], b)
+    assert len(loops(f)) == 2
+    np.testing.assert_array_equal(f([1, 2, 3]), [1, 4, 10])
+
+
+def test_the_same_loop_twice_is_one_loop_with_one_carry():
+    x = T.vector("x")
+    make = lambda: theano.scan(lambda r, s: s + r, x, T.constant(np.float32(0)))[0]  # noqa: E731
+    a, b = make(), make()
+    assert a is b
+    (loop,) = loops(theano.function([x], [a, b * 2]))
+    assert len(loop.op.step.carries) == 1
+
+
+def test_forward_and_gradient_share_one_forward_loop():
+    x, h0, w = T.matrix("x"), T.vector("h0"), T.matrix("w")
+    h = elman(w, w, x, h0)
+    f = theano.function([x, h0, w], [h, T.grad(h.sum(), w)])
+    assert len(loops(f)) == 2
+
+
+def test_an_until_loop_shares_its_gradients_forward_loop():
+    x = T.vector("x")
+
+    def step(r, s):
+        s = T.tanh(s + r)
+        return s, theano.scan_module.until(s > 0.9)
+
+    y, _ = theano.scan(step, x, T.constant(np.float32(0)))
+    f = theano.function([x], [y, T.grad((y**2).sum(), x)])
+    assert len(loops(f)) == 2
+
+
+def test_shape_queries_run_no_loop(weights):
+    x = T.tensor3("x")
+    h = lstm(weights, x)
+    f = theano.function([x], [h.shape, h[-1].shape, h.sum(axis=2).shape[0]])
+    assert loops(f) == []
+    shape, last, n = f(np.ones((7, 5, 3), "f"))
+    assert (list(shape), list(last), n) == ([7, 5, 4], [5, 4], 7)
+
+
+def test_unread_results_and_operands_are_dropped():
+    x, s, w = T.matrix("x"), T.vector("s"), T.vector("w")
+
+    def step(r, a, b):
+        return T.tanh(a + r), b * w, r * 2
+
+    (a, _b, _c), _ = theano.scan(step, x, [s, s, None])
+    f = theano.function([x, s, w], a[-1])
+    (loop,) = loops(f)
+    step = loop.op.step
+    assert (len(step.seqs), len(step.carries), len(step.consts), len(step.traces)) == (1, 1, 0, 0)
+
+
+def test_one_step_is_no_loop():
+    x, s = T.matrix("x"), T.vector("s")
+    y, _ = theano.scan(lambda r, a: a * r, x, s, n_steps=T.constant(1))
+    f = theano.function([x, s], y)
+    assert loops(f) == []
+    np.testing.assert_array_equal(f([[1, 2], [3, 4]], [5, 6]), [[5, 12]])
+
+
+def test_random_draws_of_unchanged_parameters_stay_different_in_every_step():
+    rng = T.shared_randomstreams.RandomStreams(3)
+    y, updates = theano.scan(lambda: rng.uniform((2,)), n_steps=4)
+    value = theano.function([], y, updates=updates)()
+    assert len(np.unique(value)) == 8
