@@ -38,7 +38,7 @@ def test_a_checkout_and_an_editable_install_read_the_top_level_folder():
 
 def test_a_missing_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(kernel_files, "__file__", str(tmp_path / "gpuscan" / "kernel_files.py"))
-    with pytest.raises(FileNotFoundError, match="_kernels nor .*kernels is there"):
+    with pytest.raises(FileNotFoundError, match=r"_kernels nor .*kernels is there"):
         kernel_files.kernels_dir()
 
 
