@@ -292,8 +292,6 @@ class FirstRows(Op):
 
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
         x, n = inputs
-        if not output.type.is_float:
-            return [None, None]
         zero = constant_leaf(np.zeros((), g.dtype))
         rest = broadcast_to(zero, [dim(x, 0) - n, *dims(x)[1:]])
         return [specify(Join(0)(g, rest), x.type.shape), None]
