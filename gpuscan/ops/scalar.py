@@ -14,7 +14,8 @@ import numpy as np
 from .. import maths
 from ..types import DTYPES
 from .convert import constant
-from .elemwise import scalar
+from .elemwise import Elemwise, scalar
+from .shape import number
 
 
 def _integers_pass(f: Any) -> Any:
@@ -159,12 +160,30 @@ log1p = scalar(
 )
 sigmoid = scalar(
     "sigmoid", 1, "float", "same", maths.sigmoid, "gs_sigmoid_{t}({0})",
-    lambda x, y, g: g * y * (1 - y),
+    lambda x, y, g: _sigmoid_cotangent(y, g),
 )  # fmt: skip
 softplus = scalar(
     "softplus", 1, "float", "same", maths.softplus, "gs_softplus_{t}({0})",
     lambda x, y, g: g * sigmoid(x),
 )  # fmt: skip
+
+
+def _sigmoid_cotangent(y: Any, g: Any) -> Any:
+    """g * y * (1 - y), without dividing by y or 1 - y where g comes from their logarithms: a
+    cross-entropy's gradient is finite where the sigmoid rounds to 0 or 1."""
+    op, inputs = g.op, g.inputs
+    if op == Elemwise(add):
+        return _sigmoid_cotangent(y, inputs[0]) + _sigmoid_cotangent(y, inputs[1])
+    if op == Elemwise(neg):
+        return -_sigmoid_cotangent(y, inputs[0])
+    if op == Elemwise(true_div) and g.type.broadcastable == y.type.broadcastable:
+        h, d = inputs
+        if d is y:
+            return h * (1 - y)
+        if d.op == Elemwise(sub) and d.inputs[1] is y and number(d.inputs[0]) == 1:
+            return h * y
+    return g * y * (1 - y)
+
 
 # ---- trigonometric and hyperbolic
 sin = scalar("sin", 1, "float", "same", maths.sin, "gs_sin_{t}({0})", lambda x, y, g: g * cos(x))

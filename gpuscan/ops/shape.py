@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import built_at
-from ..graph import Op, Variable, constant_leaf
+from ..graph import Constant, Op, Variable, constant_leaf
 from ..types import TensorType, TupleType, shape_text
 from .convert import as_tensor, static_int
 
@@ -354,7 +354,12 @@ class Reshape(Op):
     ) -> Variable | None:
         if any(batched[1:]):
             return None
-        return reshape(inputs[0], [n, *inputs[1:]], ndim=self.ndim + 1)
+        x, *sizes = inputs
+        if -1 in self.static:  # which no rows would leave open
+            rest = [w for w, s in zip(sizes, self.static) if s != -1]
+            missing = product(dims(x)[1:]) // product(rest)
+            sizes = [missing if s == -1 else w for w, s in zip(sizes, self.static)]
+        return reshape(x, [n, *sizes], ndim=self.ndim + 1)
 
 
 _KEEP_SIGN = ("add", "mul", "int_div", "maximum", "minimum")
@@ -480,6 +485,17 @@ def broadcast_to(x: Any, sizes: Any) -> Variable:
     if len(wanted) == x.ndim and all(w is d for w, d in zip(wanted, dims(x))):
         return x
     return BroadcastTo(static)(x, *wanted)
+
+
+def number(v: Variable) -> float | None:
+    """The number that all elements are, where that is plain to see."""
+    while isinstance(v.op, BroadcastTo | DimShuffle | Specify | Reshape):
+        v = v.inputs[0]
+    if isinstance(v, Constant) and 0 < v.data.size <= 64:
+        first = v.data.flat[0]
+        if v.data.size == 1 or (v.data == first).all():
+            return float(first)
+    return None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ..ops.patterns import FULL, Slice
 from ..ops.reduce import Reduce
 from ..ops.scalar import (
     add,
+    identity,
     inv,
     maximum,
     minimum,
@@ -35,6 +36,7 @@ from ..ops.shape import (
     broadcast_to,
     dim,
     is_size,
+    number,
     dims,
     dimshuffle,
     specify,
@@ -44,17 +46,6 @@ from ..types import TensorType
 from .shapes import pushed_dims
 
 _FOLDED = 4096  # elements; a constant result up to this size is computed when compiling
-
-
-def number(v: Variable) -> float | None:
-    """The number that all elements are, where that is plain to see."""
-    while isinstance(v.op, BroadcastTo | DimShuffle | Specify | Reshape):
-        v = v.inputs[0]
-    if isinstance(v, Constant) and v.data.size and (v.data.size == 1 or v.data.size <= 64):
-        first = v.data.flat[0]
-        if v.data.size == 1 or (v.data == first).all():
-            return float(first)
-    return None
 
 
 def stands_for(x: Variable, v: Variable) -> Variable | None:
@@ -160,7 +151,9 @@ def integer_arithmetic(v: Variable) -> Variable | None:
 
 @rule(Elemwise)
 def double_negation(v: Variable) -> Variable | None:
-    """-(-x) is x; -c * x and x * -c take the sign into the constant by folding."""
+    """-(-x) is x, and so is a copy of x."""
+    if v.op.scalar is identity:  # type: ignore[attr-defined]
+        return v.inputs[0]
     if v.op.scalar is neg:  # type: ignore[attr-defined]
         (x,) = v.inputs
         if isinstance(x.op, Elemwise) and x.op.scalar is neg:

@@ -9,8 +9,9 @@ from ..rewrite import rewrite
 from ..scan.rules import LOOP_RULES, loop_pass
 from .algebra import ALGEBRA
 from .shapes import SHAPES
+from .stability import STABILITY
 
-LOCAL = SHAPES + LOOP_RULES + ALGEBRA
+LOCAL = SHAPES + LOOP_RULES + STABILITY + ALGEBRA
 
 _MOST_ROUNDS = 60
 

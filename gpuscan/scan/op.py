@@ -38,15 +38,14 @@ from ..ops.index import IncSubtensor, set_subtensor
 from ..ops.reduce import with_axes
 from ..ops.scalar import add, eq, minimum, switch
 from ..ops.shape import (
-    BroadcastTo,
     Dim,
-    DimShuffle,
     Specify,
     broadcast_to,
     dim,
     dims,
     first_rows,
     join,
+    number,
     specify,
 )
 from ..rules.shapes import pushed_dims
@@ -531,19 +530,12 @@ def _last_row(g: Variable) -> tuple[Variable | None, Variable | None]:
         if x is None and y is None:
             return g, None
         return (a if b is None else b if a is None else a + b), added(x, y)  # type: ignore[return-value]
-    if isinstance(g.op, IncSubtensor) and g.op.is_last_row and is_zero(g.inputs[0]):
+    if isinstance(g.op, IncSubtensor) and g.op.is_last_row and number(g.inputs[0]) == 0:
         return None, g.inputs[1]
     if isinstance(g.op, Specify):
         rows, last = _last_row(g.inputs[0])
         return (g, None) if last is None else (rows, last)
     return g, None
-
-
-def is_zero(v: Variable) -> bool:
-    """Whether all elements are plainly zero."""
-    while isinstance(v.op, BroadcastTo | Specify | DimShuffle):
-        v = v.inputs[0]
-    return isinstance(v, Constant) and not v.data.any()
 
 
 def like(g: Variable | None, x: Variable) -> Variable:

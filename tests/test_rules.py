@@ -1,0 +1,120 @@
+"""Rules on single nodes: the value stays, the form changes."""
+
+import numpy as np
+import pytest
+
+import gpuscan as theano
+from gpuscan import tensor as T
+from gpuscan.graph import toposort
+
+
+def ops_of(f):
+    return [v.op.label for v in toposort(f.maker.fgraph.outputs) if v.inputs]
+
+
+def both(inputs, output, *values):
+    """The value with and without rewriting, and the ops that are left with it."""
+    f = theano.function(inputs, output)
+    plain = theano.function(inputs, output, mode="FAST_COMPILE")
+    return f(*values), plain(*values), ops_of(f)
+
+
+X = np.array([[-2.0, 0.5, 3.0], [0.0, 1.0, -1.0]], "f")
+
+
+@pytest.mark.parametrize(
+    ("build", "left"),
+    [
+        (lambda x: x + 0, []),
+        (lambda x: 0 + x, []),
+        (lambda x: x - 0, []),
+        (lambda x: x * 1, []),
+        (lambda x: x / 1, []),
+        (lambda x: 0 - x, ["neg"]),
+        (lambda x: -(-x), []),
+        (lambda x: x**1, []),
+        (lambda x: x**2, ["mul"]),
+        (lambda x: x + T.zeros_like(x), []),
+        (lambda x: x * T.ones_like(x), []),
+        (lambda x: T.switch(True, x, x + 1), []),
+        (lambda x: T.cast(T.cast(x, "float64"), "float32"), []),
+        (lambda x: x.T.T, []),
+        (lambda x: x[::-1][::-1], []),
+        (lambda x: x[:], []),
+        (lambda x: x[: x.shape[0]], []),
+        (lambda x: x.reshape(x.shape), []),
+        (lambda x: theano.grad_clip(x, -1, 1), []),
+        (lambda x: x.sum(axis=1).sum(), ["sum{0,1}"]),
+        (lambda x: x * (T.constant(2.0) * 3 + 1), ["mul"]),
+        (lambda x: T.exp(x) * 0 + T.exp(x), None),
+    ],
+)
+def test_algebra(build, left):
+    x = T.matrix("x")
+    value, plain, ops = both([x], build(x), X)
+    np.testing.assert_allclose(value, plain, rtol=1e-6)
+    if left is not None:
+        assert ops == left
+
+
+def test_nan_times_zero_stays_nan():
+    x = T.vector("x")
+    assert np.isnan(theano.function([x], x * 0)([np.nan]))
+
+
+def test_x_minus_itself_of_floats_is_not_folded():
+    x = T.vector("x")
+    assert np.isnan(theano.function([x], x - x)([np.inf]))
+
+
+@pytest.mark.parametrize(
+    ("build", "left"),
+    [
+        (lambda x: T.log(T.nnet.sigmoid(x)), ["neg", "softplus", "neg"]),
+        (lambda x: T.log(1 - T.nnet.sigmoid(x)), ["softplus", "neg"]),
+        (lambda x: T.log1p(-T.nnet.sigmoid(x)), ["softplus", "neg"]),
+        (lambda x: T.log(1 + T.exp(x)), ["softplus"]),
+        (lambda x: T.log(T.exp(x)), []),
+        (lambda x: T.log(T.nnet.softmax(x)), ["LogSoftmax"]),
+        (lambda x: T.log(x * x + 1), ["mul", "log1p"]),
+    ],
+)
+def test_stability(build, left):
+    x = T.matrix("x")
+    value, plain, ops = both([x], build(x), X)
+    np.testing.assert_allclose(value, plain, rtol=1e-5)  # the plain form rounds worse
+    assert ops == left
+
+
+@pytest.mark.parametrize("build", [
+    lambda x: T.log(T.nnet.sigmoid(x)),
+    lambda x: T.log(1 - T.nnet.sigmoid(-x)),
+    lambda x: -T.log(1 + T.exp(-x)),
+])  # fmt: skip
+def test_a_logarithm_stays_finite_far_out(build):
+    x = T.vector("x")
+    np.testing.assert_allclose(theano.function([x], build(x))([-500]), [-500])
+
+
+def test_the_gradient_of_a_cross_entropy_stays_finite_far_out():
+    x, t = T.vector("x"), T.vector("t")
+    cost = T.nnet.binary_crossentropy(T.nnet.sigmoid(x), t).sum()
+    g = theano.function([x, t], T.grad(cost, x))([-300, 300, 300, 0], [1, 1, 0, 1])
+    np.testing.assert_allclose(g, [-1, 0, 1, -0.5])
+
+
+def test_the_gradient_of_a_softmax_cross_entropy_stays_finite_far_out():
+    x, y = T.matrix("x"), T.ivector("y")
+    cost = -T.mean(T.log(T.nnet.softmax(x))[T.arange(y.shape[0]), y])
+    f = theano.function([x, y], [cost, T.grad(cost, x)])
+    cost, g = f([[1000, 0, 0]], [1])
+    np.testing.assert_allclose(cost, 1000)
+    np.testing.assert_allclose(g, [[1, -1, 0]], atol=1e-6)
+
+
+def test_sizes_are_read_without_the_values():
+    x, y = T.matrix("x"), T.matrix("y")
+    z = T.concatenate([T.dot(x, y), T.exp(x)], axis=1)[::-1, 2:].T
+    f = theano.function([x, y], z.shape, on_unused_input="ignore")
+    assert not {"Dot", "exp", "Join{1}"} & set(ops_of(f))
+    np.testing.assert_array_equal(f(np.ones((4, 3), "f"), np.ones((3, 5), "f")), [6, 4])
