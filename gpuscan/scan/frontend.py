@@ -18,7 +18,7 @@ from ..graph import Constant, Variable, leaves, substitute, users_line
 from ..ops.control import UndefinedGrad
 from ..ops.convert import as_tensor, static_int
 from ..ops.reduce import with_axes
-from ..ops.scalar import minimum
+from ..ops.scalar import identity, minimum
 from ..ops.shape import dim, first_rows, specify
 from ..shared import SharedVariable
 from ..types import FLOATS, TensorType
@@ -532,6 +532,11 @@ class _Loop:
 
     def build(self, n: Variable, truncate: int) -> tuple[list[Variable], OrderedUpdates]:
         """The Scan, its outputs and its updates."""
+        if truncate >= 0:
+            # an output that is a state's old value came from a step, which a truncated gradient
+            # may leave out; the places of a delay line came from none
+            held = {c for s in self.states for c in s.carries}
+            self.outputs = [identity(v) if v in held else v for v in self.outputs]
         carries: list[Variable] = []
         new: list[Variable] = []
         inits: list[Variable] = []
