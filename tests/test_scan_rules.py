@@ -67,6 +67,41 @@ def test_the_last_row_needs_no_trace():
         f(np.ones((0, 2), "f"), np.ones(2, "f"), np.ones((2, 2), "f"))
 
 
+def test_the_last_row_of_an_output_is_computed_from_the_final_state():
+    x, h0, u, v = T.matrix("x"), T.vector("h0"), T.matrix("u"), T.matrix("v")
+
+    def step(x_t, h):
+        h = T.tanh(x_t + T.dot(h, u))
+        return h, T.nnet.sigmoid(T.dot(h, v) + x_t)
+
+    (_, y), _ = theano.scan(step, x, [h0, None])
+    f = theano.function([x, h0, u, v], y[-1])
+    (loop,) = loops(f)
+    assert loop.op.step.traces == () and len(loop.op.step.carries) == 1
+    rng = np.random.default_rng(0)
+    args = [rng.normal(size=s).astype("f") for s in ((5, 3), (3,), (3, 3), (3, 3))]
+    whole = theano.function([x, h0, u, v], y)
+    np.testing.assert_allclose(f(*args), whole(*args)[-1], rtol=1e-5)
+
+
+def test_the_last_row_of_a_draw_is_carried():
+    rng = T.shared_randomstreams.RandomStreams(5)
+
+    def step(p):
+        u = rng.uniform((3,))
+        return T.tanh(p + u), u
+
+    (_, u), updates = theano.scan(step, outputs_info=[T.zeros(3), None], n_steps=4)
+    f = theano.function([], u[-1], updates=updates)
+    (loop,) = loops(f)
+    assert loop.op.step.traces == ()
+    rng.seed(5)
+    whole = theano.function([], u, updates=updates)
+    first = f()
+    rng.seed(5)
+    np.testing.assert_array_equal(first, whole()[-1])
+
+
 def test_the_last_row_of_a_constant_number_of_steps_needs_no_check():
     s = T.vector("s")
     values, _ = theano.scan(lambda v: T.tanh(v), outputs_info=s, n_steps=10)

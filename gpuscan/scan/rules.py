@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ..graph import (
     Constant,
     Item,
     Variable,
+    constant_leaf,
     inherit,
     leaves,
     made_for,
@@ -36,6 +39,7 @@ from ..ops.shape import (
     BroadcastTo,
     Dim,
     Specify,
+    broadcast_to,
     dim,
     dims,
     dimshuffle,
@@ -44,6 +48,7 @@ from ..ops.shape import (
     specify,
 )
 from ..rewrite import Rules, rule
+from ..rules.shapes import pushed_dims
 from ..types import TensorType
 from .lift import Lift, clients, frontier
 from .op import Operands, Results, Scan, Step
@@ -729,8 +734,9 @@ def _fresh(step: Step) -> Step:
 
 @rule(Subtensor)
 def last_row(v: Variable) -> Variable | None:
-    """trace[-1] of a carry's values is the final carry: then nobody reads the trace. Of a loop
-    that may run no steps it is that after a check."""
+    """trace[-1] of a carry's values is the final carry, and of another value it is computed from
+    the final carries, or carried along: then nobody reads the trace. Of a loop that may run no
+    steps it is that after a check."""
     if not v.op.is_last_row:  # type: ignore[attr-defined]
         return None
     trace = v.inputs[0]
@@ -740,15 +746,47 @@ def last_row(v: Variable) -> Variable | None:
         return None
     loop = trace.inputs[0]
     op = _op(loop)
-    r, row = op.results(loop), trace.op.index - len(op.step.carries)
-    if trace is r.steps or row < 0 or op.step.traces[row] not in op.step.new:
+    if trace not in op.results(loop).traces:
         return None
-    final = specify(r.finals[op.step.new.index(op.step.traces[row])], v.type.shape)
+    row = op.step.traces[trace.op.index - len(op.step.carries)]
+    last = _final(loop, row) or _carried(loop, row)
+    if last is None:
+        return None
+    last = specify(last, v.type.shape)
     n = op.split(loop.inputs).n
     if isinstance(n, Constant) and int(n.data) > 0:
-        return final
+        return last
     message = f"index -1 is out of bounds: scan '{op.name or 'scan_fn'}' ran no step"
-    return Require(message, "IndexError")(final, lt(0, n))
+    return Require(message, "IndexError")(last, lt(0, n))
+
+
+def _final(loop: Variable, row: Variable) -> Variable | None:
+    """A value of the last step, from the final carries and the last rows of sequences."""
+    op = _op(loop)
+    step, o, r = op.step, op.split(loop.inputs), op.results(loop)
+    steps = o.n if step.stop is None else r.steps
+    mapping = {x: specify(f, x.type.shape) for x, f in zip(step.new, r.finals)}
+    mapping |= dict(zip(step.consts, o.consts))
+    mapping |= {p: specify(x[steps - 1], p.type.shape) for p, x in zip(step.seqs, o.seqs)}
+    walked = toposort([row], mapping)
+    if any(c in walked and c not in mapping for c in step.carries):
+        return None
+    if any(getattr(x.op, "has_effect", False) for x in walked):
+        return None
+    return substitute([row], mapping)[0]
+
+
+def _carried(loop: Variable, row: Variable) -> Variable | None:
+    """A value of the last step, as the final value of a carry that nothing reads."""
+    op = _op(loop)
+    step, o = op.step, op.split(loop.inputs)
+    sizes = op.outside(pushed_dims(dims(row)), o)
+    if step.stop is not None or any(s is None for s in sizes):
+        return None
+    zeros = broadcast_to(constant_leaf(np.zeros((), row.dtype)), sizes)
+    longer = replace(step, carries=(*step.carries, row.type()), new=(*step.new, row))
+    r = _applied(loop, longer, replace(o, inits=(*o.inits, specify(zeros, row.type.shape))))
+    return r.finals[-1]
 
 
 LOOP_RULES = Rules(last_row)
