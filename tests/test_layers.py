@@ -3,7 +3,6 @@
 import ast
 import json
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -135,4 +134,4 @@ def test_import_is_quick(tmp_path):
         )
 
     seconds()  # writes the byte code
-    assert statistics.median(seconds() for _ in range(5)) < 0.1
+    assert min(seconds() for _ in range(7)) < 0.1  # other work only adds to it

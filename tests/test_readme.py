@@ -1,0 +1,44 @@
+"""The README's program prints what the page says, and CI runs the README's commands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from gpuscan.config import _SETTINGS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PROGRAMS = [text for language, text in BLOCKS if language == "python"]
+COMMANDS = [text for language, text in BLOCKS if language == "sh"]
+
+
+def test_the_program_has_ten_lines():
+    assert len([line for line in PROGRAMS[0].splitlines() if line.strip()]) == 10
+
+
+def test_the_program_prints_what_the_page_says():
+    (printed,) = [text for language, text in BLOCKS if not language]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAMS[0]],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (printed, "")
+
+
+def test_ci_runs_the_two_commands_of_the_page():
+    assert len(COMMANDS) == 2
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert all(command.count("\n") == 1 for command in COMMANDS)
+    assert all(command.rstrip("\n") in script for command in COMMANDS)
+
+
+def test_the_settings_of_the_page_are_settings_with_these_defaults():
+    table = PAGE.partition("## Settings")[2]
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", table, re.MULTILINE))
+    assert rows
+    assert rows == {name: _SETTINGS[name][0] for name in rows}
