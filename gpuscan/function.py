@@ -123,6 +123,9 @@ def function(
     needed and not given, UnusedInputError, and DeviceError for a device that is not there.
     """
     target = select(device)
+    unused = on_unused_input or config.on_unused_input
+    if unused not in ("raise", "warn", "ignore"):
+        raise ValueError(f"on_unused_input is {unused!r}, not 'raise', 'warn' or 'ignore'")
     if fuse not in (None, "auto", "always", "never"):
         raise ValueError(f"fuse is {fuse!r}, not 'auto', 'always' or 'never'")
     arguments = _inputs(inputs)
@@ -157,7 +160,7 @@ def function(
         )
     variables = [placeholders.get(a.variable, a.variable) for a in arguments]
     everything = [*wanted_now, *explicit.values(), *kept_default]
-    _check_inputs(variables, everything, arguments, on_unused_input or config.on_unused_input)
+    _check_inputs(variables, everything, arguments, unused)
     return Function(
         arguments, variables, form, wanted_now, explicit, kept_default, name, target.name,
         get_mode(mode), allow_input_downcast,
@@ -374,15 +377,13 @@ class Function:
         inputs = [*values, *[s.storage for s in self._shared]]
         with np.errstate(all="ignore"):
             found = self._program(*inputs)
-        n = self._n_outputs
-        if self._targets or self._stateful:
-            held = [*inputs, *found[:n]]
-            new = [_owned(v, held) for v in found[n:]]
-            for target, value in zip(self._targets, new):
-                target.storage = value
-            for i, value in zip(self._stateful, new[len(self._targets) :]):
-                self._values[i] = value
-        results = [_owned(v, inputs) for v in found[:n]]
+        owned = _owned(found, inputs)
+        n, m = self._n_outputs, self._n_outputs + len(self._targets)
+        for target, value in zip(self._targets, owned[n:m]):
+            target.storage = value
+        for i, value in zip(self._stateful, owned[m:]):
+            self._values[i] = value
+        results = owned[:n]
         if output_subset is not None:
             results = [results[i] for i in output_subset]
         if self._form == "one":
@@ -407,8 +408,10 @@ class Function:
             given[i] = value
         values = []
         for i, (value, type_) in enumerate(zip(given, self._types)):
-            if type(value) is np.ndarray and value.dtype == type_.dtype and (
-                value.ndim == len(type_.shape) and type_.shape.count(None) == value.ndim
+            if (
+                type(value) is np.ndarray
+                and value.dtype == type_.dtype
+                and (value.ndim == len(type_.shape) and type_.shape.count(None) == value.ndim)
             ):
                 values.append(value)
             else:
@@ -421,9 +424,7 @@ class Function:
             if isinstance(a.value, SharedVariable):
                 return a.value.storage
             if self._values[i] is None:
-                raise TypeError(
-                    f"Missing required input: {a.name or f'number {i}'} ({type_})"
-                )
+                raise TypeError(f"Missing required input: {a.name or f'number {i}'} ({type_})")
             return self._values[i]
         if isinstance(value, Variable):
             raise TypeError(
@@ -524,12 +525,18 @@ def _restored(
     )  # fmt: skip
 
 
-def _owned(value: Any, held: Iterable[Any]) -> np.ndarray:
-    """The value as an array that nobody else can write to through another name."""
-    array = np.asarray(value)
-    if array.base is not None or not array.flags.writeable or any(array is h for h in held):
-        return array.copy()
-    return array
+def _owned(values: Iterable[Any], held: Iterable[Any]) -> list[np.ndarray]:
+    """The values as arrays that nobody can write to through another name: neither through one of
+    `held` nor through each other."""
+    taken = {id(h) for h in held}
+    owned = []
+    for value in values:
+        array = np.asarray(value)
+        if array.base is not None or not array.flags.writeable or id(array) in taken:
+            array = array.copy()
+        taken.add(id(array))
+        owned.append(array)
+    return owned
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,10 @@ def shared(
         raise TypeError(
             "Shared variable constructor needs numeric values and not symbolic variables."
         )
-    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    try:
+        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    except ValueError as e:
+        raise TypeError(f"shared() can't make an array of {value!r}: {e}") from None
     if array.dtype.kind not in "buif":
         raise TypeError(f"shared() can't hold {type(value).__name__} of dtype {array.dtype}")
     if array is value and not borrow:

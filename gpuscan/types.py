@@ -134,7 +134,7 @@ class TensorType:
         strict: the value must be an array of this dtype. allow_downcast: True converts
         anything, None lets a Python float become floatX. Raises TypeError.
         """
-        if type(value) is np.ndarray and value.dtype.name == self.dtype:
+        if type(value) is np.ndarray and value.dtype == self.dtype:  # false for another byte order
             array = value
         elif strict:
             raise TypeError(

@@ -10,7 +10,9 @@ from ..graph import Constant, Variable, constant_leaf
 from ..types import TensorType, autocast, config, dtype_name, promote
 
 
-def constant(value: Any, name: str | None = None, ndim: int | None = None, dtype: Any = None) -> Any:
+def constant(
+    value: Any, name: str | None = None, ndim: int | None = None, dtype: Any = None
+) -> Any:
     """A constant. Arrays and NumPy scalars keep their dtype; a Python number takes the smallest
     integer dtype that holds it, or floatX. `ndim` pads the shape with leading ones."""
     if isinstance(value, Variable):
@@ -42,7 +44,7 @@ def _array(value: Any, dtype: Any) -> np.ndarray:
             array = array.astype("float32" if exact else config.floatX)
     if array.dtype.kind not in "buif":
         raise TypeError(f"cannot make a tensor of {type(value).__name__} {value!r}")
-    return array.astype(dtype_name(dtype)) if dtype else array
+    return array.astype(dtype_name(dtype or array.dtype), copy=False)  # in native byte order
 
 
 def _has_arrays(value: Any) -> bool:
