@@ -118,7 +118,7 @@ def _note(node: Variable, values: Sequence[Any]) -> str:
 
 def _blocks(order: Sequence[Variable], outputs: Sequence[Variable]) -> dict[Variable, _Block]:
     """Per node the branches that hold all its uses."""
-    blocks: dict[Variable, _Block] = {v: () for v in outputs}
+    blocks: dict[Variable, _Block] = dict.fromkeys(outputs, ())
 
     def use(v: Variable, block: _Block) -> None:
         if v in blocks:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .config import config
 from .errors import (
     DisconnectedInputError,
     GradientError,
@@ -20,12 +21,12 @@ from .errors import (
 )
 from .evaluate import Program
 from .graph import Item, Undefined, Variable, leaves, substitute, toposort
-from .ops.convert import as_tensor
 from .ops.control import DisconnectedGrad, GradClip, GradScale, UndefinedGrad, ZeroGrad
+from .ops.convert import as_tensor
 from .ops.elemwise import cast, zeros_like
 from .ops.shape import specify
 from .shared import SharedVariable
-from .types import FLOATS, TensorType, TupleType, config
+from .types import FLOATS, TensorType, TupleType
 
 Cotangent = Variable | Undefined | None
 
@@ -413,9 +414,7 @@ def jacobian(
 
     def row(i: Variable, *rest: Variable) -> list[Variable]:
         f, *w = rest
-        return [
-            grad(f[i], v, consider_constant, disconnected_inputs) for v in w
-        ]
+        return [grad(f[i], v, consider_constant, disconnected_inputs) for v in w]
 
     rows = _over_positions(row, expression, [expression, *targets])
     return type(wrt)(rows) if several else rows[0]
@@ -543,7 +542,9 @@ def verify_grad(
     points = [np.array(p) for p in pt]
     for i, p in enumerate(points):
         if p.dtype.name not in FLOATS:
-            raise TypeError(f"verify_grad can work only with floating point inputs; input {i} isn't")
+            raise TypeError(
+                f"verify_grad can work only with floating point inputs; input {i} isn't"
+            )
     if rng is None:
         raise TypeError("rng should be an instance of numpy.random.RandomState (or Generator)")
     tolerance = {"float16": 5e-2, "float32": 1e-3, "float64": 1e-4}
@@ -551,7 +552,7 @@ def verify_grad(
     absolute = loosest if abs_tol is None else abs_tol
     relative = loosest if rel_tol is None else rel_tol
 
-    inputs = [TensorType(p.dtype.name, [s == 1 for s in p.shape])(f"input {i}")
+    inputs = [TensorType(p.dtype.name, tuple(s == 1 for s in p.shape))(f"input {i}")
               for i, p in enumerate(points)]  # fmt: skip
     out = fun(*inputs)
     if isinstance(out, list | tuple):

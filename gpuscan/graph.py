@@ -459,9 +459,7 @@ def inherit(new: Variable, old: Variable) -> Variable:
     return new
 
 
-def substitute(
-    outputs: Sequence[Variable], mapping: Mapping[Variable, Variable]
-) -> list[Variable]:
+def substitute(outputs: Sequence[Variable], mapping: Mapping[Variable, Variable]) -> list[Variable]:
     """The outputs with each key of the mapping replaced by its value, all at once: the values
     are not looked into. Raises TypeError where a replaced node no longer fits its neighbours."""
     if not mapping:

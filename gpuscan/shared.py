@@ -38,6 +38,8 @@ class SharedVariable(SharedBase):
         return self
 
     storage: np.ndarray
+    strict: bool
+    allow_downcast: bool | None
     default_update: Variable | None
 
     def get_value(self, borrow: bool = False, return_internal_type: bool = False) -> np.ndarray:

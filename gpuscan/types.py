@@ -157,9 +157,11 @@ class TensorType:
         return array
 
     def _convert(self, value: Any, allow_downcast: bool | None) -> np.ndarray:
-        if isinstance(value, np.ndarray | np.generic):
-            array = np.asarray(value)
-        elif hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        if (
+            isinstance(value, np.ndarray | np.generic)
+            or hasattr(value, "__array__")
+            or hasattr(value, "__array_interface__")
+        ):
             array = np.asarray(value)
         elif hasattr(value, "__cuda_array_interface__"):
             raise TypeError(

@@ -174,7 +174,9 @@ def test_a_map_is_no_loop():
     value = np.random.default_rng(0).normal(size=(5, 2, 3)).astype("f")
     weight = np.random.default_rng(1).normal(size=(3, 4)).astype("f")
     np.testing.assert_allclose(
-        f(value, weight), np.exp(value @ weight).sum(1), rtol=1e-5  # another summation order
+        f(value, weight),
+        np.exp(value @ weight).sum(1),
+        rtol=1e-5,  # another summation order
     )
 
 
@@ -188,9 +190,7 @@ def test_invariant_work_is_done_once():
 def test_what_prints_stays_in_the_loop(capsys):
     s = T.scalar("s")
     w = T.scalar("w")
-    y, _ = theano.scan(
-        lambda v: v + theano.printing.Print("w")(w), outputs_info=s, n_steps=3
-    )
+    y, _ = theano.scan(lambda v: v + theano.printing.Print("w")(w), outputs_info=s, n_steps=3)
     theano.function([w, s], y)(1, 2)
     assert capsys.readouterr().out.count("w __str__ = 1.0") == 3
 

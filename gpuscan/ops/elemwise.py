@@ -121,12 +121,8 @@ class Elemwise(Op):
             for i in range(output.ndim)
         ]
 
-    def batch(
-        self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
-    ) -> Variable:
-        rows = [
-            x if b else dimshuffle(x, "x", *range(x.ndim)) for x, b in zip(inputs, batched)
-        ]
+    def batch(self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable) -> Variable:
+        rows = [x if b else dimshuffle(x, "x", *range(x.ndim)) for x, b in zip(inputs, batched)]
         return Elemwise(self.scalar)(*rows)
 
     @property
@@ -183,8 +179,7 @@ def elemwise(function: Scalar, *inputs: Any) -> Variable:
             xs = promoted(*xs)
     ndim = max(x.ndim for x in xs)
     padded = [
-        x if x.ndim == ndim else dimshuffle(x, *["x"] * (ndim - x.ndim), *range(x.ndim))
-        for x in xs
+        x if x.ndim == ndim else dimshuffle(x, *["x"] * (ndim - x.ndim), *range(x.ndim)) for x in xs
     ]
     return Elemwise(function)(*padded)
 
@@ -221,5 +216,3 @@ def zeros_like(x: Any, dtype: Any = None, opt: bool = False) -> Variable:
 def ones_like(x: Any, dtype: Any = None, opt: bool = False) -> Variable:
     """Ones of x's shape, and dtype unless another is given."""
     return full_like(x, 1, dtype)
-
-

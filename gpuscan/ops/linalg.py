@@ -55,9 +55,7 @@ class Dot(Op):
         x, y = inputs
         return dims(x)[:-1] + dims(y)[1:]
 
-    def batch(
-        self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
-    ) -> Variable:
+    def batch(self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable) -> Variable:
         x, y = inputs
         if not batched[1]:  # the rows of all steps under one another: one GEMM
             return dot(x, y)
@@ -152,9 +150,7 @@ class BatchedDot(Op):
         x, y = inputs
         return [*dims(x)[:2], dim(y, 2)]
 
-    def batch(
-        self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
-    ) -> Variable:
+    def batch(self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable) -> Variable:
         x, y = [v if b else broadcast_to(v, [n, *dims(v)]) for v, b in zip(inputs, batched)]
         flat = BatchedDot()(_merged(x), _merged(y))
         return reshape(flat, [n, -1, dim(x, 2), dim(y, 3)], ndim=4)
@@ -171,8 +167,10 @@ def batched_dot(x: Any, y: Any) -> Variable:
     if x.ndim == 0 or y.ndim == 0:
         raise TypeError("batched_dot: both tensors need a batch axis")
     if x.ndim == 1 or y.ndim == 1:
-        return dimshuffle(x, 0, *["x"] * (y.ndim - 1)) * y if x.ndim == 1 else x * dimshuffle(
-            y, 0, *["x"] * (x.ndim - 1)
+        return (
+            dimshuffle(x, 0, *["x"] * (y.ndim - 1)) * y
+            if x.ndim == 1
+            else x * dimshuffle(y, 0, *["x"] * (x.ndim - 1))
         )
     if x.ndim > 3 or y.ndim > 3:
         return batched_tensordot(x, y, [[x.ndim - 1], [max(1, y.ndim - 2)]])

@@ -80,9 +80,7 @@ neg = scalar(
 )  # fmt: skip
 abs_ = scalar("abs_", 1, "any", "same", np.abs, "gs_abs_{t}({0})", lambda x, y, g: g * sgn(x))
 sgn = scalar("sgn", 1, "any", "same", np.sign, "gs_sign_{t}({0})")
-sqr = scalar(
-    "sqr", 1, "any", "same", lambda x: x * x, "gs_sqr_{t}({0})", lambda x, y, g: g * x * 2
-)
+sqr = scalar("sqr", 1, "any", "same", lambda x: x * x, "gs_sqr_{t}({0})", lambda x, y, g: g * x * 2)
 sqrt = scalar("sqrt", 1, "float", "same", np.sqrt, "gs_sqrt_{t}({0})", lambda x, y, g: g / (y + y))
 inv = scalar("inv", 1, "float", "same", np.reciprocal, "(1 / {0})", lambda x, y, g: -g * y * y)
 pow = scalar(
@@ -141,7 +139,13 @@ round_half_away_from_zero = scalar(
 # ---- exponentials and logarithms
 exp = scalar("exp", 1, "float", "same", maths.exp, "gs_exp_{t}({0})", lambda x, y, g: g * y)
 exp2 = scalar(
-    "exp2", 1, "float", "same", maths.exp2, "gs_exp2_{t}({0})", lambda x, y, g: g * y * _like(g, math.log(2))
+    "exp2",
+    1,
+    "float",
+    "same",
+    maths.exp2,
+    "gs_exp2_{t}({0})",
+    lambda x, y, g: g * y * _like(g, math.log(2)),
 )
 expm1 = scalar(
     "expm1", 1, "float", "same", maths.expm1, "gs_expm1_{t}({0})", lambda x, y, g: g * (y + 1)

@@ -231,9 +231,7 @@ def specify_shape(x: Any, sizes: Any) -> Variable:
         raise ValueError(f"specify_shape: {len(sizes)} sizes for {x.ndim} dimensions of {x}")
     known = [static_int(s) for s in sizes]
     x = specify(x, [k if k is not None else s for k, s in zip(known, x.type.shape)])
-    symbolic = {
-        i: as_tensor(s) for i, s in enumerate(sizes) if known[i] is None and s is not None
-    }
+    symbolic = {i: as_tensor(s) for i, s in enumerate(sizes) if known[i] is None and s is not None}
     return CheckSizes(tuple(symbolic))(x, *symbolic.values()) if symbolic else x
 
 
@@ -538,15 +536,13 @@ class Join(Op):
 
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
         sizes = [dim(output if s else inputs[0], i) for i, s in enumerate(output.type.shape)]
-        total = dim(inputs[0], self.axis)
+        total: Variable = dim(inputs[0], self.axis)
         for x in inputs[1:]:
             total = total + dim(x, self.axis)
         sizes[self.axis] = total
         return sizes
 
-    def batch(
-        self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
-    ) -> Variable:
+    def batch(self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable) -> Variable:
         rows = [x if b else broadcast_to(x, [n, *dims(x)]) for x, b in zip(inputs, batched)]
         return Join(self.axis + 1)(*rows)
 

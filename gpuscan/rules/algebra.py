@@ -35,10 +35,10 @@ from ..ops.shape import (
     Specify,
     broadcast_to,
     dim,
-    is_size,
-    number,
     dims,
     dimshuffle,
+    is_size,
+    number,
     specify,
 )
 from ..rewrite import Rules, rule

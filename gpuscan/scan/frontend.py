@@ -379,9 +379,7 @@ def scan(
     return _result(outputs, updates, return_list, return_updates)
 
 
-def _result(
-    outputs: list[Variable], updates: Any, return_list: bool, return_updates: bool
-) -> Any:
+def _result(outputs: list[Variable], updates: Any, return_list: bool, return_updates: bool) -> Any:
     value: Any = outputs
     if not return_list:
         value = outputs[0] if len(outputs) == 1 else outputs or None
@@ -398,9 +396,7 @@ def _one_step(
     returned = _returned(fn, [*args, *others])
     _check_count(returned.outputs, states, bool(states))
     if returned.condition is not None:
-        warnings.warn(
-            "the until() condition has no effect in a scan of one step", stacklevel=3
-        )
+        warnings.warn("the until() condition has no effect in a scan of one step", stacklevel=3)
     outputs = [specify(with_axes(v, [0]), (None, *v.type.shape)) for v in returned.outputs]
     value = _result(outputs, returned.updates, return_list, True)[0]
     value = [] if value is None else value

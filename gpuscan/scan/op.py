@@ -267,8 +267,7 @@ class Scan(Op):
         rows = [np.zeros(s.shape[1:], s.dtype) for s in seqs]
         found = iter(Program(step.params, flat)(*rows, *carries, *consts))
         return [
-            np.empty((0, *(int(next(found)) for _ in range(v.ndim))), v.dtype)
-            for v in step.traces
+            np.empty((0, *(int(next(found)) for _ in range(v.ndim))), v.dtype) for v in step.traces
         ]
 
     # ---- the derivative -------------------------------------------------------------------------
@@ -463,9 +462,7 @@ class _History:
     def __init__(self, op: Scan, node: Variable, values: Sequence[Variable]) -> None:
         step = op.step
         self.o = op.split(node.inputs)
-        computed = {
-            v for v in step.values if v not in step.params and not isinstance(v, Constant)
-        }
+        computed = {v for v in step.values if v not in step.params and not isinstance(v, Constant)}
         needed = set(toposort(values, computed))
         # a carry's new value is saved with its history, so it is not computed again
         heads = [self._head(step, j) for j, c in enumerate(step.carries) if c in needed]

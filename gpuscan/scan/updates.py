@@ -25,9 +25,7 @@ class OrderedUpdates(OrderedDict[SharedVariable, Any]):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(key, SharedVariable):
-            raise TypeError(
-                f"OrderedUpdates keys must inherit from SharedVariable, got {key!r}"
-            )
+            raise TypeError(f"OrderedUpdates keys must inherit from SharedVariable, got {key!r}")
         super().__setitem__(key, value)
 
     def update(self, other: Any = None) -> None:  # type: ignore[override]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ..graph import Constant, Variable, inherit, made_for, toposort
-from ..ops.shape import broadcast_to, dims
-from ..types import TensorType, TupleType
+from ...graph import Constant, Variable, inherit, made_for, toposort
+from ...ops.shape import broadcast_to, dims
+from ...types import TensorType, TupleType
 
 
 class Lift:

@@ -1,0 +1,81 @@
+"""Rules for loops. Each takes a Scan node and which of its results are read, and gives variables
+that stand for those results, or None where it has nothing to say.
+
+In the order in which they run: drop what nobody reads; simplify the step; unify equal operands
+and carries; hoist what does not change; batch what depends on sequences; move outputs that
+nothing in the loop needs, and sums over the steps, behind it; run a single step without a loop.
+Then loops of equal length are merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ...graph import Item, Variable, inherit, made_for, rebuild, toposort
+from ...rewrite import Rules
+from ..op import Scan
+from .before import batch_sequences, hoist_invariants, traced_sequences
+from .behind import sink_outputs, sink_sums
+from .build import Found, applied, scan_op
+from .last_row import last_row
+from .merge import merge_loops
+from .operands import drop_unread, inline_one_step, unify_operands
+from .slices import push_slices
+
+Optimise = Callable[[Sequence[Variable]], list[Variable]]
+
+LOOP_RULES = Rules(last_row)
+
+RULES = (
+    drop_unread,
+    unify_operands,
+    inline_one_step,
+    hoist_invariants,
+    batch_sequences,
+    traced_sequences,
+    sink_sums,
+    sink_outputs,
+)
+
+
+def loop_pass(outputs: Sequence[Variable], optimise: Optimise) -> list[Variable]:
+    """The outputs with every loop's rules applied once, and its step optimised."""
+    outputs = merge_loops(outputs)
+    used: dict[Variable, set[int]] = {}
+    order = toposort(outputs)
+    for v in order:
+        if isinstance(v.op, Item):
+            used.setdefault(v.inputs[0], set()).add(v.op.index)
+    new: dict[Variable, Variable] = {}
+    for v in order:
+        if v in new:
+            continue
+        if not isinstance(v.op, Scan):
+            new[v] = rebuild(v, [new[i] for i in v.inputs]) if v.inputs else v
+            continue
+        node = rebuild(v, [new[i] for i in v.inputs])
+        found = _one_loop(node, frozenset(used.get(v, ())), optimise)
+        new[v] = node
+        for i, x in enumerate(found):
+            if x is not None:
+                new[Item(i)(v)] = inherit(x, Item(i)(v))
+    return [new[v] for v in outputs]
+
+
+def _one_loop(v: Variable, used: frozenset[int], optimise: Optimise) -> Found:
+    """What stands for the results of a loop after its step was optimised and the first rule that
+    has something to say was applied."""
+    op = scan_op(v)
+    step = op.step
+    if (better := optimise(step.outputs)) == list(step.outputs):
+        for apply in RULES:
+            with made_for(v):
+                found = apply(v, used)
+            if found is not None:
+                return found
+        # last, so that what can be is batched before it is cut
+        if (better := push_slices(step.outputs)) == list(step.outputs):
+            r = op.results(v)
+            return [*r.finals, *r.traces, r.steps]
+    r = applied(v, step.mapped(better), op.split(v.inputs))
+    return [*r.finals, *r.traces, r.steps]

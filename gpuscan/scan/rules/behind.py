@@ -1,0 +1,269 @@
+"""Work that moves behind the loop: outputs that it does not need, and sums over its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from ...graph import (
+    Constant,
+    Variable,
+    leaves,
+    substitute,
+    toposort,
+)
+from ...ops.elemwise import Elemwise, cast
+from ...ops.linalg import BatchedDot, Dot
+from ...ops.reduce import Reduce
+from ...ops.reduce import sum as total
+from ...ops.scalar import add, mul
+from ...ops.shape import (
+    Specify,
+    dim,
+    dimshuffle,
+    first_rows,
+    reshape,
+    specify,
+)
+from ...types import TensorType
+from ..op import Step
+from .build import Found, applied, scan_op
+from .lift import Lift
+
+
+class _Sink:
+    """The way out of a loop for values that nothing in it needs: they are computed behind it
+    from traces of what they need."""
+
+    def __init__(self, v: Variable, inner: Iterable[Variable], used: frozenset[int]) -> None:
+        op = scan_op(v)
+        step, o = op.step, op.split(v.inputs)
+        self.step = step
+        r = op.results(v)
+        self.steps = o.n if step.stop is None else r.steps
+        self.inner = set(inner)
+        rows = {s: first_rows(x, self.steps) for s, x in zip(step.seqs, o.seqs)}
+        k = len(step.carries)
+        # only what stays a trace may be read: a value that is sunk itself may not
+        for i, (row, trace) in enumerate(zip(step.traces, r.traces)):
+            if k + i in used and row in self.inner:
+                rows.setdefault(row, trace)
+        self.lift = Lift(rows, dict(zip(step.consts, o.consts)), self.steps)
+        self.added: dict[Variable, Variable] = {}  # a value to trace: a placeholder of its trace
+
+    def needs(self, v: Variable) -> list[Variable]:
+        """The values that would have to be traced for v to be computed behind the loop."""
+        return self._trial()._reach(v)
+
+    def sink(self, v: Variable) -> Variable:
+        """v for all steps, behind the loop."""
+        self._reach(v)
+        return self.lift.rows_of(v)
+
+    def _trial(self) -> _Sink:
+        other = object.__new__(_Sink)
+        other.step, other.steps, other.inner = self.step, self.steps, self.inner
+        other.lift = Lift(self.lift.rows, self.lift.fixed, self.steps)
+        other.added = dict(self.added)
+        return other
+
+    def _reach(self, v: Variable) -> list[Variable]:
+        """Lifts v, tracing what can't be lifted: the values that this adds."""
+        before = set(self.added)
+        for d in toposort([v], [*self.lift.rows, *self.lift.fixed, *self.inner]):
+            if d in self.lift:
+                continue
+            if d not in self.inner and d not in self.step.params:
+                self.lift.lift([d], [d])
+            if d not in self.lift and isinstance(d.type, TensorType):
+                self.added[d] = self.lift.rows[d] = d.type.rows()()
+        read = set(leaves([self.lift.rows_of(v)]))
+        return [d for d, x in self.added.items() if d not in before and x in read]
+
+
+def _loop_needs(step: Step, without: Iterable[int] = ()) -> set[Variable]:
+    """What the next step, or the stop, depends on; `without` some of the carries."""
+    skipped = set(without)
+    roots = [x for j, x in enumerate(step.new) if j not in skipped]
+    roots += [step.stop] if step.stop is not None else []
+    return set(toposort(roots))
+
+
+_PRODUCTS = (Dot, BatchedDot)
+
+
+def sink_outputs(v: Variable, used: frozenset[int]) -> Found | None:
+    """An output that the loop itself does not need is computed behind the loop, where that makes
+    one product of many (`h[t] @ V` for every t), or needs nothing more to be stored."""
+    step = scan_op(v).step
+    k = len(step.carries)
+    inner = _loop_needs(step)
+    wanted = [i for i, row in enumerate(step.traces) if k + i in used and row not in inner]
+    sunk: dict[int, Variable] = {}
+    sink = _Sink(v, inner, used)
+    for i in wanted:
+        row = step.traces[i]
+        if row in step.params or isinstance(row, Constant) or _has_effects(row, inner):
+            continue
+        needs = sink.needs(row)
+        if row in needs:  # it can't be computed behind the loop
+            continue
+        bytes_added = sum(d.ndim for d in needs)  # traces as large as this one at most
+        outside = [d for d in toposort([row]) if d not in inner]
+        products = any(isinstance(d.op, _PRODUCTS) for d in outside)
+        if not needs or (products and len(needs) <= 1 and bytes_added <= row.ndim):
+            sunk[i] = sink.sink(row)
+    if not sunk:
+        return None
+    return _with_traces(v, sink, sunk, {}, used)
+
+
+def _has_effects(v: Variable, stop: Iterable[Variable]) -> bool:
+    return any(getattr(d.op, "has_effect", False) for d in toposort([v], stop))
+
+
+def sink_sums(v: Variable, used: frozenset[int]) -> Found | None:
+    """A carry that only adds up, read only at the end, is summed behind the loop where a term is
+    a product (the sum over t of x[t].T @ d[t] is one GEMM) or is stored anyway."""
+    step = scan_op(v).step
+    sums: dict[int, list[Variable]] = {}
+    for j, (p, new) in enumerate(zip(step.carries, step.new)):
+        terms = _terms(new, p)
+        if j in used and terms is not None and not _read_elsewhere(step, j):
+            sums[j] = terms
+    if not sums:
+        return None
+    inner = _loop_needs(step, sums)
+    sink = _Sink(v, inner, used)
+    left: dict[int, list[Variable]] = {j: list(t) for j, t in sums.items()}
+    behind: dict[int, list[Variable]] = {}
+    for products in (True, False):  # products first: what they store serves the others
+        for j, terms in left.items():
+            for term in list(terms):
+                if _has_effects(term, inner):
+                    continue
+                found = _summed(sink, term, step.carries[j].type, products)
+                if found is not None:
+                    terms.remove(term)
+                    behind.setdefault(j, []).append(found)
+    if not behind:
+        return None
+    r_sums: dict[int, Variable] = {}
+    new = list(step.new)
+    for j, parts in behind.items():
+        kept = step.carries[j]
+        for term in left[j]:
+            kept = kept + term
+        new[j] = kept
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole + part
+        r_sums[j] = whole
+    return _with_traces(v, sink, {}, r_sums, used, tuple(new))
+
+
+def _read_elsewhere(step: Step, j: int) -> bool:
+    """Whether anything but its own sum reads carry j."""
+    others = [x for i, x in enumerate(step.new) if i != j]
+    others += [*step.traces, *([step.stop] if step.stop is not None else [])]
+    return step.carries[j] in set(toposort(others))
+
+
+def _terms(new: Variable, carry: Variable) -> list[Variable] | None:
+    """The terms of new = carry + term + ..., or None where it is nothing of the kind."""
+    found, rest, seen = [], [new], 0
+    while rest:
+        v = rest.pop()
+        if v is carry:
+            seen += 1
+        elif (
+            isinstance(v.op, Elemwise) and v.op.scalar is add and carry in set(toposort([v]))
+            and v.type == new.type
+        ):  # fmt: skip
+            rest += v.inputs
+        elif (
+            isinstance(v.op, Elemwise)
+            and v.op.scalar is add
+            and v.type == new.type
+            and all(i.type.broadcastable == v.type.broadcastable for i in v.inputs)
+        ):
+            rest += v.inputs
+        else:
+            found.append(v)
+    if seen != 1 or any(carry in set(toposort([t])) for t in found):
+        return None
+    return found or None
+
+
+def _summed(sink: _Sink, term: Variable, type_: TensorType, products: bool) -> Variable | None:
+    """The sum of a term over the steps, behind the loop; None where it is better left inside."""
+    if term.type.broadcastable != type_.broadcastable:
+        return None
+    while isinstance(term.op, Specify):
+        term = term.inputs[0]
+    if products:
+        pair = _product(term)
+        if pair is None:
+            return None
+        left, right, axis = pair
+        needs = [*sink.needs(left), *sink.needs(right)]
+        if len(dict.fromkeys(needs)) > 2:
+            return None
+        found = _contracted(sink.sink(left), sink.sink(right), axis)
+    else:
+        stored = not sink.needs(term)
+        if not stored and (not isinstance(term.op, Reduce) or sink.needs(term.inputs[0])):
+            return None
+        found = total(sink.sink(term), axis=0, dtype=term.dtype)
+    return specify(found, type_.shape) if found.type.shape != type_.shape else found
+
+
+def _product(term: Variable) -> tuple[Variable, Variable, bool] | None:
+    """(x, y, contracted) where the term is x.T @ y summed over their first axes (contracted), or
+    the outer product of the vectors x and y."""
+    if isinstance(term.op, Dot) and term.ndim == 2:
+        x, y = term.inputs
+        return dimshuffle(x, 1, 0), y, True
+    if isinstance(term.op, Elemwise) and term.op.scalar is mul and term.ndim == 2:
+        for x, y in (term.inputs, term.inputs[::-1]):
+            if x.type.broadcastable == (False, True) and y.type.broadcastable == (True, False):
+                return dimshuffle(x, 0), dimshuffle(y, 1), False
+    return None
+
+
+def _contracted(x: Variable, y: Variable, contracted: bool) -> Variable:
+    """The sum over the steps of x[t].T @ y[t], or of the outer products of rows: one GEMM."""
+    if contracted:
+        rows = dim(x, 0) * dim(x, 1)
+        x = reshape(x, [rows, dim(x, 2)], ndim=2)
+        y = reshape(y, [rows, dim(y, 2)], ndim=2)
+    return Dot()(dimshuffle(x, 1, 0), y)
+
+
+def _with_traces(
+    v: Variable, sink: _Sink, sunk: Mapping[int, Variable], sums: Mapping[int, Variable],
+    used: frozenset[int], new: tuple[Variable, ...] | None = None,
+) -> Found:  # fmt: skip
+    """v with the traces that `sink` added; `sunk` stands for some of its traces, `sums` is added
+    to some of its final carries."""
+    op = scan_op(v)
+    step, o = op.step, op.split(v.inputs)
+    read = set(leaves([*sunk.values(), *sums.values()]))
+    added = [d for d, x in sink.added.items() if x in read]
+    longer = replace(step, new=new or step.new, traces=(*step.traces, *added))
+    r = applied(v, longer, o)
+    old = op.results(v)
+    m = len(step.traces)
+    real: dict[Variable, Variable] = dict(
+        zip([*old.finals, *old.traces, old.steps], [*r.finals, *r.traces[:m], r.steps])
+    )
+    real |= {sink.added[d]: t for d, t in zip(added, r.traces[m:])}
+    found: list[Variable | None] = [*r.finals, *r.traces[:m], r.steps]
+    k = len(step.carries)
+    values = substitute([*sunk.values(), *sums.values()], real)
+    for i, x in zip(sunk, values):
+        found[k + i] = specify(x, old.traces[i].type.shape)
+    for j, x in zip(sums, values[len(sunk) :]):
+        final = r.finals[j]
+        found[j] = specify(final + cast(x, final.dtype), final.type.shape)
+    return found

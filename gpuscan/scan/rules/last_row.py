@@ -1,0 +1,86 @@
+"""The last row of a trace, without the trace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ...graph import (
+    Constant,
+    Item,
+    Variable,
+    constant_leaf,
+    substitute,
+    toposort,
+)
+from ...ops.control import Require
+from ...ops.index import Subtensor
+from ...ops.scalar import lt
+from ...ops.shape import (
+    Specify,
+    broadcast_to,
+    dims,
+    specify,
+)
+from ...rewrite import rule
+from ...rules.shapes import pushed_dims
+from ..op import Scan
+from .build import applied, scan_op
+
+
+@rule(Subtensor)
+def last_row(v: Variable) -> Variable | None:
+    """trace[-1] of a carry's values is the final carry, and of another value it is computed from
+    the final carries, or carried along: then nobody reads the trace. Of a loop that may run no
+    steps it is that after a check."""
+    if not v.op.is_last_row:  # type: ignore[attr-defined]
+        return None
+    trace = v.inputs[0]
+    while isinstance(trace.op, Specify):
+        trace = trace.inputs[0]
+    if not isinstance(trace.op, Item) or not isinstance(trace.inputs[0].op, Scan):
+        return None
+    loop = trace.inputs[0]
+    op = scan_op(loop)
+    if trace not in op.results(loop).traces:
+        return None
+    row = op.step.traces[trace.op.index - len(op.step.carries)]
+    last = _final(loop, row) or _carried(loop, row)
+    if last is None:
+        return None
+    last = specify(last, v.type.shape)
+    n = op.split(loop.inputs).n
+    if isinstance(n, Constant) and int(n.data) > 0:
+        return last
+    message = f"index -1 is out of bounds: scan '{op.name or 'scan_fn'}' ran no step"
+    return Require(message, "IndexError")(last, lt(0, n))
+
+
+def _final(loop: Variable, row: Variable) -> Variable | None:
+    """A value of the last step, from the final carries and the last rows of sequences."""
+    op = scan_op(loop)
+    step, o, r = op.step, op.split(loop.inputs), op.results(loop)
+    steps = o.n if step.stop is None else r.steps
+    mapping = {x: specify(f, x.type.shape) for x, f in zip(step.new, r.finals)}
+    mapping |= dict(zip(step.consts, o.consts))
+    mapping |= {p: specify(x[steps - 1], p.type.shape) for p, x in zip(step.seqs, o.seqs)}
+    walked = toposort([row], mapping)
+    if any(c in walked and c not in mapping for c in step.carries):
+        return None
+    if any(getattr(x.op, "has_effect", False) for x in walked):
+        return None
+    return substitute([row], mapping)[0]
+
+
+def _carried(loop: Variable, row: Variable) -> Variable | None:
+    """A value of the last step, as the final value of a carry that nothing reads."""
+    op = scan_op(loop)
+    step, o = op.step, op.split(loop.inputs)
+    sizes = op.outside(pushed_dims(dims(row)), o)
+    if step.stop is not None or any(s is None for s in sizes):
+        return None
+    zeros = broadcast_to(constant_leaf(np.zeros((), row.dtype)), sizes)
+    longer = replace(step, carries=(*step.carries, row.type()), new=(*step.new, row))
+    r = applied(loop, longer, replace(o, inits=(*o.inits, specify(zeros, row.type.shape))))
+    return r.finals[-1]
