@@ -49,6 +49,7 @@ from .shape import (
     dimshuffle,
     reshape,
     specify,
+    vector_of,
     with_ones,
 )
 
@@ -445,7 +446,7 @@ def _part_of_vector(x: Variable, pattern: Pattern) -> Variable | None:
     (at,) = fill(pattern, ())
     check_position(at, len(x.inputs), 0)
     part = x.inputs[at]
-    return part if isinstance(part, Variable) else MakeVector("int64")(*part)
+    return part if isinstance(part, Variable) else vector_of(part)
 
 
 def _expanded(x: Variable, index: tuple[Any, ...]) -> list[Any]:

@@ -55,7 +55,12 @@ class Dim(Op):
 
 def shape(x: Any) -> Variable:
     """The sizes as an int64 vector of known length."""
-    return MakeVector("int64")(*dims(as_tensor(x)))
+    return vector_of(dims(as_tensor(x)))
+
+
+def vector_of(sizes: Sequence[Variable]) -> Variable:
+    """int64 scalars as a vector. One of none is a constant: a node has inputs."""
+    return MakeVector("int64")(*sizes) if sizes else constant_leaf(np.empty(0, "int64"))
 
 
 @dataclass(frozen=True)
