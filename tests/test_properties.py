@@ -1,0 +1,233 @@
+"""A loop is its unrolled graph: values, derivatives, sizes and random draws, for loops that
+hypothesis makes up. Every device is held to these."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from strategies import (
+    DERIVATIVES,
+    Case,
+    Graphs,
+    Options,
+    assert_same,
+    cases,
+)
+
+import gpuscan
+from gpuscan import tensor as T
+from gpuscan.gradient import Lop, Rop, grad
+from gpuscan.graph import Variable, toposort
+from gpuscan.scan.op import Scan
+from gpuscan.tensor.random import RandomStreams
+
+SMOOTH = replace(DERIVATIVES, smooth=True, truncate=False)
+SMALL = replace(DERIVATIVES, depth=2, max_steps=3)
+
+
+# ---- values -------------------------------------------------------------------------------------
+
+
+@given(case=cases())
+def test_loop_is_the_unrolled_graph(device: str, case: Case) -> None:
+    got = case.run(case.loop, device=device)
+    assert_same(got, case.plain_values(), case.exact, case.loosest)
+
+
+@given(case=cases(Options(inexact=False)))
+def test_elementwise_loop_is_the_unrolled_graph_to_the_last_bit(device: str, case: Case) -> None:
+    assert case.exact
+    assert_same(case.run(case.loop, device=device), case.plain_values(), exact=True)
+
+
+@given(case=cases(Options(kinds=("int", "bool", "int"), floats=("float64",))))
+def test_loop_before_rewriting_is_the_unrolled_graph(case: Case) -> None:
+    got = case.run(case.loop, "FAST_COMPILE")
+    assert_same(got, case.plain_values(), case.exact, case.loosest)
+
+
+@given(case=cases(), more=st.lists(st.integers(0, 4), min_size=1, max_size=3))
+def test_one_function_serves_every_length(device: str, case: Case, more: list[int]) -> None:
+    assume(case.n_form != "constant")
+    case = replace(
+        case,
+        seqs=tuple(
+            replace(s, value=replace(s.value, form="input"))
+            if s.value.form == "constant" else s
+            for s in case.seqs
+        ),
+    )  # fmt: skip
+    f = case.function(case.loop, device=device)
+    for n in [case.n, *(case.n + m for m in more), case.n]:
+        assert_same(case.call(f, n), case.plain_values(n), case.exact, case.loosest)
+
+
+@given(case=cases())
+def test_second_call_goes_on_from_the_first(device: str, case: Case) -> None:
+    assume(case.kept)
+    loop, plain = case.function(case.loop, device=device), case.function(case.unrolled())
+    assume(case.until is None)  # the second call may stop elsewhere
+    case.reset()
+    for _ in range(2):
+        got = loop(*case.feed())
+    left = [s.get_value() for s in case.kept]
+    case.reset()
+    for _ in range(2):
+        want = plain(*case.feed())
+    right = [s.get_value() for s in case.kept]
+    assert_same([*got, *left], [*want, *right], case.exact, case.loosest)
+
+
+# ---- sizes --------------------------------------------------------------------------------------
+
+
+def _asked(case: Case) -> Graphs:
+    sizes = [d for v in case.loop.results for d in (T.shape(v)[i] for i in range(v.ndim))]
+    return Graphs(sizes, case.loop.updates)
+
+
+@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
+@given(case=cases())
+def test_sizes_are_those_of_the_values(mode: str, case: Case) -> None:
+    values = case.run(case.loop, "FAST_COMPILE")[: len(case.loop.results)]
+    sizes = case.run(_asked(case), mode)
+    want = [d for v in values for d in v.shape]
+    assert [int(d) for d in sizes[: len(want)]] == want
+
+
+@given(case=cases(Options(until=False, shared=False, draws=False)))
+def test_sizes_need_no_loop(case: Case) -> None:
+    uses = {u[0] for o in case.outputs for u in o.uses}
+    assume(not uses & {"sum", "dot"})
+    asked = case.function(_asked(case)).maker.fgraph.outputs
+    assert not [v for v in toposort(asked) if isinstance(v.op, Scan)]
+
+
+# ---- derivatives --------------------------------------------------------------------------------
+
+
+def _differentiable(case: Case) -> None:
+    assume(case.floats and case.cost(case.loop) is not None)
+
+
+@given(case=cases(DERIVATIVES))
+def test_gradients_are_those_of_the_unrolled_graph(device: str, case: Case) -> None:
+    _differentiable(case)
+    got = case.run(case.gradients(case.loop), device=device)
+    assert_same(got, case.run(case.gradients(case.unrolled()), "FAST_COMPILE"))
+
+
+@given(case=cases(DERIVATIVES))
+def test_gradients_before_rewriting(case: Case) -> None:
+    _differentiable(case)
+    got = case.run(case.gradients(case.loop), "FAST_COMPILE")
+    assert_same(got, case.run(case.gradients(case.unrolled()), "FAST_COMPILE"))
+
+
+@given(case=cases())
+def test_gradients_have_the_types_of_what_they_are_of(case: Case) -> None:
+    _differentiable(case)
+    found = case.gradients(case.loop)
+    wrt = list(case.floats.values())
+    assert [g.dtype for g in found.results] == [w.dtype for w in wrt]
+    values = dict(zip(case.inputs, case.feed()))
+    for w, g in zip(wrt, case.run(found)):
+        assert g.shape == values[w.name].shape
+        assert g.dtype == w.dtype
+
+
+@given(case=cases(SMOOTH))
+def test_gradients_are_the_slopes(case: Case) -> None:
+    _differentiable(case)
+    cost = case.cost(case.loop)
+    value = case.function(Graphs([cost], case.loop.updates))
+    wrt = list(case.floats)
+    found = case.run(case.gradients(case.loop))[: len(wrt)]
+    rng = np.random.default_rng(case.seed)
+    way = {name: rng.standard_normal(g.shape) for name, g in zip(wrt, found)}
+
+    def at(step: float) -> float:
+        case.reset()
+        feed = zip(case.inputs, case.feed())
+        return float(value(*[x + step * way[k] if k in way else x for k, x in feed])[0])
+
+    slope = sum(float((way[k] * g).sum()) for k, g in zip(wrt, found))
+    h = 1e-5
+    estimates = [(at(h * m) - at(-h * m)) / (2 * h * m) for m in (1, 2)]
+    error = abs(estimates[0] - estimates[1])  # where it is not linear enough to tell
+    assert abs(slope - estimates[0]) <= 1e-5 * max(1, abs(slope)) + 4 * error
+
+
+def _weighted(values: list[Variable]) -> Variable:
+    parts = [((v + 0.1) ** 2).sum() * (0.3 + 0.2 * i) for i, v in enumerate(values)]
+    return sum(parts[1:], parts[0])
+
+
+@given(case=cases(SMALL))
+def test_second_derivatives_are_those_of_the_unrolled_graph(device: str, case: Case) -> None:
+    _differentiable(case)
+    wrt = list(case.floats.values())
+
+    def second(graphs: Graphs) -> Graphs:
+        first = case.gradients(graphs).results
+        found = grad(_weighted(first), wrt, disconnected_inputs="ignore")
+        return Graphs(found, graphs.updates)
+
+    got = case.run(second(case.loop), device=device)
+    assert_same(got, case.run(second(case.unrolled()), "FAST_COMPILE"))
+
+
+@given(case=cases(SMALL))
+def test_products_with_the_jacobian_agree(case: Case) -> None:
+    _differentiable(case)
+    wrt = list(case.floats.values())
+    points = [T.cos(w * 3) for w in wrt]
+
+    def products(graphs: Graphs) -> tuple[list[Variable], list[Variable]]:
+        f = [v for v in graphs.results if v.type.is_float]
+        forward = Rop(f, wrt, points, disconnected_outputs="ignore")
+        weights = [T.cos(v) for v in f]
+        back = Lop(f, wrt, weights, disconnected_inputs="ignore")
+        sides = [
+            sum(((a * b).sum() for a, b in zip(left, right)), T.constant(0.0))
+            for left, right in ((forward, weights), (points, back))
+        ]
+        return forward, sides
+
+    forward, sides = products(case.loop)
+    plain, _ = products(case.unrolled())
+    got = case.run(Graphs([*sides, *forward], case.loop.updates))
+    assert_same(got[:1], got[1:2])
+    want = case.run(Graphs(plain, case.unrolled().updates), "FAST_COMPILE")
+    assert_same(got[2:], want)
+
+
+# ---- random draws -------------------------------------------------------------------------------
+
+
+@given(
+    n=st.integers(0, 6), seed=st.integers(0, 2**32 - 1), size=st.integers(0, 5),
+    law=st.sampled_from(["uniform", "normal", "binomial"]),
+)  # fmt: skip
+def test_draws_of_a_loop_are_the_draws_of_as_many_calls(
+    device: str, n: int, seed: int, size: int, law: str
+) -> None:
+    def draws(rng: RandomStreams) -> list[Variable]:
+        return [getattr(rng, law)(size=(size,)), rng.uniform(size=())]
+
+    steps = T.lscalar("n")
+    rows, updates = gpuscan.scan(lambda: draws(RandomStreams(seed)), n_steps=steps)
+    loop = gpuscan.function([steps], rows, updates=updates, device=device)
+    single = gpuscan.function([], draws(RandomStreams(seed)), device="reference")
+    want = [single() for _ in range(2 * n)]
+    for part in (want[:n], want[n:]):
+        a, b = loop(n)
+        assert a.shape == (n, size)
+        assert b.shape == (n,)
+        for i, (x, y) in enumerate(part):
+            np.testing.assert_array_equal(a[i], x)
+            np.testing.assert_array_equal(b[i], y)
