@@ -314,9 +314,11 @@ class Input(Leaf):
 
 @dataclass(frozen=True)
 class Param(Leaf):
-    """A parameter of a closed body: its position is its name."""
+    """A parameter of a closed body. Its position says which; its name is part of it so that the
+    errors of a body show the names and lines of this body, not of an equal one elsewhere."""
 
     position: int = 0
+    name: str | None = None
 
 
 @dataclass(frozen=True)

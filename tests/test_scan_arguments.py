@@ -39,7 +39,7 @@ def argument_names(returns, **arguments):
     return seen[0]
 
 
-# ---- 1.1, 1.2: normalisation and the order of fn's arguments --------------------------------------
+# ---- 1.1, 1.2: normalisation and the order of fn's arguments -------------------------------------
 
 
 def test_arguments_come_in_the_order_of_the_contract():
@@ -93,9 +93,7 @@ def test_a_single_entry_needs_no_list(wrap):
 
 def test_a_single_dict_is_a_single_entry():
     x, a = T.vector("x"), T.vector("a")
-    out, _ = theano.scan(
-        lambda r, s: r + s, dict(input=x, taps=[0]), dict(initial=a, taps=[-2])
-    )
+    out, _ = theano.scan(lambda r, s: r + s, dict(input=x, taps=[0]), dict(initial=a, taps=[-2]))
     assert run(out, [x, a], [[1, 2, 3], [10, 20]]).tolist() == [11, 22, 14]
 
 
@@ -108,7 +106,10 @@ def test_a_sequence_dict_without_taps_means_tap_zero(entry):
 
 def test_arrays_and_lists_are_sequences_and_constants():
     out, _ = theano.scan(
-        lambda a, b, k: a * b + k, [np.arange(3, dtype="float32"), np.arange(3.0, dtype="f")], None, 5
+        lambda a, b, k: a * b + k,
+        [np.arange(3, dtype="float32"), np.arange(3.0, dtype="f")],
+        None,
+        5,
     )
     assert run(out).tolist() == [5, 6, 9]
 
@@ -181,7 +182,7 @@ def test_fn_may_swallow_arguments():
     assert f([1, 2], 0).tolist() == [2, 4]
 
 
-# ---- 1.3: sequence taps -----------------------------------------------------------------------------
+# ---- 1.3: sequence taps --------------------------------------------------------------------------
 
 
 def tapped_rows(x, taps, n_steps, backwards):
@@ -211,7 +212,9 @@ def test_sequence_taps_read_what_the_contract_says(taps, backwards, n_steps, len
     assert [o.tolist() for o in run(out)] == [[float(v) for v in row] for row in expected]
 
 
-@pytest.mark.parametrize("taps, length", [([2], 3), ([-2], 3), ([0], 5), ([-1, 1], 3), ([-2, 0], 3)])
+@pytest.mark.parametrize(
+    "taps, length", [([2], 3), ([-2], 3), ([0], 5), ([-1, 1], 3), ([-2, 0], 3)]
+)
 def test_trimming_always_counts_tap_zero(taps, length):
     x = T.vector("x")
     out, _ = theano.scan(lambda *r: r[0], dict(input=x, taps=taps))
@@ -270,7 +273,7 @@ def test_a_sequence_used_twice():
     assert run(out, [x], [[1, 2, 3]]).tolist() == [1, 4, 9]
 
 
-# ---- n_steps ------------------------------------------------------------------------------------------
+# ---- n_steps -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [2, np.int32(2), np.int64(2), np.array(2)])
@@ -294,7 +297,7 @@ def test_n_steps_as_an_expression():
     assert run(out, [x, a], [[7, 7], 0.0]).tolist() == [1, 2, 3]
 
 
-# ---- constant n_steps=1: the step itself ----------------------------------------------------------------
+# ---- constant n_steps=1: the step itself ---------------------------------------------------------
 
 
 def scans_in(f):
@@ -331,7 +334,9 @@ def test_one_step_goes_backwards():
 
 def test_one_step_with_output_taps_reads_the_rows_of_the_initial_state():
     a = T.vector("a")
-    out, _ = theano.scan(lambda s3, s1: s3 * 10 + s1, None, dict(initial=a, taps=[-3, -1]), n_steps=1)
+    out, _ = theano.scan(
+        lambda s3, s1: s3 * 10 + s1, None, dict(initial=a, taps=[-3, -1]), n_steps=1
+    )
     assert run(out, [a], [[1, 2, 3]]).tolist() == [13]
 
 
@@ -373,7 +378,7 @@ def test_constant_one_step_equals_the_loop_run_once(taps, state_taps, backwards)
     assert run(loop(1)).tolist() == run(loop(n), [n], [1]).tolist()
 
 
-# ---- 1.4: output taps and initial states -------------------------------------------------------------
+# ---- 1.4: output taps and initial states ---------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
@@ -466,7 +471,7 @@ def test_one_initial_state_for_two_outputs():
     assert [o.tolist() for o in run([p, q], [a], [1.0])] == [[2, 3], [2, 4]]
 
 
-# ---- 1.5: what fn returns -----------------------------------------------------------------------------
+# ---- 1.5: what fn returns ------------------------------------------------------------------------
 
 
 RETURNS = {
@@ -504,7 +509,7 @@ def test_what_fn_may_return(kind):
     assert k.get_value() == (sum([1, 2, 3, 4][:steps]) if has_update else 0)
 
 
-# ---- 1.7: until -----------------------------------------------------------------------------------------
+# ---- 1.7: until ----------------------------------------------------------------------------------
 
 
 def test_the_step_that_meets_the_condition_is_included():
@@ -574,7 +579,7 @@ def test_until_with_a_state_of_its_own():
     assert [v.tolist() for v in run([s, i])] == [[2, 4, 8], [1, 2, 3]]
 
 
-# ---- 1.8: closures, shared variables, updates ---------------------------------------------------------
+# ---- 1.8: closures, shared variables, updates ----------------------------------------------------
 
 
 def test_outer_variables_may_be_captured():
@@ -747,7 +752,7 @@ def test_strict_does_not_concern_random_states():
     assert run(out, [x], [[1, 2]], updates=updates).shape == (2, 2)
 
 
-# ---- OrderedUpdates ------------------------------------------------------------------------------------
+# ---- OrderedUpdates ------------------------------------------------------------------------------
 
 
 def test_ordered_updates_take_dicts_pairs_and_generators():
@@ -804,7 +809,7 @@ def test_ordered_updates_survive_copy_and_pickle():
     assert key.name == "a"
 
 
-# ---- nesting -------------------------------------------------------------------------------------------
+# ---- nesting -------------------------------------------------------------------------------------
 
 
 def test_nested_scans():
@@ -861,7 +866,7 @@ def test_the_length_of_an_inner_scan_may_change_where_no_output_shows_it():
     assert run(out, [n], [np.array([1, 2, 3], "int32")]).tolist() == [2, 6, 14]
 
 
-# ---- 1.9: what scan returns ------------------------------------------------------------------------------
+# ---- 1.9: what scan returns ----------------------------------------------------------------------
 
 
 def test_one_output_is_a_variable_several_a_list_none_is_none():
@@ -908,7 +913,7 @@ def test_outputs_take_part_in_expressions():
     assert found[4].tolist() == [3, 2]
 
 
-# ---- 0: steps ------------------------------------------------------------------------------------------
+# ---- 0: steps ------------------------------------------------------------------------------------
 
 
 def test_no_steps_give_no_rows_of_the_right_trailing_shape():
@@ -981,7 +986,7 @@ def test_floatx_is_float32_and_may_be_changed():
         assert run(out, [x], [[0.1]])[0] == 0.2
 
 
-# ---- 1.10: the other parameters ---------------------------------------------------------------------------
+# ---- 1.10: the other parameters ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", [None, "FAST_RUN", "FAST_COMPILE", theano.Mode(linker="py")])

@@ -1,4 +1,4 @@
-"""Every misuse of scan: the class of its error, when it comes, and that it names what was written."""
+"""Every misuse of scan: the class of its error, when it comes, and that it names what is meant."""
 
 import inspect
 import re
@@ -30,7 +30,7 @@ def text_of(error, call):
     return "\n".join([str(found.value), *getattr(found.value, "__notes__", ())])
 
 
-# ---- build time: arguments ---------------------------------------------------------------------------
+# ---- build time: arguments -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [T.scalar("n_rows"), 2.0, T.dscalar("n_rows"), np.float32(3)])
@@ -56,9 +56,7 @@ def test_neither_sequences_nor_n_steps():
 @pytest.mark.parametrize("taps", [[0], [1], [-1, 1], [-1, 0]])
 def test_output_taps_that_are_not_in_the_past(taps):
     infos = [None, dict(initial=T.vector("a"), taps=taps)]
-    text = text_of(
-        ValueError, lambda: theano.scan(lambda *s: [s[0], s[0]], None, infos, n_steps=3)
-    )
+    text = text_of(ValueError, lambda: theano.scan(lambda *s: [s[0], s[0]], None, infos, n_steps=3))
     assert "All the tap values must be smaller than 0." in text
     assert "outputs_info[1]" in text and str(taps) in text
 
@@ -74,9 +72,7 @@ def test_output_taps_without_an_initial_state():
     text = text_of(
         ValueError, lambda: theano.scan(lambda *s: s[0], None, [dict(taps=[-2])], n_steps=3)
     )
-    assert (
-        "If you are using slices of an output you need to provide a initial state for it" in text
-    )
+    assert "If you are using slices of an output you need to provide a initial state for it" in text
     assert "outputs_info[0]" in text
 
 
@@ -169,7 +165,7 @@ def test_the_signature_of_fn_does_not_fit():
     assert "x[t]" in text and "a[t-1]" in text
 
 
-# ---- build time: what fn returns ---------------------------------------------------------------------
+# ---- build time: what fn returns -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -239,7 +235,7 @@ def test_the_number_of_outputs_does_not_fit(n_steps):
     assert "returns 2 outputs" in text and "an entry for 1" in text
 
 
-# ---- build time: the type of states ---------------------------------------------------------------------
+# ---- build time: the type of states --------------------------------------------------------------
 
 
 def test_a_state_whose_dtype_changes():
@@ -315,7 +311,7 @@ def test_an_update_whose_type_changes():
     assert "counter" in text and "int32" in text and "float64" in text
 
 
-# ---- build time: missing inputs ------------------------------------------------------------------------
+# ---- build time: missing inputs ------------------------------------------------------------------
 
 
 def test_strict_refuses_a_captured_shared_variable():
@@ -335,9 +331,7 @@ def test_the_missing_input_error_has_theanos_names():
 
 def test_an_update_that_reads_what_nothing_else_does():
     c, inc = theano.shared(np.array([[0.0]], "float32"), "c"), T.scalar("inc")
-    text = text_of(
-        gof.MissingInputError, lambda: theano.scan(lambda: {c: c + inc}, n_steps=3)
-    )
+    text = text_of(gof.MissingInputError, lambda: theano.scan(lambda: {c: c + inc}, n_steps=3))
     assert "inc" in text
     assert (
         "Please pass this variable to the scan's inner function. Do not forget to also pass it "
@@ -362,7 +356,7 @@ def test_the_scans_own_variable_used_outside():
     assert "x[t]" in text
 
 
-# ---- run time ---------------------------------------------------------------------------------------------
+# ---- run time ------------------------------------------------------------------------------------
 
 
 def test_a_sequence_that_is_too_short():
@@ -443,9 +437,26 @@ def test_an_error_inside_a_step_says_the_step_the_op_and_the_lines():
         assert word in text
 
 
+def test_errors_in_a_step_show_its_own_names_and_lines_beside_an_equal_step():
+    x, w = T.vector("x"), T.vector("w")
+    other, _ = theano.scan(lambda r, s, w: s * r + w, x, T.zeros(2), w)
+    samples, weights = T.vector("samples"), T.vector("weights")
+    here = next_line()
+    out, _ = theano.scan(lambda r, s, w: s * r + w, samples, T.zeros(2), weights)
+    text = text_of(ValueError, lambda: theano.function([samples, weights], out)(ones(2), ones(3)))
+    assert "weights" in text and f"add, built at {here}" in text
+    assert other.name is None
+
+
 def test_an_index_out_of_bounds_in_a_late_step():
     i, w = T.ivector("i"), T.vector("w")
-    out, _ = theano.scan(lambda i, s, w: s + w[i + T.cast(s / f32(1e9), "int32")], i, T.constant(f32(0)), w, name="lookup")
+    out, _ = theano.scan(
+        lambda i, s, w: s + w[i + T.cast(s / f32(1e9), "int32")],
+        i,
+        T.constant(f32(0)),
+        w,
+        name="lookup",
+    )
     f = theano.function([i, w], out)
     text = text_of(IndexError, lambda: f(np.array([0, 1, 9], "int32"), ones(3)))
     assert "step 2" in text and "lookup" in text
@@ -464,7 +475,7 @@ def test_an_initial_state_with_too_few_rows():
     assert "start" in text and __file__ in text
 
 
-# ---- scan_checkpoints -----------------------------------------------------------------------------------
+# ---- scan_checkpoints ----------------------------------------------------------------------------
 
 
 def test_scan_checkpoints_has_no_taps():

@@ -81,7 +81,7 @@ def weighted(x):
     return (x.flatten() * (T.arange(size) + 1.0).astype("float64")).sum()
 
 
-# ---- 2.1: grad's arguments ---------------------------------------------------------------------------------
+# ---- 2.1: grad's arguments -----------------------------------------------------------------------
 
 
 def test_a_variable_gives_a_variable_a_list_a_list_a_tuple_a_tuple():
@@ -169,7 +169,9 @@ def test_disconnected_inputs_may_warn():
     assert run(g, [y], [1]) == 0
 
 
-@pytest.mark.parametrize("kind, dtype", [("fvector", "float32"), ("dvector", "float64"), ("ivector", "float32")])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, dtype", [("fvector", "float32"), ("dvector", "float64"), ("ivector", "float32")]
+)
 def test_ignored_disconnected_inputs_get_float_zeros(kind, dtype):
     x, y = T.dscalar("x"), getattr(T, kind)("y")
     g = T.grad(x * 2, y, disconnected_inputs="ignore")
@@ -214,9 +216,7 @@ def test_consider_constant_of_the_end_of_a_chain_of_draws():
     )  # fmt: skip
     end = chain[-1]
     cost = free_energy(T.ones_like(w)) - free_energy(end)
-    f = theano.function(
-        [w], [end, T.grad(cost, w, consider_constant=[end])], updates=updates
-    )
+    f = theano.function([w], [end, T.grad(cost, w, consider_constant=[end])], updates=updates)
     v = np.array([0.5, -1.0])
     sample, g = f(v)
     s = 1 / (1 + np.exp(-v))
@@ -277,7 +277,7 @@ def test_subgraph_grad():
         np.testing.assert_allclose(a, b, rtol=1e-14)
 
 
-# ---- 2.2: through each kind of argument ----------------------------------------------------------------------
+# ---- 2.2: through each kind of argument ----------------------------------------------------------
 
 
 def test_through_sequences_states_and_non_sequences():
@@ -323,9 +323,7 @@ def test_through_shared_sequences_and_initial_states():
 
 
 def test_the_last_row_only():
-    check(
-        lambda x, a: theano.scan(lambda r, s: T.sin(s * r), x, a)[0][-1], doubles(5), doubles()
-    )
+    check(lambda x, a: theano.scan(lambda r, s: T.sin(s * r), x, a)[0][-1], doubles(5), doubles())
 
 
 def test_one_row_of_the_middle():
@@ -418,7 +416,7 @@ def test_mixed_float_dtypes():
     assert [v.tolist() for v in run([gx, ga], [x, a], [[2, 4], 3])] == [[12, 6], 8]
 
 
-# ---- taps, direction, lengths -----------------------------------------------------------------------------------
+# ---- taps, direction, lengths --------------------------------------------------------------------
 
 
 @given(
@@ -529,7 +527,7 @@ def test_one_step():
     )  # fmt: skip
 
 
-# ---- until ---------------------------------------------------------------------------------------------------------
+# ---- until ---------------------------------------------------------------------------------------
 
 
 def test_until_pads_with_zeros_at_the_end():
@@ -584,14 +582,12 @@ def test_n_steps_has_no_gradient():
         T.grad(out.sum(), n)
 
 
-# ---- truncation ----------------------------------------------------------------------------------------------------
+# ---- truncation ----------------------------------------------------------------------------------
 
 
 def test_truncation_zeroes_the_first_rows():
     x, w, a = T.dmatrix("x"), T.dvector("w"), T.dvector("a")
-    out, _ = theano.scan(
-        lambda r, s, w: T.tanh(r * w + s), x, a, w, truncate_gradient=3
-    )
+    out, _ = theano.scan(lambda r, s, w: T.tanh(r * w + s), x, a, w, truncate_gradient=3)
     dx, da = run(T.grad(out.sum(), [x, a]), [x, w, a], [doubles(5, 2), doubles(2), doubles(2)])
     assert (dx[:2] == 0).all() and (dx[2:] != 0).all()
     assert (da == 0).all()
@@ -616,9 +612,7 @@ def test_truncation_by_the_contribution_rule(k, n, depth, last):
         *s, w = rest
         return T.tanh(r * w + sum((p * f64(i + 1) for i, p in enumerate(s)), f64(0)) * w)
 
-    out, _ = theano.scan(
-        step, x, dict(initial=a, taps=taps), w, truncate_gradient=k
-    )
+    out, _ = theano.scan(step, x, dict(initial=a, taps=taps), w, truncate_gradient=k)
     past = [a] if depth == 1 else [a[i] for i in range(depth)]
     rows = []
     for t in range(n):
@@ -693,7 +687,7 @@ def test_truncation_through_parameters():
     assert run(T.grad(out.sum(), w), [x], [[1, 10, 100]]) == 110
 
 
-# ---- connection ----------------------------------------------------------------------------------------------------
+# ---- connection ----------------------------------------------------------------------------------
 
 
 def test_a_state_that_the_cost_does_not_depend_on_is_disconnected():
@@ -759,9 +753,7 @@ def test_an_int_state_that_steers_a_float_state():
 
 def test_a_cost_that_reads_an_int_output():
     x = T.dvector("x")
-    (s, i), _ = theano.scan(
-        lambda r, i: [r**2, i + np.int32(2)], x, [None, np.int32(0)]
-    )
+    (s, i), _ = theano.scan(lambda r, i: [r**2, i + np.int32(2)], x, [None, np.int32(0)])
     g = T.grad((s * i).sum(), x)
     assert run(g, [x], [[1, 2]]).tolist() == [4, 16]
 
@@ -805,7 +797,7 @@ def test_draws_are_constants():
         np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
-# ---- shared variables with updates ----------------------------------------------------------------------------------
+# ---- shared variables with updates ---------------------------------------------------------------
 
 
 def test_an_updated_shared_variable_has_no_gradient_of_its_own():
@@ -829,7 +821,7 @@ def test_the_value_after_the_loop_has_a_gradient():
     assert run(T.grad(updates[k], w), [w], [3], updates=updates) == 2 * 3 * 9
 
 
-# ---- nesting, gradients inside --------------------------------------------------------------------------------------
+# ---- nesting, gradients inside -------------------------------------------------------------------
 
 
 def test_nested_loops():
@@ -878,9 +870,7 @@ def test_the_jacobian_idiom():
     v = T.dvector("v")
     a = T.tanh(T.dot(v, T.constant(doubles(3, 3))))
     by_capture, _ = theano.scan(lambda i: T.grad(a[i], v), T.arange(a.shape[0]))
-    by_passing, _ = theano.scan(
-        lambda i, a, v: T.grad(a[i], v), T.arange(a.shape[0]), None, [a, v]
-    )
+    by_passing, _ = theano.scan(lambda i, a, v: T.grad(a[i], v), T.arange(a.shape[0]), None, [a, v])
     value = doubles(3, seed=1)
     expected = np.diag(1 - np.tanh(value @ doubles(3, 3)) ** 2) @ doubles(3, 3).T
     for rows in (by_capture, by_passing):
@@ -954,7 +944,7 @@ def test_gradient_with_broadcast_states():
     )  # fmt: skip
 
 
-# ---- higher orders ---------------------------------------------------------------------------------------------------
+# ---- higher orders -------------------------------------------------------------------------------
 
 
 def test_second_order_through_a_state_and_taps():
@@ -1037,7 +1027,7 @@ def test_the_gradient_of_a_gradient_of_a_state_is_42():
     assert run(T.grad(T.grad(out[-1], x), x), [x], [np.sqrt(3.5)]) == pytest.approx(42, rel=1e-5)
 
 
-# ---- jacobian, hessian, Lop, Rop -------------------------------------------------------------------------------------
+# ---- jacobian, hessian, Lop, Rop -----------------------------------------------------------------
 
 
 def rnn(x, h, w):
@@ -1158,9 +1148,7 @@ def test_rop_of_a_gradient_is_a_product_with_the_hessian():
 def test_rop_with_draws_in_the_loop():
     rng = T.shared_randomstreams.RandomStreams(2)
     x, w = T.dvector("x"), T.dscalar("w")
-    out, updates = theano.scan(
-        lambda r, w: r * w * rng.uniform((), dtype="float64"), x, None, w
-    )
+    out, updates = theano.scan(lambda r, w: r * w * rng.uniform((), dtype="float64"), x, None, w)
     f = theano.function([x, w], [out, T.Rop(out, w, T.constant(f64(2)))], updates=updates)
     values, product = f(doubles(3), 4.0)
     np.testing.assert_allclose(product, values / 4 * 2, rtol=1e-12)
@@ -1184,7 +1172,7 @@ def test_rop_and_lop_of_several():
     assert [v.tolist() for v in run(left, [x, y], [[1, 2], [3, 4]])] == [[4, 5], [2, 3]]
 
 
-# ---- verify_grad -----------------------------------------------------------------------------------------------------
+# ---- verify_grad ---------------------------------------------------------------------------------
 
 
 def test_verify_grad_passes_a_right_gradient():
@@ -1195,7 +1183,9 @@ def test_verify_grad_passes_a_right_gradient():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", [lambda v: grad_scale(v, 1.05), zero_grad, lambda v: grad_clip(v, -0.1, 0.1)])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong", [lambda v: grad_scale(v, 1.05), zero_grad, lambda v: grad_clip(v, -0.1, 0.1)]
+)
 def test_verify_grad_finds_a_wrong_gradient(wrong):
     with pytest.raises(GradientError, match="input 0"):
         verify_grad(

@@ -16,7 +16,7 @@ def run(outputs, inputs=(), values=(), **options):
     return f(*values)
 
 
-# ---- map -------------------------------------------------------------------------------------------------
+# ---- map -----------------------------------------------------------------------------------------
 
 
 def test_map_applies_fn_to_rows():
@@ -50,7 +50,7 @@ def test_map_in_order_of_its_arguments():
     assert "doubling" in debugprint(out, file="str")
 
 
-# ---- reduce, foldl, foldr ----------------------------------------------------------------------------------
+# ---- reduce, foldl, foldr ------------------------------------------------------------------------
 
 
 def test_reduce_gives_the_last_value():
@@ -72,9 +72,7 @@ def test_reduce_with_several_accumulators():
 
 def test_reduce_over_several_sequences_and_non_sequences():
     x, y, k = T.vector("x"), T.vector("y"), T.scalar("k")
-    out, _ = theano.reduce(
-        lambda a, b, acc, k: acc + a * b * k, [x, y], T.constant(f32(0)), k
-    )
+    out, _ = theano.reduce(lambda a, b, acc, k: acc + a * b * k, [x, y], T.constant(f32(0)), k)
     assert run(out, [x, y, k], [[1, 2], [3, 4], 2.0]) == 22
 
 
@@ -102,7 +100,7 @@ def test_folds_carry_updates():
     assert k.get_value() == 3
 
 
-# ---- scan_checkpoints ----------------------------------------------------------------------------------------
+# ---- scan_checkpoints ----------------------------------------------------------------------------
 
 
 def power(scan, a, k, **more):
@@ -115,13 +113,12 @@ def power(scan, a, k, **more):
 @pytest.mark.parametrize("k, every", [(101, 100), (100, 100), (7, 10), (1, 1), (6, 1), (6, 4)])
 def test_checkpoints_equal_plain_scan_and_so_do_their_gradients(k, every):
     a, n = T.dvector("a"), T.iscalar("n")
-    plain, saved = power(theano.scan, a, n), power(
-        theano.scan_checkpoints, a, n, save_every_N=every
+    plain, saved = (
+        power(theano.scan, a, n),
+        power(theano.scan_checkpoints, a, n, save_every_N=every),
     )
     value = np.array([0.9, 1.01])
-    f = theano.function(
-        [a, n], [plain, saved, T.grad(plain.sum(), a), T.grad(saved.sum(), a)]
-    )
+    f = theano.function([a, n], [plain, saved, T.grad(plain.sum(), a), T.grad(saved.sum(), a)])
     p, s, dp, ds = f(value, k)
     np.testing.assert_allclose(s, value**k, rtol=1e-12)
     np.testing.assert_allclose(s, p, rtol=1e-14)
@@ -158,9 +155,7 @@ def test_checkpoints_keep_the_last_value_of_each_chunk():
 
 def test_checkpoints_with_several_outputs():
     x, a = T.vector("x"), T.scalar("a")
-    outs, _ = theano.scan_checkpoints(
-        lambda r, s: [s + r, r * 2], [x], [a, None], save_every_N=2
-    )
+    outs, _ = theano.scan_checkpoints(lambda r, s: [s + r, r * 2], [x], [a, None], save_every_N=2)
     assert [o.tolist() for o in run(outs, [x, a], [[1, 2, 3], 10.0])] == [[13, 16], [4, 6]]
 
 
@@ -193,7 +188,7 @@ def test_checkpoints_need_sequences_of_one_length():
         f([1, 2, 3], [1, 2])
 
 
-# ---- clone -----------------------------------------------------------------------------------------------------
+# ---- clone ---------------------------------------------------------------------------------------
 
 
 def test_clone_replaces_an_input():

@@ -87,9 +87,9 @@ class Step:
     def closed(self) -> Step:
         """The step with each parameter replaced by the `Param` leaf of its position, so that
         equal steps are equal. The parameters may be any variables before."""
-        params = [Variable(Param(v.type, i)) for i, v in enumerate(self.params)]
+        params = [Variable(Param(v.type, i, v.name)) for i, v in enumerate(self.params)]
         for v, p in zip(self.params, params):
-            p.name = p.name or v.name
+            p.name = v.name
         mapping = dict(zip(self.params, params))
         a, b = len(self.seqs), len(self.seqs) + len(self.carries)
         new = self.mapped(substitute(self.outputs, mapping))
@@ -212,7 +212,7 @@ class Scan(Op):
             try:
                 out = step(*[s[t] for s in seqs], *carries, *consts)
             except Exception as error:
-                error.add_note(f"in step {t} of scan '{self.name or 'scan_fn'}'{built_at(node)}")
+                error.add_note(f"in step {t} of scan '{self.name or 'scan_fn'}'.{built_at(node)}")
                 raise
             if t == 0:
                 traces = [
