@@ -70,9 +70,9 @@ def library(request, tmp_path_factory):
     text = folder / ("twin.c" if request.param == "c11" else "twin.cpp")
     text.write_text(source())
     built = folder / "twin.so"
+    options = [*FLAGS, "-Wall", "-Wextra", "-shared", "-fPIC", f"-I{KERNELS}", "-o", str(built)]
     subprocess.run(
-        [*command, f"-std={request.param}", *FLAGS, "-Wall", "-Wextra", "-shared", "-fPIC"]
-        + [f"-I{KERNELS}", str(text), "-o", str(built), "-lm"],
+        [*command, f"-std={request.param}", *options, str(text), "-lm"],
         check=True,
     )
     return ctypes.CDLL(str(built))

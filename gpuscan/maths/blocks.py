@@ -50,7 +50,7 @@ def elementwise(core: Callable[..., Array]) -> Callable[..., Any]:
             y = _blockwise(core, t, flat).reshape(arrays[0].shape)
             if kind.char == "e":
                 y = y.astype(np.float16)
-        return y if isinstance(args[0], np.ndarray) or len(args) > 1 and y.ndim else y[()]
+        return y if isinstance(args[0], np.ndarray) or (len(args) > 1 and y.ndim) else y[()]
 
     # functools.wraps would show core's signature, which starts with the table.
     del function.__wrapped__
