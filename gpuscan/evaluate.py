@@ -141,13 +141,16 @@ def _last_uses(
     function; a node in a branch is left to the function's end."""
     kept = set(outputs)
     blocks = _blocks(order, outputs)
+    position = {v: i for i, v in enumerate(order)}
     last: dict[Variable, Variable] = {}
     for v in order:
+        user = blocks[v][0][0] if blocks[v] else v  # a branch runs where its choice stands
         for i in v.inputs:
-            last[i] = v
+            if i not in last or position[user] > position[last[i]]:
+                last[i] = user
     dead: dict[Variable, list[Variable]] = {}
     for v, user in last.items():
-        if v in kept or isinstance(v, Constant) or blocks[v] or blocks[user]:
+        if v in kept or isinstance(v, Constant) or blocks[v]:
             continue
         dead.setdefault(user, []).append(v)
     return dead
