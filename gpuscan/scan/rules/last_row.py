@@ -46,7 +46,9 @@ def last_row(v: Variable) -> Variable | None:
     if trace not in op.results(loop).traces:
         return None
     row = op.step.traces[trace.op.index - len(op.step.carries)]
-    last = _final(loop, row) or _carried(loop, row)
+    last = _final(loop, row)
+    if last is None:
+        last = _carried(loop, row)
     if last is None:
         return None
     last = specify(last, v.type.shape)
