@@ -48,7 +48,8 @@ _SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 _ACCEPTED = frozenset(
     "cxx exception_verbosity optimizer optimizer_including optimizer_excluding linker allow_gc "
     "openmp blas warn_float64 cast_policy on_opt_error on_shape_error int_division intermediate "
-    "traceback base_compiledir compiledir lib nvcc gcc dnn gpuarray cmodule reoptimize_unpickled".split()
+    "traceback base_compiledir compiledir lib nvcc gcc dnn gpuarray cmodule "
+    "reoptimize_unpickled".split()
 )
 
 
@@ -86,8 +87,8 @@ class Config:
             name, _, value = flag.partition("=")
             self._set_flag(name.strip(), value.strip())
         for name in _SETTINGS:
-            if (value := os.environ.get(f"GPUSCAN_{name.upper()}")) is not None:
-                setattr(self, name, value)
+            if (text := os.environ.get(f"GPUSCAN_{name.upper()}")) is not None:
+                setattr(self, name, text)
 
     def _set_flag(self, name: str, value: str) -> None:
         group, dot, rest = name.partition(".")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -423,9 +423,10 @@ class Function:
         if value is None:
             if isinstance(a.value, SharedVariable):
                 return a.value.storage
-            if self._values[i] is None:
+            stored = self._values[i]
+            if stored is None:
                 raise TypeError(f"Missing required input: {a.name or f'number {i}'} ({type_})")
-            return self._values[i]
+            return stored
         if isinstance(value, Variable):
             raise TypeError(
                 f"Expected an array-like object, but found a Variable: maybe you are trying to "
@@ -440,7 +441,7 @@ class Function:
                 f'Bad input argument {where} to function "{self.name or "theano function"}": {e}'
             ) from None
 
-    # ---- what programs ask of a function ----------------------------------------------------------
+    # ---- what programs ask of a function ---------------------------------------------------------
 
     def __getitem__(self, item: Any) -> Any:
         return self._values[self._index(item)]
@@ -509,7 +510,7 @@ def _unstored(stored: tuple[Any, ...], name: str | None) -> tuple[Any, ...]:
 def _restored(
     rows: Any, positions: Any, counts: Any, arguments: Any, options: Any
 ) -> Function:  # what pickle calls
-    nodes = iter(unpack(rows, positions))
+    nodes: Iterator[Any] = iter(unpack(rows, positions))
     variables, outputs, targets, values, defaults = (
         [next(nodes) for _ in range(c)] for c in (*counts[:3], counts[2], counts[3])
     )

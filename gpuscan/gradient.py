@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -503,7 +503,7 @@ class numeric_grad:
     """The gradient of a scalar function by one-sided finite differences, float64 inside where
     the points are float64. `gf` holds it: an array, or a list where `pt` is a list."""
 
-    type_eps = {"float64": 1e-7, "float32": 3e-4, "float16": 1e-1}
+    type_eps: ClassVar[dict[str, float]] = {"float64": 1e-7, "float32": 3e-4, "float16": 1e-1}
 
     def __init__(self, f: Any, pt: Any, eps: float | None = None, out_type: Any = None) -> None:
         several = isinstance(pt, list | tuple)

@@ -111,6 +111,7 @@ class Variable(TensorMethods):
     type: Any
     name: str | None
     origin: Origin | None
+    _tag: Tag | None
 
     operations: ClassVar[dict[str, Callable[..., Any]]] = {}  # filled by gpuscan.tensor
 
@@ -183,7 +184,8 @@ class Variable(TensorMethods):
         if getattr(self.op, "is_comparison", False):
             raise TypeError(
                 "Variables do not support boolean operations. A comparison is symbolic, so "
-                "Python's `if`, `and` and `a < b < c` can't use it: write T.switch, ifelse or T.and_."
+                "Python's `if`, `and` and `a < b < c` can't use it: write T.switch, ifelse or "
+                "T.and_."
             )
         return True
 

@@ -105,9 +105,9 @@ def uniform64(words: Words) -> npt.NDArray[np.float64]:
 
 def normal32(words: Words) -> npt.NDArray[np.float32]:
     """Standard normal float32, one word each, by the inverse CDF; |value| < 5.295."""
-    return maths.normal_icdf(uniform32(words))  # type: ignore[no-any-return]
+    return maths.normal_icdf(uniform32(words))
 
 
 def normal64(words: Words) -> npt.NDArray[np.float64]:
     """Standard normal float64, two words each, by the inverse CDF; |value| < 8.21."""
-    return maths.normal_icdf(uniform64(words))  # type: ignore[no-any-return]
+    return maths.normal_icdf(uniform64(words))

@@ -141,8 +141,7 @@ def _arctan_ratio(t: Real, z: Array, inverse: Array) -> Array:
     w = z * z
     y: Array = horner(t.atan, w) * w * z + z
     y = np.where(mid, y + t.HALF_PI_LOW * 0.5 + t.QUARTER_PI, y)
-    y = np.where(inverse, t.HALF_PI - (y - t.HALF_PI_LOW), y)
-    return y
+    return np.where(inverse, t.HALF_PI - (y - t.HALF_PI_LOW), y)
 
 
 def arctan_core(t: Real, x: Array) -> Array:

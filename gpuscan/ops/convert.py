@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..config import config
 from ..graph import Constant, Variable, constant_leaf
-from ..types import TensorType, autocast, config, dtype_name, promote
+from ..types import TensorType, autocast, dtype_name, promote
 
 
 def constant(

@@ -23,7 +23,7 @@ def _axes(x: Variable, axis: Any, what: str) -> tuple[int, ...]:
     given = axis if isinstance(axis, list | tuple | np.ndarray) else [axis]
     axes = []
     for a in given:
-        value = getattr(a, "data", a) if isinstance(a, Variable) else a
+        value: Any = getattr(a, "data", a) if isinstance(a, Variable) else a
         a = int(value)
         if not -x.ndim <= a < x.ndim:
             raise ValueError(f"{what}: axis {a} of {x}, which has {x.ndim} dimensions")

@@ -4,6 +4,9 @@ expression and derivative. In a derivative y is the result and g its cotangent.
 Transcendental functions come from `maths`, whose C form in kernels/ gives the same bits.
 """
 
+# mypy: disable-error-code="has-type"
+# (derivatives name functions that stand further down)
+
 from __future__ import annotations
 
 import math

@@ -109,10 +109,10 @@ def _affine(v: Variable) -> tuple[Variable | None, int]:
     while not isinstance(v, Constant):
         if not isinstance(v.op, Elemwise) or v.op.scalar not in (add, sub):
             return v, offset
-        a, b = v.inputs
+        (a, b), sign = v.inputs, 1 if v.op.scalar is add else -1
         if isinstance(b, Constant):
-            v, offset = a, offset + (1 if v.op.scalar is add else -1) * int(b.data)
-        elif isinstance(a, Constant) and v.op.scalar is add:
+            v, offset = a, offset + sign * int(b.data)
+        elif isinstance(a, Constant) and sign == 1:
             v, offset = b, offset + int(a.data)
         else:
             return v, offset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..graph import Item, Variable
 from ..ops.shape import Dim, Specify
@@ -17,8 +18,8 @@ def size_of_result(v: Variable) -> Variable | None:
         return Dim(axis)(x.inputs[0])
     if isinstance(x.op, Item):
         node = x.inputs[0]
-        all_sizes = node.op.sizes(node.inputs, node)
-        sizes = all_sizes[x.op.index] if all_sizes else None
+        all_sizes: Any = node.op.sizes(node.inputs, node)
+        sizes: Any = all_sizes[x.op.index] if all_sizes else None
     else:
         sizes = x.op.sizes(x.inputs, x) if x.inputs else None
     return sizes[axis] if sizes else None

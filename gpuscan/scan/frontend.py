@@ -113,7 +113,7 @@ def _sequences(sequences: Any) -> list[_Sequence]:
 
 def _tensor(x: Any, what: str) -> Variable:
     try:
-        return as_tensor(x)  # type: ignore[no-any-return]
+        return as_tensor(x)
     except (TypeError, ValueError, OverflowError) as e:
         raise TypeError(f"{what} can't be a tensor: {x!r}. {e}") from None
 
@@ -562,7 +562,7 @@ class _Loop:
         first = len(carries) - len(self.updates)
         updates = OrderedUpdates(zip(self.updates, r.finals[first:]))
         if updates:
-            node.tag.updates = dict(updates)
+            node.tag.updates = dict(updates.items())
         for v, trace in zip(self.outputs, r.traces):
             if v.name and not trace.name:
                 trace.name = v.name

@@ -28,7 +28,7 @@ class OrderedUpdates(OrderedDict[SharedVariable, Any]):
             raise TypeError(f"OrderedUpdates keys must inherit from SharedVariable, got {key!r}")
         super().__setitem__(key, value)
 
-    def update(self, other: Any = None) -> None:  # type: ignore[override]
+    def update(self, other: Any = None) -> None:
         if other is None:
             return
         for key, value in other.items() if isinstance(other, Mapping) else list(other):
@@ -59,7 +59,7 @@ def advanced_by_scans(outputs: Iterable[Variable]) -> dict[SharedVariable, Varia
 
 def default_updates(
     outputs: Sequence[Variable],
-    explicit: Iterable[SharedVariable] = (),
+    explicit: Iterable[Variable] = (),
     stop: Iterable[Variable] = (),
 ) -> OrderedUpdates:
     """The updates that shared variables among the leaves bring along (`default_update`: random

@@ -82,4 +82,4 @@ def ravel_multi_index(
             case _:
                 raise ValueError(f"mode is 'raise', 'wrap' or 'clip', not {mode!r}")
         result = result + i * stride
-    return result  # type: ignore[no-any-return]
+    return result

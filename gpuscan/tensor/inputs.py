@@ -16,7 +16,7 @@ from ..types import TensorType
 
 def _constructor(kind: str, pattern: tuple[bool, ...]) -> Callable[..., Variable]:
     def make(name: str | None = None, dtype: Any = None) -> Variable:
-        return TensorType(dtype or config.floatX, pattern)(name)  # type: ignore[no-any-return]
+        return TensorType(dtype or config.floatX, pattern)(name)
 
     make.__name__ = make.__qualname__ = kind
     make.__doc__ = f"A new {kind} input; its dtype is floatX unless another is given."
@@ -42,7 +42,7 @@ def tensor(
     sizes = broadcastable if shape is None else shape
     if sizes is None:
         raise TypeError("tensor: give broadcastable=, a bool an axis, or shape=")
-    return TensorType(dtype or config.floatX, tuple(sizes))(name)  # type: ignore[no-any-return]
+    return TensorType(dtype or config.floatX, tuple(sizes))(name)
 
 
 def _several(make: Callable[..., Variable], kind: str) -> Callable[..., Any]:

@@ -127,8 +127,8 @@ def sink_sums(v: Variable, used: frozenset[int]) -> Found | None:
     a product (the sum over t of x[t].T @ d[t] is one GEMM) or is stored anyway."""
     step = scan_op(v).step
     sums: dict[int, list[Variable]] = {}
-    for j, (p, new) in enumerate(zip(step.carries, step.new)):
-        terms = _terms(new, p)
+    for j, (p, after) in enumerate(zip(step.carries, step.new)):
+        terms = _terms(after, p)
         if j in used and terms is not None and not _read_elsewhere(step, j):
             sums[j] = terms
     if not sums:
