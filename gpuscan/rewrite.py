@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .graph import Op, Variable, inherit, made_for, rebuild, toposort
+from .graph import Op, Variable, inherit, made_for, rebuild
 
 Rule = Callable[[Variable], Variable | None]
 
@@ -30,26 +30,38 @@ def rule(op: type[Op]) -> Callable[[Rule], tuple[type[Op], Rule]]:
     return lambda function: (op, function)
 
 
-_MOST_SWEEPS = 100  # a set of rules that has not settled by then would go round for ever
+_MOST_TURNS = 1_000_000  # a set of rules that has not settled by then would go on for ever
 
 
 def rewrite(outputs: Sequence[Variable], rules: Rules) -> list[Variable]:
-    """The outputs after the rules have been applied, inputs first, until nothing changes."""
-    current = list(outputs)
-    for _ in range(_MOST_SWEEPS):
-        swept = _sweep(current, rules)
-        if swept == current:
-            return swept
-        current = swept
-    raise RuntimeError(f"the rules did not settle in {_MOST_SWEEPS} sweeps: {current}")
+    """The outputs after the rules have been applied, inputs first, until none applies.
 
-
-def _sweep(outputs: Sequence[Variable], rules: Rules) -> list[Variable]:
-    new: dict[Variable, Variable] = {}
-    for v in toposort(outputs):
-        node = rebuild(v, [new[i] for i in v.inputs]) if v.inputs else v
-        new[v] = _applied(node, rules)
-    return [new[v] for v in outputs]
+    What a rule gives is rewritten in its turn before anything reads it, and what has settled is
+    not looked at again: a rule sees its node and what that is computed from, no more.
+    """
+    settled: dict[Variable, Variable] = {}  # a node and what stands for it in the end,
+    turned: dict[Variable, Variable] = {}  # and what it was turned into on the way
+    stack = list(reversed(outputs))
+    while stack:
+        v = stack[-1]
+        if v in settled:
+            stack.pop()
+        elif v in turned:
+            end = settled.get(turned[v])
+            if end is None or len(turned) > _MOST_TURNS:
+                raise RuntimeError(f"the rules do not settle: {v} ({v.type}) becomes {turned[v]}")
+            settled[v] = end
+        elif waiting := [i for i in v.inputs if i not in settled]:
+            stack.extend(reversed(waiting))
+        else:
+            node = rebuild(v, [settled[i] for i in v.inputs]) if v.inputs else v
+            found = _applied(node, rules) if node is v else node
+            if found is v:
+                settled[v] = v
+            else:
+                turned[v] = found
+                stack.append(found)
+    return [settled[v] for v in outputs]
 
 
 def _applied(node: Variable, rules: Rules) -> Variable:
