@@ -6,9 +6,7 @@ printed after the main graph. Parameter number i of a body stands for the node's
 
 from __future__ import annotations
 
-import shutil
 import string
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
@@ -389,6 +387,9 @@ def pydotprint(
         with open(outfile, "w", encoding="utf-8") as stream:
             stream.write(text)
     else:
+        import shutil  # only here: `import gpuscan` stays quick
+        import subprocess
+
         program = shutil.which("dot")
         if program is None:
             raise RuntimeError(

@@ -8,7 +8,7 @@ same calls give the same numbers, on every device.
 
 from __future__ import annotations
 
-import secrets
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -64,7 +64,7 @@ class Streams:
         Raises ValueError for a negative seed, TypeError for what is not an int.
         """
         if seed is None:
-            return secrets.randbits(32)
+            return int.from_bytes(os.urandom(4), "little")
         word = 0
         for number in seed if isinstance(seed, list | tuple | np.ndarray) else [seed]:
             value = int(number) if isinstance(number, int | np.integer) else static_int(number)
