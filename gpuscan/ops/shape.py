@@ -81,6 +81,12 @@ class MakeVector(Op):
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
         return [g[i] for i in range(len(inputs))]
 
+    def element(self, node: Variable, index: Any, operands: Any) -> Any:
+        value = operands[-1].at([])
+        for k, x in reversed(list(enumerate(operands[:-1]))):
+            value = (index[0] <= k).choose(x.at([]), value)
+        return value
+
     def batch(
         self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
     ) -> Variable | None:
@@ -137,6 +143,13 @@ class DimShuffle(Op):
         made = [i for i, p in enumerate(self.pattern) if p == "x" and g.type.shape[i] != 1]
         return [dimshuffle(with_ones(g, made), *back)]
 
+    def element(self, node: Variable, index: Any, operands: Any) -> Any:
+        x: list[Any] = [0] * node.inputs[0].ndim
+        for i, p in zip(index, self.pattern):
+            if p != "x":
+                x[int(p)] = i
+        return operands[0].at(x)
+
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
         return [
             constant_leaf(np.asarray(1, "int64")) if p == "x" else dim(inputs[0], int(p))
@@ -170,7 +183,7 @@ def transpose(x: Any, *axes: Any) -> Variable:
     """The axes in the order given, or reversed."""
     x = as_tensor(x)
     order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
-    return dimshuffle(x, *(range(x.ndim)[::-1] if not order else order))
+    return dimshuffle(x, *(order or range(x.ndim)[::-1]))
 
 
 @dataclass(frozen=True)
@@ -198,6 +211,9 @@ class Specify(Op):
 
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
         return [specify(g, inputs[0].type.shape)]
+
+    def element(self, node: Variable, index: Any, operands: Any) -> Any:
+        return operands[0].at(index)
 
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
         return [dim(output if s else inputs[0], i) for i, s in enumerate(self.shape)]
@@ -289,7 +305,11 @@ class FirstRows(Op):
                     "Sequence is shorter then the required number of steps : "
                     f"(n_steps, seq, seq.shape): {n}, {where}, {x.shape}"
                 )
-            return x[: max(n, 0)]  # the loop refuses a negative number
+            if n < 0:
+                raise IndexError(
+                    f"Scan was asked to run for negative number of step {n} ({where})"
+                )
+            return x[:n]
 
         return run
 
@@ -379,7 +399,7 @@ def is_size(v: Variable) -> bool:
 
 def product(sizes: Sequence[Variable]) -> Variable:
     """The product of int64 scalars."""
-    result = constant_leaf(np.asarray(1, "int64"))
+    result: Variable = constant_leaf(np.asarray(1, "int64"))
     for i, s in enumerate(sizes):
         result = s if i == 0 else result * s
     return result
@@ -465,6 +485,11 @@ class BroadcastTo(Op):
             g = g.sum(axis=axes, keepdims=True)
         return [g, *[None] * len(self.static)]
 
+    def element(self, node: Variable, index: Any, operands: Any) -> Any:
+        x = node.inputs[0]
+        own = index[len(index) - x.ndim :]
+        return operands[0].at([0 if s == 1 else i for i, s in zip(own, x.type.shape)])
+
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
         return inputs[1:]
 
@@ -501,6 +526,10 @@ def number(v: Variable) -> float | None:
     return None
 
 
+def _replaced(index: Sequence[Any], axis: int, position: Any) -> list[Any]:
+    return [*index[:axis], position, *index[axis + 1 :]]
+
+
 @dataclass(frozen=True)
 class Join(Op):
     """Tensors laid end to end along an axis."""
@@ -531,13 +560,26 @@ class Join(Op):
         return np.concatenate(arrays, self.axis)
 
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
-        parts, start = [], constant_leaf(np.asarray(0, "int64"))
+        parts: list[Variable] = []
+        start: Variable = constant_leaf(np.asarray(0, "int64"))
         for i, x in enumerate(inputs):
             stop = start + dim(x, self.axis) if i else dim(x, self.axis)
             part = g[(slice(None),) * self.axis + (slice(start, stop),)]
             parts.append(specify(part, x.type.shape))
             start = stop
         return parts
+
+    def element(self, node: Variable, index: Any, operands: Any) -> Any:
+        index = list(index)
+        *parts, last = operands
+        here, chosen = index[self.axis], []
+        for x in parts:
+            chosen.append((here < x.sizes[self.axis], x.at(_replaced(index, self.axis, here))))
+            here = here - x.sizes[self.axis]
+        value = last.at(_replaced(index, self.axis, here))
+        for condition, v in reversed(chosen):
+            value = condition.choose(v, value)
+        return value
 
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
         sizes = [dim(output if s else inputs[0], i) for i, s in enumerate(output.type.shape)]
