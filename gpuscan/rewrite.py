@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 from .graph import Op, Variable, inherit, made_for, rebuild
 
@@ -14,6 +15,7 @@ class Rules:
 
     def __init__(self, *rules: tuple[type[Op], Rule]) -> None:
         self.by_op: dict[type[Op], list[Rule]] = {}
+        self.settled: WeakSet[Variable] = WeakSet()  # variables that no rule changes any more
         for op, rule in rules:
             self.by_op.setdefault(op, []).append(rule)
 
@@ -37,7 +39,8 @@ def rewrite(outputs: Sequence[Variable], rules: Rules) -> list[Variable]:
     """The outputs after the rules have been applied, inputs first, until none applies.
 
     What a rule gives is rewritten in its turn before anything reads it, and what has settled is
-    not looked at again: a rule sees its node and what that is computed from, no more.
+    not looked at again, in this call or a later one: a rule sees its node and what that is
+    computed from, no more.
     """
     settled: dict[Variable, Variable] = {}  # a node and what stands for it in the end,
     turned: dict[Variable, Variable] = {}  # and what it was turned into on the way
@@ -46,6 +49,8 @@ def rewrite(outputs: Sequence[Variable], rules: Rules) -> list[Variable]:
         v = stack[-1]
         if v in settled:
             stack.pop()
+        elif v in rules.settled:
+            settled[v] = v
         elif v in turned:
             end = settled.get(turned[v])
             if end is None or len(turned) > _MOST_TURNS:
@@ -58,6 +63,7 @@ def rewrite(outputs: Sequence[Variable], rules: Rules) -> list[Variable]:
             found = _applied(node, rules) if node is v else node
             if found is v:
                 settled[v] = v
+                rules.settled.add(v)
             else:
                 turned[v] = found
                 stack.append(found)
