@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .clone import fitted
+from .compile import LoopPlan, compiled
 from .config import config
 from .errors import MissingInputError, UnusedInputError, built_at, describe, listed
 from .graph import Apply, Constant, Variable, leaves, pack, substitute, toposort, unpack
@@ -163,7 +164,7 @@ def function(
     _check_inputs(variables, everything, arguments, unused)
     return Function(
         arguments, variables, form, wanted_now, explicit, kept_default, name, target.name,
-        get_mode(mode), allow_input_downcast,
+        get_mode(mode), allow_input_downcast, fuse or "auto",
     )  # fmt: skip
 
 
@@ -307,18 +308,6 @@ def _check_inputs(
 
 
 @dataclass(frozen=True)
-class LoopPlan:
-    """How one scan of a function runs."""
-
-    name: str
-    path: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"scan '{self.name}': {self.path} ({self.reason})"
-
-
-@dataclass(frozen=True)
 class Explanation:
     """How a function runs: as data, and as text by str()."""
 
@@ -342,13 +331,14 @@ class Function:
         outputs: Sequence[Variable], updates: Mapping[SharedVariable, Variable],
         next_defaults: Sequence[Variable], name: str | None, device: str, mode: Mode,
         allow_downcast: bool | None,
+        fuse: str,
     ) -> None:  # fmt: skip
         self.name = name
         self.profile = None
         self._arguments = list(arguments)
         self._stored = (
             list(variables), form, list(outputs), dict(updates), list(next_defaults), device, mode,
-            allow_downcast,
+            allow_downcast, fuse,
         )  # fmt: skip
         self._form = form
         self._types = [v.type for v in variables]
@@ -367,7 +357,9 @@ class Function:
         graph = optimised(roots) if mode.rewrites else list(roots)
         self._shared = [v for v in leaves(graph) if isinstance(v, SharedVariable)]
         self.device = select(device).name
-        self._program = select(device).compile([*variables, *self._shared], graph)
+        self._program, self._plans = compiled(
+            [*variables, *self._shared], graph, select(device), fuse
+        )
         self._n_outputs = len(outputs)
         self.maker = Maker(FunctionGraph(list(variables), graph))
 
@@ -459,16 +451,8 @@ class Function:
     def explain(self) -> Explanation:
         """How the function runs: the device, and the way of each scan with the reason."""
         graph = self.maker.fgraph.outputs
-        scans = [v for v in toposort(graph) if isinstance(v.op, Scan)]
-        plans = tuple(
-            LoopPlan(
-                v.op.name or "scan_fn", "interpreted",  # type: ignore[attr-defined]
-                "the reference device runs every step by NumPy",
-            )
-            for v in scans
-        )  # fmt: skip
         nodes = sum(1 for v in toposort(graph) if v.inputs)
-        return Explanation(self.name or "function", self.device, nodes, plans)
+        return Explanation(self.name or "function", self.device, nodes, self._plans)
 
     def get_shared(self) -> list[SharedVariable]:
         """The shared variables that the function reads or sets."""
@@ -487,7 +471,9 @@ class Function:
         return self.copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        variables, form, outputs, updates, next_defaults, device, mode, downcast = self._stored
+        variables, form, outputs, updates, next_defaults, device, mode, downcast, fuse = (
+            self._stored
+        )
         everything = [*variables, *outputs, *updates, *updates.values(), *next_defaults]
         arguments = [
             (a.name, self._values[i] if not isinstance(a.value, SharedVariable) else a.value,
@@ -495,7 +481,7 @@ class Function:
             for i, a in enumerate(self._arguments)
         ]  # fmt: skip
         counts = (len(variables), len(outputs), len(updates), len(next_defaults))
-        options = (form, self.name, device, (mode.linker, mode.optimizer), downcast)
+        options = (form, self.name, device, (mode.linker, mode.optimizer), downcast, fuse)
         return _restored, (*pack(everything), counts, arguments, options)
 
     def __repr__(self) -> str:
@@ -503,8 +489,8 @@ class Function:
 
 
 def _unstored(stored: tuple[Any, ...], name: str | None) -> tuple[Any, ...]:
-    variables, form, outputs, updates, next_defaults, device, mode, downcast = stored
-    return variables, form, outputs, updates, next_defaults, name, device, mode, downcast
+    variables, form, outputs, updates, next_defaults, device, mode, downcast, fuse = stored
+    return variables, form, outputs, updates, next_defaults, name, device, mode, downcast, fuse
 
 
 def _restored(
@@ -514,7 +500,7 @@ def _restored(
     variables, outputs, targets, values, defaults = (
         [next(nodes) for _ in range(c)] for c in (*counts[:3], counts[2], counts[3])
     )
-    form, name, device, (linker, optimizer), downcast = options
+    form, name, device, (linker, optimizer), downcast, fuse = options
     ins = []
     for v, (label, value, stateful, strict, own_downcast) in zip(variables, arguments):
         a = In(v, label, value, strict=strict, allow_downcast=own_downcast)
@@ -522,7 +508,7 @@ def _restored(
         ins.append(a)
     return Function(
         ins, variables, form, outputs, dict(zip(targets, values)), defaults, name, device,
-        Mode(linker, optimizer), downcast,
+        Mode(linker, optimizer), downcast, fuse,
     )  # fmt: skip
 
 

@@ -39,6 +39,9 @@ class Identity(Op):
     def connection(self, node: Variable) -> Sequence[bool]:
         return [True, *[False] * (len(node.inputs) - 1)]
 
+    def element(self, node: Variable, index: Any, operands: Any) -> Any:
+        return operands[0].at(index)
+
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
         return dims(inputs[0])
 

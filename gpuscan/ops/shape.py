@@ -306,9 +306,7 @@ class FirstRows(Op):
                     f"(n_steps, seq, seq.shape): {n}, {where}, {x.shape}"
                 )
             if n < 0:
-                raise IndexError(
-                    f"Scan was asked to run for negative number of step {n} ({where})"
-                )
+                raise IndexError(f"Scan was asked to run for negative number of step {n} ({where})")
             return x[:n]
 
         return run

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from ..config import DEVICES, config
 from ..errors import DeviceError
 from ..graph import Variable
+from .native import Native
 from .reference import Reference
 
 
@@ -24,7 +25,6 @@ class Device(Protocol):
 
 
 _MISSING = {
-    "native": "this version of gpuscan has no C back end yet",
     "emulated": "this version of gpuscan has no CUDA back end to emulate yet",
     "cuda": "this version of gpuscan has no CUDA back end yet",
     "cupy": "this version of gpuscan has no CUDA back end yet",
@@ -40,4 +40,4 @@ def select(name: str | None = None) -> Device:
         raise ValueError(f"device {name!r} is not one of {', '.join(DEVICES)}")
     if name in _MISSING:
         raise DeviceError(f"device {name!r} is not available: {_MISSING[name]}. Use 'reference'.")
-    return Reference()
+    return Native() if name == "native" else Reference()

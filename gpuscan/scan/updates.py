@@ -47,14 +47,15 @@ class OrderedUpdates(OrderedDict[SharedVariable, Any]):
         return both
 
 
-def advanced_by_scans(outputs: Iterable[Variable]) -> dict[SharedVariable, Variable]:
-    """The shared variables that scans among the outputs' nodes advance, and their new values."""
-    found: dict[SharedVariable, Variable] = {}
+def advanced_by_scans(outputs: Iterable[Variable]) -> list[SharedVariable]:
+    """The shared variables that scans among the outputs' nodes, and scans in these, advance."""
+    found: dict[SharedVariable, None] = {}
     for v in toposort(outputs):
-        if isinstance(v.op, Scan) and v._tag is not None:
-            for key, value in getattr(v._tag, "updates", {}).items():
-                found.setdefault(key, value)
-    return found
+        if isinstance(v.op, Scan):
+            if v._tag is not None:
+                found.update(dict.fromkeys(getattr(v._tag, "updates", ())))
+            found.update(dict.fromkeys(advanced_by_scans(v.op.step.outputs)))
+    return list(found)
 
 
 def default_updates(

@@ -63,12 +63,21 @@ def pfunc(params: Sequence[Any], *args: Any, **kwargs: Any) -> Function:
     return function(params, *args, **kwargs)
 
 
+def param(
+    variable: graph.Variable, default: Any = None, name: str | None = None, mutable: bool = False,
+    strict: bool = False, allow_downcast: bool | None = None, implicit: Any = None,
+    borrow: bool | None = None,
+) -> In:  # fmt: skip
+    """`In` under its older name, where the value is called `default`."""
+    return In(variable, name, default, strict=strict, allow_downcast=allow_downcast)
+
+
 # Names of Theano's top level that are not gpuscan's own.
 ROOT: dict[str, Any] = {
     "_asarray": asarray, "change_flags": config.change_flags, "pp": printing.pprint,
     "dot": tensor.dot, "get_scalar_constant_value": tensor.get_scalar_constant_value,
     "Variable": graph.Variable, "Constant": graph.Constant, "Op": graph.Op, "Apply": graph.Apply,
-    "tensor": tensor, "gradient": gradient, "printing": printing,
+    "tensor": tensor, "gradient": gradient, "printing": printing, "Param": param,
 }  # fmt: skip
 
 _VIEWS = {
@@ -79,7 +88,7 @@ _SCAN = {
     "clone": graph_clone,
 }  # fmt: skip
 _COMPILE = {
-    "function": function, "pfunc": pfunc, "In": In, "Out": Out,
+    "function": function, "pfunc": pfunc, "In": In, "Out": Out, "Param": param,
     "Mode": Mode, "shared": shared, "SharedVariable": SharedVariable,
     "UnusedInputError": errors.UnusedInputError, "get_default_mode": get_default_mode,
     "Function": Function,

@@ -1,0 +1,254 @@
+"""The kernel IR: all there is in a kernel, on one page.
+
+    kernel := name, parameters, statements
+    expr   := Number(value, dtype) | Name(text, dtype) | Load(array, offset)
+            | Call(scalar, operands, dtype) | Choose(condition, a, b) | Binary(op, a, b)
+    stmt   := Let(name, expr) | Declare(name, expr) | Assign(name, expr)
+            | Point(array, condition, a, b) | Store(array, offset, expr)
+            | For(index, extent, body, lanes) | Steps(body) | If(condition, body) | Return(expr)
+            | Use(routine, arguments) | Remark(text)
+
+Positions and sizes are int64 expressions (`Binary`), values are expressions over the scalar
+functions of `ops.scalar` (`Call`), whose text they bring along. An array is a name with a dtype;
+its elements are addressed by an offset that the lowering works out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..operators import Operators
+from ..ops.elemwise import Scalar
+
+INT = "int64"
+
+
+@dataclass(frozen=True, eq=True)
+class Expr(Operators):
+    """An expression; +, -, *, //, %, <, <=, >, >=, & build positions and conditions."""
+
+    def _apply(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        return binary(name, *map(expr, args))
+
+    def choose(self, a: Any, b: Any) -> Any:
+        """a where this condition holds, else b."""
+        if isinstance(self, Number):
+            return a if self.value else b
+        return Choose(self, expr(a), expr(b))
+
+
+@dataclass(frozen=True)
+class Number(Expr):
+    value: int | float | bool
+    dtype: str = INT
+
+
+@dataclass(frozen=True)
+class Name(Expr):
+    text: str
+    dtype: str = INT
+
+
+@dataclass(frozen=True)
+class Array:
+    """Memory that holds elements of a dtype."""
+
+    name: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Load(Expr):
+    array: Array
+    offset: Expr
+
+    @property
+    def dtype(self) -> str:
+        return self.array.dtype
+
+
+@dataclass(frozen=True)
+class Call(Expr):
+    """A scalar function of `ops.scalar`; `of` is the dtype of its operands."""
+
+    scalar: Scalar
+    operands: tuple[Expr, ...]
+    dtype: str
+    of: str
+
+
+@dataclass(frozen=True)
+class Choose(Expr):
+    condition: Expr
+    a: Any
+    b: Any
+
+    @property
+    def dtype(self) -> str:
+        return self.a.dtype
+
+
+@dataclass(frozen=True)
+class Binary(Expr):
+    """Arithmetic on positions and sizes."""
+
+    op: str
+    a: Any
+    b: Any
+
+    @property
+    def dtype(self) -> str:
+        return "bool" if self.op in ("lt", "le", "gt", "ge", "and_", "or_") else INT
+
+
+def expr(x: Any) -> Any:
+    """A Python integer as a number; an expression as it is."""
+    return Number(int(x)) if isinstance(x, int) else x
+
+
+def binary(op: str, a: Any, b: Any = None) -> Any:
+    """Positions computed, as far as they are known."""
+    if op == "neg":
+        return binary("sub", Number(0), a)
+    known = isinstance(a, Number) and isinstance(b, Number)
+    match op:
+        case "add":
+            if known:
+                return Number(a.value + b.value)
+            if a == Number(0):
+                return b
+            if b == Number(0):
+                return a
+        case "sub":
+            if known:
+                return Number(a.value - b.value)
+            if b == Number(0):
+                return a
+        case "mul":
+            if known:
+                return Number(a.value * b.value)
+            if Number(0) in (a, b):
+                return Number(0)
+            if a == Number(1):
+                return b
+            if b == Number(1):
+                return a
+    return Binary(op, a, b)
+
+
+def product(sizes: Sequence[Any]) -> Any:
+    """The product of sizes."""
+    result: Any = Number(1)
+    for s in sizes:
+        result = binary("mul", result, expr(s))
+    return result
+
+
+def row_major(sizes: Sequence[Any]) -> tuple[Any, ...]:
+    """The strides of a contiguous array, in elements."""
+    return tuple(product(sizes[i + 1 :]) for i in range(len(sizes)))
+
+
+# ---- statements -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Let:
+    name: Name
+    value: Any
+
+
+@dataclass(frozen=True)
+class Declare:
+    """A name that is assigned to again."""
+
+    name: Name
+    value: Any
+
+
+@dataclass(frozen=True)
+class Assign:
+    name: Name
+    value: Any
+
+
+@dataclass(frozen=True)
+class Point:
+    """An array that stands for a place in one of two others."""
+
+    array: Array
+    written: bool
+    condition: Any
+    a: tuple[Array, Any]
+    b: tuple[Array, Any]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """t = first .. last-1, one after another."""
+
+    body: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Store:
+    array: Array
+    offset: Any
+    value: Any
+
+
+@dataclass(frozen=True)
+class For:
+    """index = 0 .. extent-1. `lanes`: the steps are independent, and may run side by side."""
+
+    index: Name
+    extent: Any
+    body: tuple[Any, ...]
+    lanes: bool = False
+
+
+@dataclass(frozen=True)
+class If:
+    condition: Any
+    body: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Return:
+    value: Any
+
+
+@dataclass(frozen=True)
+class Use:
+    """A routine of `kernels/` with arguments: expressions and (array, offset) pairs."""
+
+    routine: str
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Remark:
+    text: str
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A parameter of a kernel that is memory."""
+
+    array: Array
+    written: bool
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel: memory and integers in, statements."""
+
+    name: str
+    pointers: tuple[Pointer, ...]
+    integers: tuple[Name, ...]
+    body: tuple[Any, ...]
+
+
+Stmt = Let | Declare | Assign | Point | Store | For | Steps | If | Return | Use | Remark

@@ -1,0 +1,77 @@
+"""Launch programs: what the host does around a kernel, as data. Codegen writes them, the runtime
+runs them; neither knows the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .kernel import Kernel
+
+
+@dataclass(frozen=True)
+class Given:
+    """Operand number i of the node. `whole`: its last axis may have any stride."""
+
+    operand: int
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Stride:
+    """The stride of an axis of an operand, in elements."""
+
+    operand: int
+    axis: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Trace number i, a row a step."""
+
+    trace: int
+
+
+@dataclass(frozen=True)
+class State:
+    """One of the two buffers of carry j: `parity` 0 holds the initial value."""
+
+    carry: int
+    parity: int
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Memory of so many elements."""
+
+    elements: Any
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """Integer number k of those computed outside."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Carry:
+    """How a carry lives: in a trace's rows, in two buffers by turns, or as a number."""
+
+    kind: str  # "trace", "buffers" or "number"
+    dtype: str
+    shape: tuple[Any, ...]
+    trace: int = -1
+
+
+@dataclass(frozen=True)
+class LoopProgram:
+    """A loop in one kernel: run it over steps first .. last-1, as often as one likes."""
+
+    kernel: Kernel
+    pointers: tuple[Any, ...]  # Given, Trace, State, Scratch: what each pointer is
+    integers: tuple[Any, ...]  # Size, Stride: what each integer is
+    carries: tuple[Carry, ...]
+    rows: tuple[tuple[str, tuple[Any, ...]], ...]  # per trace the dtype and shape of a row
+    equal: tuple[tuple[Any, Any], ...]  # sizes that must be the same

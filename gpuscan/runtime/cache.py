@@ -1,0 +1,73 @@
+"""Built libraries on disk, found by what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def directory() -> Path:
+    """Where libraries are kept: GPUSCAN_CACHE_DIR, or the user's cache directory."""
+    if own := os.environ.get("GPUSCAN_CACHE_DIR"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "gpuscan"
+
+
+def digest(*parts: str) -> str:
+    """A name for what a library is made from."""
+    h = hashlib.sha256()
+    for part in parts:
+        h.update(part.encode())
+        h.update(b"\0")
+    return h.hexdigest()[:40]
+
+
+def fetch(key: str, build: Callable[[Path], None], load: Callable[[Path], Any]) -> Any:
+    """The library of this key: from the cache, or built and put there.
+
+    `build` writes a file at the path it is given, `load` opens one and raises OSError for a
+    broken one. An entry appears by a rename, so other processes see all of it or nothing. A cache
+    that can't be read or written costs the build, not the call.
+    """
+    entry = directory() / f"{key}.so"
+    try:
+        if entry.is_file():
+            return load(entry)
+    except OSError:
+        _remove(entry)  # broken: made again
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(suffix=".so", prefix=f"{key}.", dir=entry.parent)
+    except OSError:
+        return _private(build, load)
+    os.close(handle)
+    made = Path(name)
+    try:
+        build(made)
+        found = load(made)
+        os.replace(made, entry)
+    except OSError:  # a full disk, say
+        return _private(build, load)
+    finally:
+        _remove(made)
+    return found
+
+
+def _private(build: Callable[[Path], None], load: Callable[[Path], Any]) -> Any:
+    """Built for this process alone."""
+    with tempfile.TemporaryDirectory(prefix="gpuscan-") as folder:
+        made = Path(folder) / "library.so"
+        build(made)
+        return load(made)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass

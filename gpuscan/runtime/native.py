@@ -1,0 +1,215 @@
+"""The native CPU device: loops in C, built by the system's compiler; the rest by NumPy."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import DeviceError
+from ..evaluate import Program
+from ..graph import Op, Variable
+from ..scan.op import Scan
+from ..types import TensorType
+from . import compiler
+
+_BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
+
+
+@dataclass(frozen=True)
+class NativeLoop(Op):
+    """A Scan with its program: (*the Scan's operands, *sizes) -> the Scan's results."""
+
+    definition: Scan
+    program: Any  # codegen.program.LoopProgram
+    function: Any = field(compare=False)  # the kernel, loaded
+
+    def infer(self, *types: TensorType) -> Any:
+        return self.definition.infer(*types[: 1 + len(self.definition.step.params)])
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        return _Runner(self, node)
+
+
+class _Runner:
+    """Runs a loop's program on arrays."""
+
+    def __init__(self, op: NativeLoop, node: Variable) -> None:
+        self.op, self.program, self.function = op, op.program, op.function
+        step = op.definition.step
+        self.n_operands = 1 + len(step.params)
+        self.first_init = 1 + len(step.seqs)
+        self.n_seqs = len(step.seqs)
+        self.definition_node = op.definition(*node.inputs[: self.n_operands])
+        self._interpreted: Any = None
+
+    def definition(self, operands: Sequence[Any]) -> Any:
+        """The loop as NumPy runs it: what says why an operand is wrong."""
+        if self._interpreted is None:
+            self._interpreted = self.op.definition.evaluator(self.definition_node)
+        return self._interpreted(*operands)
+
+    def __call__(self, n: Any, *rest: Any) -> Any:
+        program = self.program
+        operands = (n, *rest[: self.n_operands - 1])
+        steps = int(n)
+        sizes = [int(s) for s in rest[self.n_operands - 1 :]]
+        if (
+            steps < 1
+            or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs])
+            or any(self._value(a, sizes) != self._value(b, sizes) for a, b in program.equal)
+        ):
+            return self.definition(operands)
+        arrays = {
+            s.operand: _laid_out(operands[s.operand], s.whole)
+            for s in program.pointers
+            if hasattr(s, "whole")
+        }
+        traces = [
+            np.empty((steps, *(self._value(s, sizes) for s in shape)), dtype)
+            for dtype, shape in program.rows
+        ]
+        states = self._states(operands, sizes)
+        if states is None:
+            return self.definition(operands)
+        memory = (ctypes.c_void_p * max(1, len(program.pointers)))()
+        kept = []
+        for k, source in enumerate(program.pointers):
+            match type(source).__name__:
+                case "Given":
+                    array = arrays[source.operand]
+                case "Trace":
+                    array = traces[source.trace]
+                case "State":
+                    array = states[source.carry][source.parity]
+                case _:
+                    array = np.empty(self._value(source.elements, sizes), source.dtype)
+            kept.append(array)
+            memory[k] = array.ctypes.data
+        integers = (ctypes.c_longlong * max(1, len(program.integers)))()
+        for k, source in enumerate(program.integers):
+            if type(source).__name__ == "Size":
+                integers[k] = sizes[source.position]
+            else:
+                array = arrays[source.operand]
+                integers[k] = array.strides[source.axis] // array.itemsize
+        done = self._advance(steps, memory, integers)
+        if done < 0:
+            return self.definition(operands)
+        return self._results(done, operands, traces, states)
+
+    def _advance(self, n: int, memory: Any, integers: Any) -> int:
+        """Steps until n or until the loop stops; -1 where a check failed. In pieces, so that an
+        interrupt is seen."""
+        t, piece = 0, 64
+        while t < n:
+            last = min(n, t + piece)
+            began = time.perf_counter()
+            done = int(self.function(t, last, memory, integers))
+            if done != last:
+                return done
+            t, spent = last, time.perf_counter() - began
+            piece = max(1, int(piece * min(1024.0, _BREATH / max(spent, 1e-6))))
+        return t
+
+    def _states(self, operands: Sequence[Any], sizes: list[int]) -> list[Any] | None:
+        states = []
+        for j, carry in enumerate(self.program.carries):
+            initial = np.asarray(operands[self.first_init + j])
+            shape = tuple(self._value(s, sizes) for s in carry.shape)
+            if initial.shape != shape:
+                return None
+            first = np.array(initial, carry.dtype, order="C")
+            second = np.empty(shape, carry.dtype) if carry.kind == "buffers" else None
+            states.append((first, second))
+        return states
+
+    def _results(
+        self, done: int, operands: Sequence[Any], traces: list[Any], states: list[Any]
+    ) -> tuple[Any, ...]:
+        finals = []
+        for carry, (first, second) in zip(self.program.carries, states):
+            match carry.kind:
+                case "trace":
+                    finals.append(traces[carry.trace][done - 1].copy())
+                case "buffers":
+                    finals.append(second if done % 2 else first)
+                case _:
+                    finals.append(first[()])
+        whole = done == int(operands[0])
+        return (*finals, *(x if whole else x[:done] for x in traces), np.int64(done))
+
+    def _value(self, e: Any, sizes: list[int]) -> int:
+        """A size expression's value."""
+        match type(e).__name__:
+            case "Number":
+                return int(e.value)
+            case "Name":
+                source = self._sources[e.text]
+                return sizes[source.position]
+        a, b = self._value(e.a, sizes), self._value(e.b, sizes)
+        match e.op:
+            case "add":
+                return a + b
+            case "sub":
+                return a - b
+            case "mul":
+                return a * b
+            case "int_div":
+                return a // b
+        raise AssertionError(e)
+
+    @property
+    def _sources(self) -> dict[str, Any]:
+        found = self.__dict__.get("_sources_by_name")
+        if found is None:
+            names = [n.text for n in self.program.kernel.integers]
+            found = dict(zip(names, self.program.integers))
+            self.__dict__["_sources_by_name"] = found
+        return found
+
+
+def _laid_out(x: Any, whole: bool) -> Any:
+    """The operand as the kernel reads it: strides that are whole elements, the last axis dense
+    unless any stride will do."""
+    x = np.asarray(x)
+    if x.ndim == 0:
+        return x
+    odd = any(s % x.itemsize for s in x.strides)
+    if odd or not (whole or x.ndim == 1 or x.strides[-1] == x.itemsize or x.shape[-1] <= 1):
+        return np.ascontiguousarray(x)
+    return x
+
+
+class Native:
+    """Loops in C by the system's compiler. `lowered` is what codegen found for each Scan of a
+    graph: a program and its sizes, or the reason why there is none."""
+
+    name = "native"
+
+    def __init__(self) -> None:
+        if compiler.find() is None:
+            raise DeviceError(
+                "device 'native' is not available: no C compiler was found ($CC, cc, gcc, clang, "
+                "or the package ziglang). Use 'reference'."
+            )
+
+    def loops(self, source: str, names: Sequence[str]) -> list[Any]:
+        """The kernels of a source by name, built and loaded."""
+        library = compiler.library(source)
+        functions = []
+        for name in names:
+            function = getattr(library, name)
+            function.restype = ctypes.c_longlong
+            function.argtypes = [
+                ctypes.c_longlong, ctypes.c_longlong, ctypes.c_void_p, ctypes.c_void_p,
+            ]  # fmt: skip
+            functions.append(function)
+        return functions
+
+    def compile(self, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> Program:
+        return Program(inputs, outputs)

@@ -1,0 +1,73 @@
+/* The elementwise functions that C has no operator for, under one name a dtype. What they are
+ * transcendental of is maths.h; here are absolute value, sign, rounding, order and casts. */
+#ifndef GS_SCALARS_H
+#define GS_SCALARS_H
+
+#include "maths.h"
+
+#define GS_FLOATS(X) X(float, f32) X(double, f64)
+#define GS_SIGNED(X) X(signed char, i8) X(short, i16) X(int, i32) X(long long, i64)
+#define GS_UNSIGNED(X)                                                                    \
+    X(unsigned char, u8) X(unsigned short, u16) X(unsigned int, u32) X(unsigned long long, u64)
+#define GS_INTEGERS(X) GS_SIGNED(X) GS_UNSIGNED(X)
+
+/* NumPy's maximum and minimum: NaN wins. */
+#define GS_ORDER(type, t)                                                                 \
+    GS_FN type gs_max_##t(type a, type b) { return (a >= b || a != a) ? a : b; }          \
+    GS_FN type gs_min_##t(type a, type b) { return (a <= b || a != a) ? a : b; }          \
+    GS_FN type gs_sqr_##t(type a) { return (type)(a * a); }
+GS_FLOATS(GS_ORDER)
+GS_INTEGERS(GS_ORDER)
+
+#define GS_SIGNED_ONLY(type, t)                                                           \
+    GS_FN type gs_abs_##t(type a) { return (type)(a < 0 ? -a : a); }                      \
+    GS_FN type gs_sign_##t(type a) { return (type)((a > 0) - (a < 0)); }
+GS_SIGNED(GS_SIGNED_ONLY)
+
+#define GS_UNSIGNED_ONLY(type, t)                                                         \
+    GS_FN type gs_abs_##t(type a) { return a; }                                           \
+    GS_FN type gs_sign_##t(type a) { return (type)(a > 0); }
+GS_UNSIGNED(GS_UNSIGNED_ONLY)
+
+#define GS_UNSIGNED_QUOTIENT(type, t)                                                     \
+    GS_FN type gs_floor_divide_##t(type a, type b) { return (type)(b ? a / b : 0); }      \
+    GS_FN type gs_mod_##t(type a, type b) { return (type)(b ? a % b : 0); }
+GS_UNSIGNED(GS_UNSIGNED_QUOTIENT)
+
+#define GS_WHOLE(type, t)                                                                 \
+    GS_FN type gs_not_##t(type a) { return (type)~a; }                                    \
+    GS_FN type gs_floor_##t(type a) { return a; }                                         \
+    GS_FN type gs_ceil_##t(type a) { return a; }                                          \
+    GS_FN type gs_trunc_##t(type a) { return a; }                                         \
+    GS_FN type gs_rint_##t(type a) { return a; }                                          \
+    GS_FN type gs_round_##t(type a) { return a; }                                         \
+    GS_FN int gs_isinf_##t(type a) { return (void)a, 0; }                                 \
+    /* by squaring; a negative exponent leaves what truncation leaves of the exact value */ \
+    GS_FN type gs_pow_##t(type x, type n) {                                               \
+        if (n < 0) return (type)(x == 1 ? 1 : x == (type)-1 ? (n & 1 ? -1 : 1) : 0);      \
+        type y = 1;                                                                       \
+        for (; n; n = (type)(n >> 1)) {                                                   \
+            if (n & 1) y = (type)(y * x);                                                 \
+            x = (type)(x * x);                                                            \
+        }                                                                                 \
+        return y;                                                                         \
+    }
+GS_INTEGERS(GS_WHOLE)
+
+GS_FN unsigned char gs_not_b8(unsigned char a) { return !a; }
+
+#define GS_REAL(type, t, f)                                                               \
+    GS_FN type gs_sign_##t(type a) { return a > 0 ? 1 : a < 0 ? -1 : a != a ? a : 0; }    \
+    GS_FN type gs_sqrt_##t(type a) { return GS_SQRT_##t(a); }                             \
+    GS_FN type gs_floor_##t(type a) { return __builtin_floor##f(a); }                     \
+    GS_FN type gs_ceil_##t(type a) { return __builtin_ceil##f(a); }                       \
+    GS_FN type gs_trunc_##t(type a) { return __builtin_trunc##f(a); }                     \
+    GS_FN type gs_rint_##t(type a) { return __builtin_rint##f(a); }                       \
+    GS_FN type gs_round_##t(type a) {                                                     \
+        return __builtin_copysign##f(__builtin_floor##f(__builtin_fabs##f(a) + (type)0.5), a); \
+    }                                                                                     \
+    GS_FN int gs_isinf_##t(type a) { return __builtin_fabs##f(a) == gs_inf_##t(); }
+GS_REAL(float, f32, f)
+GS_REAL(double, f64, )
+
+#endif
