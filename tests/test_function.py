@@ -833,6 +833,16 @@ def test_nan_and_infinity_pass_without_warnings():
     assert np.isneginf(found[0][0]) and np.isnan(found[0][1]) and np.isposinf(found[1][0])
 
 
+def test_deep_graphs_compile_differentiate_and_pickle():
+    x = T.vector("x")
+    y = x
+    for _ in range(500):
+        y = y + 1
+    f = theano.function([x], [y, T.grad(y.sum(), x)])
+    y, g = pickle.loads(pickle.dumps(f))(vector(1, 2))
+    assert (y.tolist(), g.tolist()) == ([501, 502], [1, 1])
+
+
 def test_empty_arrays():
     x = T.matrix("x")
     f = theano.function([x], [x.sum(), x.sum(axis=0), x * 2])

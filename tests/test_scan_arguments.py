@@ -852,6 +852,32 @@ def test_random_states_of_an_inner_scan_are_carried_by_the_outer():
     np.testing.assert_array_equal(numbers, np.concatenate([g() for _ in range(12)]))
 
 
+def test_updates_of_an_inner_scan_that_the_outer_does_not_return_warn():
+    rng = T.shared_randomstreams.RandomStreams(5)
+
+    def outer():
+        values, updates = theano.scan(lambda: rng.uniform((1,)), n_steps=2)
+        (key,) = updates
+        key.name = "inner_state"
+        return values
+
+    out, updates = theano.scan(outer, n_steps=3)
+    assert not updates
+    with pytest.warns(UserWarning, match="inner_state"):
+        theano.function([], out, updates=updates)
+
+
+def test_a_loop_of_draws_captured_by_another_loop_needs_its_own_updates_only():
+    rng = T.shared_randomstreams.RandomStreams(5)
+    x = T.vector("x")
+    noise, updates = theano.scan(lambda r: r + rng.uniform(()), x)
+    out, none = theano.scan(lambda r: r + noise.sum(), x)
+    assert not none
+    f = theano.function([x], [out, noise], updates=updates)
+    for rows, draws in (f(ones(3)), f(ones(3))):
+        np.testing.assert_allclose(rows, np.full(3, 1 + draws.sum()), rtol=1e-6)
+
+
 def test_an_inner_scan_may_read_the_outer_loops_variables():
     x, y = T.vector("x"), T.vector("y")
     out, _ = theano.scan(lambda a: theano.scan(lambda b: a * b, y)[0], x)

@@ -391,6 +391,13 @@ def test_a_negative_number_of_steps():
         assert word in text
 
 
+def test_a_negative_number_of_steps_over_a_sequence():
+    x, n = T.vector("x"), T.iscalar("n")
+    out, _ = theano.scan(lambda r: r * 2, x, n_steps=n)
+    f = theano.function([x, n], out)
+    assert "negative number of step -3" in text_of(IndexError, lambda: f([1, 2, 3, 4], -3))
+
+
 def test_a_constant_negative_number_of_steps():
     a = T.scalar("a")
 
