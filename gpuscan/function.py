@@ -17,7 +17,6 @@ from .graph import Apply, Constant, Variable, leaves, pack, substitute, toposort
 from .ops.convert import as_tensor
 from .rules.passes import optimised
 from .runtime.device import select
-from .scan.op import Scan
 from .scan.updates import OrderedUpdates, advanced_by_scans, default_updates
 from .shared import SharedVariable
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from ..graph import Constant, Variable, constant_leaf, toposort
-from ..ops.elemwise import Elemwise
+from ..graph import Constant, Variable, toposort
 from ..ops.linalg import Dot
-from ..ops.shape import Dim
-from ..rules.shapes import pushed_dims
-from ..scan.op import Scan, Step
+from ..scan.op import Scan
 from ..scan.rules.lift import clients
-from ..types import TensorType
+from .frame import Frame
 from .kernel import (
     Array,
     Assign,
@@ -27,7 +20,6 @@ from .kernel import (
     Name,
     Number,
     Point,
-    Pointer,
     Return,
     Steps,
     Store,
@@ -35,9 +27,8 @@ from .kernel import (
     product,
     row_major,
 )
-from .lower import Lowering, Memory, NotLowered
-from .program import Carry, Given, LoopProgram, Scratch, Size, State, Stride, Trace
-from .render import DTYPES
+from .lower import Memory
+from .program import Carry, Given, LoopProgram, State, Stride, Trace
 
 T = Name("t")
 PANEL = 64  # a product's packed operand is padded to a multiple of this many columns
@@ -50,89 +41,19 @@ def lower_loop(node: Variable, name: str) -> tuple[LoopProgram, list[Variable]]:
     return loop.program(name), loop.outer_sizes
 
 
-class _Loop(Lowering):
+class _Loop(Frame):
     def __init__(self, node: Variable) -> None:
-        super().__init__(self._size_of, self._scratch)
         assert isinstance(node.op, Scan)
-        self.op, self.node = node.op, node
-        self.o = node.op.split(node.inputs)
-        self.outer_sizes: list[Variable] = []
-        self.pointers: list[tuple[Pointer, Any]] = []
-        self.integers: list[tuple[Name, Any]] = []
-        self.before: list[Any] = []  # statements in front of the loop
-        self._learn_sizes()
-
-    # ---- sizes and memory -------------------------------------------------------------------
-
-    def _learn_sizes(self) -> None:
-        """Every size of every value, in terms of what is known outside. Sizes that an op takes
-        to be equal are one: the host compares them before the kernel runs."""
-        step = self.op.step
-        nodes = toposort([*step.outputs, *step.params])
-        values = [v for v in nodes if isinstance(v.type, TensorType)]
-        places = [(v, i) for v in values for i, s in enumerate(v.type.shape) if s is None]
-        inside = pushed_dims([Dim(i)(v) for v, i in places])
-        outside = self.op.outside(inside, self.o)
-        known: dict[tuple[Variable, int], Variable | None] = dict(zip(places, outside))
-
-        def size(v: Variable, axis: int) -> Any:
-            s = v.type.shape[axis]
-            return constant_leaf(np.asarray(s, "int64")) if s is not None else known[v, axis]
-
-        same = _Classes()
-        for a, b in _equal_sizes(step):
-            x, y = size(*a), size(*b)
-            if x is not None and y is not None:
-                same.join(x, y)
-        self._size: dict[tuple[Variable, int], Any] = {}
-        for v in values:
-            for axis in range(v.ndim):
-                s = size(v, axis)
-                if s is not None:
-                    self._size[v, axis] = self._expression(same.find(s))
-        self._equal = [(self._expression(x), self._expression(y)) for x, y in same.pairs]
-
-    def _expression(self, outside: Variable) -> Any:
-        if isinstance(outside, Constant):
-            return Number(int(outside.data))
-        if outside not in self.outer_sizes:
-            self.outer_sizes.append(outside)
-        k = self.outer_sizes.index(outside)
-        return self._integer(f"n{k}", Size(k))
-
-    def _size_of(self, v: Variable, axis: int) -> Any:
-        found = self._size.get((v, axis))
-        if found is None:
-            raise NotLowered(f"the size of {v.op_name()} is known only inside the loop")
-        return found
-
-    def sizes(self, v: Variable) -> list[Any]:
-        return [self._size_of(v, i) for i in range(v.ndim)]
-
-    def _integer(self, text: str, source: Any) -> Name:
-        name = Name(text)
-        if all(n != name for n, _ in self.integers):
-            self.integers.append((name, source))
-        return name
-
-    def _pointer(self, array: Array, written: bool, source: Any) -> Array:
-        self.pointers.append((Pointer(array, written), source))
-        return array
-
-    def _scratch(self, v: Variable) -> Array:
-        array = Array(f"w{len(self.pointers)}", v.dtype)
-        return self._pointer(array, True, Scratch(product(self.sizes(v)), v.dtype))
-
-    def scratch_panels(self, weight: Variable) -> Array:
-        sizes = self.sizes(weight)
-        padded = [
-            binary("mul", binary("int_div", binary("add", s, Number(PANEL - 1)), Number(PANEL)),
-                   Number(PANEL))
-            for s in sizes
-        ]  # fmt: skip
-        elements = product(padded) if len(sizes) == 2 else binary("mul", padded[0], Number(PANEL))
-        array = Array(f"p{len(self.pointers)}", weight.dtype)
-        return self._pointer(array, True, Scratch(elements, weight.dtype))
+        op, o = node.op, node.op.split(node.inputs)
+        super().__init__(lambda sizes: op.outside(sizes, o))
+        self.op, self.node, self.o = op, node, o
+        step = op.step
+        carried = [
+            ((p, axis), (new, axis))
+            for p, new in zip(step.carries, step.new)
+            for axis in range(p.ndim)
+        ]
+        self.learn_sizes(toposort([*step.outputs, *step.params]), carried)
 
     def pack(self, weight: Variable, transposed: bool) -> Array:
         m = self.memory[weight]
@@ -143,13 +64,6 @@ class _Loop(Lowering):
             self.emit(self.packing(weight, transposed, m, panel))
         return panel
 
-    def _strides(self, operand: int, ndim: int, first: int, last_is_one: bool) -> list[Any]:
-        names = [
-            self._integer(f"s{operand}_{axis}", Stride(operand, axis))
-            for axis in range(first, ndim - (1 if last_is_one else 0))
-        ]
-        return [*names, Number(1)] if last_is_one and ndim > first else names
-
     # ---- parameters -------------------------------------------------------------------------
 
     def _parameters(self) -> None:
@@ -157,50 +71,42 @@ class _Loop(Lowering):
         users = clients(step.outputs)
         position = 1
         for k, p in enumerate(step.seqs):
-            self._dtype(p)
             array = Array(f"x{k}", p.dtype)
-            self._pointer(array, False, Given(position))
-            time = self._integer(f"s{position}_0", Stride(position, 0))
+            self.pointer(array, False, Given(position))
+            time = self.integer(f"s{position}_0", Stride(position, 0))
             if p.ndim == 0:
                 name = self.fresh("r", p.dtype)
                 self.emit(Let(name, Load(array, binary("mul", T, time))))
                 self.locals[p] = name
             else:
-                strides = self._strides(position, p.ndim + 1, 1, True)
-                self.memory[p] = Memory(array, tuple(strides), binary("mul", T, time))
+                strides = self.strides(position, p.ndim + 1, 1, True)
+                self.memory[p] = Memory(array, strides, binary("mul", T, time))
             position += 1
         position += len(step.carries)
         for k, p in enumerate(step.consts):
-            self._dtype(p)
             array = Array(f"k{k}", p.dtype)
             weight = p.ndim == 2 and all(
                 u is not None and _is_weight(p, u) for u in users.get(p, [None])
             )
-            self._pointer(array, False, Given(position, weight))
+            self.pointer(array, False, Given(position, weight))
             if p.ndim == 0:
                 name = self.fresh("q", p.dtype)
                 self.before.append(Let(name, Load(array, Number(0))))
                 self.locals[p] = name
             else:
-                strides = self._strides(position, p.ndim, 0, not weight)
-                self.memory[p] = Memory(array, tuple(strides))
+                strides = self.strides(position, p.ndim, 0, not weight)
+                self.memory[p] = Memory(array, strides)
             position += 1
-
-    def _dtype(self, v: Variable) -> None:
-        if v.dtype not in DTYPES:
-            raise NotLowered(f"a value of dtype {v.dtype}")
 
     # ---- the loop ---------------------------------------------------------------------------
 
     def program(self, name: str) -> LoopProgram:
         step = self.op.step
-        for v in step.outputs:
-            self._dtype(v)
         self._parameters()
         traces: list[Array] = []
         row_sizes: list[list[Any]] = []
         for i, v in enumerate(step.traces):
-            traces.append(self._pointer(Array(f"y{i}", v.dtype), True, Trace(i)))
+            traces.append(self.pointer(Array(f"y{i}", v.dtype), True, Trace(i)))
             row_sizes.append(self.sizes(v))
         rows = [
             Memory(a, row_major(s), binary("mul", T, product(s))) for a, s in zip(traces, row_sizes)
@@ -210,9 +116,8 @@ class _Loop(Lowering):
         numbers: dict[int, Name] = {}
         after: list[Any] = []
         for j, (p, new) in enumerate(zip(step.carries, step.new)):
-            self._dtype(p)
             shape = tuple(self.sizes(p))
-            initial = self._pointer(Array(f"a{j}", p.dtype), True, State(j, 0))
+            initial = self.pointer(Array(f"a{j}", p.dtype), True, State(j, 0))
             if p.ndim == 0:
                 numbers[j] = Name(f"c{j}", p.dtype)
                 self.before.append(Declare(numbers[j], Load(initial, Number(0))))
@@ -230,7 +135,7 @@ class _Loop(Lowering):
                 carries.append(Carry("trace", p.dtype, shape, i))
                 nexts.append(rows[i])
             else:
-                other = self._pointer(Array(f"b{j}", p.dtype), True, State(j, 1))
+                other = self.pointer(Array(f"b{j}", p.dtype), True, State(j, 1))
                 odd = binary("mod", T, Number(2))
                 self.emit(Point(now, False, odd, (other, Number(0)), (initial, Number(0))))
                 then = Array(f"d{j}", p.dtype)
@@ -275,7 +180,7 @@ class _Loop(Lowering):
             tuple(s for _, s in self.integers),
             tuple(carries),
             tuple((v.dtype, tuple(s)) for v, s in zip(step.traces, row_sizes)),
-            tuple(self._equal),
+            tuple(self.equal),
         )
 
     def _number(self, v: Variable) -> Any:
@@ -290,47 +195,6 @@ class _Loop(Lowering):
             self.emit(Store(m.array, m.offset(index), self.element(v, list(index))))
 
         self.nest(self.sizes(v), body, True)
-
-
-def _equal_sizes(step: Step) -> Iterator[tuple[tuple[Variable, int], tuple[Variable, int]]]:
-    """Axes whose sizes an op takes to be equal."""
-    for v in toposort(step.outputs):
-        if isinstance(v.op, Elemwise):
-            for axis in range(v.ndim):
-                wide = [x for x in v.inputs if x.type.shape[axis] != 1]
-                for x in wide[1:]:
-                    yield (wide[0], axis), (x, axis)
-                if wide:
-                    yield (v, axis), (wide[0], axis)
-        elif isinstance(v.op, Dot):
-            x, y = v.inputs
-            yield (x, x.ndim - 1), (y, 0)
-    for p, new in zip(step.carries, step.new):
-        for axis in range(p.ndim):
-            yield (p, axis), (new, axis)
-
-
-class _Classes:
-    """Sizes that are equal, each class with the member that stands for it: a constant if one is
-    in it."""
-
-    def __init__(self) -> None:
-        self._above: dict[Variable, Variable] = {}
-        self.pairs: list[tuple[Variable, Variable]] = []
-
-    def find(self, x: Variable) -> Variable:
-        while x in self._above:
-            x = self._above[x]
-        return x
-
-    def join(self, x: Variable, y: Variable) -> None:
-        if x is not y and (x, y) not in self.pairs:
-            self.pairs.append((x, y))
-        x, y = self.find(x), self.find(y)
-        if x is not y:
-            if isinstance(y, Constant):
-                x, y = y, x
-            self._above[y] = x
 
 
 def _is_weight(p: Variable, user: Variable) -> bool:

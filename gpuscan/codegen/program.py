@@ -3,10 +3,12 @@ runs them; neither knows the other."""
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .kernel import Kernel
+from .kernel import Binary, Kernel, Name, Number
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,23 @@ class LoopProgram:
     carries: tuple[Carry, ...]
     rows: tuple[tuple[str, tuple[Any, ...]], ...]  # per trace the dtype and shape of a row
     equal: tuple[tuple[Any, Any], ...]  # sizes that must be the same
+
+
+def size_value(e: Any, integers: Mapping[str, int]) -> int:
+    """The value of a size expression, from the kernel's integers by name."""
+    match e:
+        case Number(value):
+            return int(value)
+        case Name(text):
+            return integers[text]
+        case Binary(op, a, b):
+            return _ARITHMETIC[op](size_value(a, integers), size_value(b, integers))
+    raise TypeError(f"not a size: {e!r}")
+
+
+_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "int_div": operator.floordiv,
+}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..codegen.program import Given, LoopProgram, Scratch, Size, State, Trace, size_value
 from ..errors import DeviceError
 from ..evaluate import Program
 from ..graph import Op, Variable
@@ -25,7 +26,7 @@ class NativeLoop(Op):
     """A Scan with its program: (*the Scan's operands, *sizes) -> the Scan's results."""
 
     definition: Scan
-    program: Any  # codegen.program.LoopProgram
+    program: LoopProgram
     function: Any = field(compare=False)  # the kernel, loaded
 
     def infer(self, *types: TensorType) -> Any:
@@ -44,6 +45,11 @@ class _Runner:
         self.n_operands = 1 + len(step.params)
         self.first_init = 1 + len(step.seqs)
         self.n_seqs = len(step.seqs)
+        self.sizes = [
+            (name.text, source.position)
+            for name, source in zip(self.program.kernel.integers, self.program.integers)
+            if isinstance(source, Size)
+        ]
         self.definition_node = op.definition(*node.inputs[: self.n_operands])
         self._interpreted: Any = None
 
@@ -57,20 +63,21 @@ class _Runner:
         program = self.program
         operands = (n, *rest[: self.n_operands - 1])
         steps = int(n)
-        sizes = [int(s) for s in rest[self.n_operands - 1 :]]
+        given = [int(s) for s in rest[self.n_operands - 1 :]]
+        sizes = {name: given[k] for name, k in self.sizes}
         if (
             steps < 1
             or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs])
-            or any(self._value(a, sizes) != self._value(b, sizes) for a, b in program.equal)
+            or any(size_value(a, sizes) != size_value(b, sizes) for a, b in program.equal)
         ):
             return self.definition(operands)
         arrays = {
             s.operand: _laid_out(operands[s.operand], s.whole)
             for s in program.pointers
-            if hasattr(s, "whole")
+            if isinstance(s, Given)
         }
         traces = [
-            np.empty((steps, *(self._value(s, sizes) for s in shape)), dtype)
+            np.empty((steps, *(size_value(s, sizes) for s in shape)), dtype)
             for dtype, shape in program.rows
         ]
         states = self._states(operands, sizes)
@@ -79,21 +86,21 @@ class _Runner:
         memory = (ctypes.c_void_p * max(1, len(program.pointers)))()
         kept = []
         for k, source in enumerate(program.pointers):
-            match type(source).__name__:
-                case "Given":
-                    array = arrays[source.operand]
-                case "Trace":
-                    array = traces[source.trace]
-                case "State":
-                    array = states[source.carry][source.parity]
-                case _:
-                    array = np.empty(self._value(source.elements, sizes), source.dtype)
+            match source:
+                case Given(operand):
+                    array = arrays[operand]
+                case Trace(i):
+                    array = traces[i]
+                case State(j, parity):
+                    array = states[j][parity]
+                case Scratch(elements, dtype):
+                    array = np.empty(size_value(elements, sizes), dtype)
             kept.append(array)
             memory[k] = array.ctypes.data
         integers = (ctypes.c_longlong * max(1, len(program.integers)))()
         for k, source in enumerate(program.integers):
-            if type(source).__name__ == "Size":
-                integers[k] = sizes[source.position]
+            if isinstance(source, Size):
+                integers[k] = given[source.position]
             else:
                 array = arrays[source.operand]
                 integers[k] = array.strides[source.axis] // array.itemsize
@@ -116,11 +123,11 @@ class _Runner:
             piece = max(1, int(piece * min(1024.0, _BREATH / max(spent, 1e-6))))
         return t
 
-    def _states(self, operands: Sequence[Any], sizes: list[int]) -> list[Any] | None:
+    def _states(self, operands: Sequence[Any], sizes: Mapping[str, int]) -> list[Any] | None:
         states = []
         for j, carry in enumerate(self.program.carries):
             initial = np.asarray(operands[self.first_init + j])
-            shape = tuple(self._value(s, sizes) for s in carry.shape)
+            shape = tuple(size_value(s, sizes) for s in carry.shape)
             if initial.shape != shape:
                 return None
             first = np.array(initial, carry.dtype, order="C")
@@ -142,35 +149,6 @@ class _Runner:
                     finals.append(first[()])
         whole = done == int(operands[0])
         return (*finals, *(x if whole else x[:done] for x in traces), np.int64(done))
-
-    def _value(self, e: Any, sizes: list[int]) -> int:
-        """A size expression's value."""
-        match type(e).__name__:
-            case "Number":
-                return int(e.value)
-            case "Name":
-                source = self._sources[e.text]
-                return sizes[source.position]
-        a, b = self._value(e.a, sizes), self._value(e.b, sizes)
-        match e.op:
-            case "add":
-                return a + b
-            case "sub":
-                return a - b
-            case "mul":
-                return a * b
-            case "int_div":
-                return a // b
-        raise AssertionError(e)
-
-    @property
-    def _sources(self) -> dict[str, Any]:
-        found = self.__dict__.get("_sources_by_name")
-        if found is None:
-            names = [n.text for n in self.program.kernel.integers]
-            found = dict(zip(names, self.program.integers))
-            self.__dict__["_sources_by_name"] = found
-        return found
 
 
 def _laid_out(x: Any, whole: bool) -> Any:
