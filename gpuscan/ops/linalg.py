@@ -107,8 +107,9 @@ def matmul(x: Any, y: Any) -> Variable:
     x = dimshuffle(x, *["x"] * (lead + 2 - x.ndim), *range(x.ndim))
     y = dimshuffle(y, *["x"] * (lead + 2 - y.ndim), *range(y.ndim))
     sizes = [dim(y if x.type.shape[i] == 1 else x, i) for i in range(lead)]
-    a = reshape(broadcast_to(x, [*sizes, *dims(x)[lead:]]), [-1, *dims(x)[lead:]], ndim=3)
-    b = reshape(broadcast_to(y, [*sizes, *dims(y)[lead:]]), [-1, *dims(y)[lead:]], ndim=3)
+    n = product(sizes)
+    a = reshape(broadcast_to(x, [*sizes, *dims(x)[lead:]]), [n, *dims(x)[lead:]], ndim=3)
+    b = reshape(broadcast_to(y, [*sizes, *dims(y)[lead:]]), [n, *dims(y)[lead:]], ndim=3)
     return reshape(batched_dot(a, b), [*sizes, dim(x, -2), dim(y, -1)], ndim=lead + 2)
 
 
@@ -153,12 +154,12 @@ class BatchedDot(Op):
     def batch(self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable) -> Variable:
         x, y = [v if b else broadcast_to(v, [n, *dims(v)]) for v, b in zip(inputs, batched)]
         flat = BatchedDot()(_merged(x), _merged(y))
-        return reshape(flat, [n, -1, dim(x, 2), dim(y, 3)], ndim=4)
+        return reshape(flat, [n, dim(x, 1), dim(x, 2), dim(y, 3)], ndim=4)
 
 
 def _merged(x: Variable) -> Variable:
     """The first two axes as one."""
-    return reshape(x, [dim(x, 0) * dim(x, 1), *dims(x)[2:]], ndim=x.ndim - 1)
+    return reshape(x, [product(dims(x)[:2]), *dims(x)[2:]], ndim=x.ndim - 1)
 
 
 def batched_dot(x: Any, y: Any) -> Variable:
@@ -203,9 +204,11 @@ def tensordot(x: Any, y: Any, axes: Any = 2) -> Variable:
     if not a:
         flat = outer(reshape(x, [-1], ndim=1), reshape(y, [-1], ndim=1))
         return reshape(flat, [*dims(x), *dims(y)], ndim=x.ndim + y.ndim)
-    inner = product([dim(x, i) for i in a])
-    left = reshape(dimshuffle(x, *free_x, *a), [-1, inner], ndim=2)
-    right = reshape(dimshuffle(y, *b, *free_y), [product([dim(y, i) for i in b]), -1], ndim=2)
+    # (a size of -1 has no meaning where another is 0)
+    rows, columns = product([dim(x, i) for i in free_x]), product([dim(y, i) for i in free_y])
+    inner_x, inner_y = product([dim(x, i) for i in a]), product([dim(y, i) for i in b])
+    left = reshape(dimshuffle(x, *free_x, *a), [rows, inner_x], ndim=2)
+    right = reshape(dimshuffle(y, *b, *free_y), [inner_y, columns], ndim=2)
     sizes = [dim(x, i) for i in free_x] + [dim(y, i) for i in free_y]
     return reshape(Dot()(left, right), sizes, ndim=len(sizes))
 

@@ -397,9 +397,12 @@ def is_size(v: Variable) -> bool:
 
 def product(sizes: Sequence[Variable]) -> Variable:
     """The product of int64 scalars."""
-    result: Variable = constant_leaf(np.asarray(1, "int64"))
-    for i, s in enumerate(sizes):
-        result = s if i == 0 else result * s
+    known = [static_int(s) for s in sizes]
+    factor = math.prod(k for k in known if k is not None)
+    result: Variable = constant_leaf(np.asarray(factor, "int64"))
+    for s, k in zip(sizes, known):
+        if k is None:
+            result = s if factor == 1 and isinstance(result, Constant) else result * s
     return result
 
 
