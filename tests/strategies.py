@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 
 from gpuscan import tensor as T
 from gpuscan.function import function
-from gpuscan.gradient import disconnected_grad, grad
+from gpuscan.gradient import disconnected_grad, grad, grad_scale, zero_grad
 from gpuscan.graph import Variable
 from gpuscan.ops import sample
 from gpuscan.ops.convert import as_tensor, constant
@@ -93,8 +94,13 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "eq": T.eq,
     "neq": T.neq,
 }
+STEERING: dict[str, Callable[[Any], Any]] = {
+    "zero": zero_grad,
+    "cut": disconnected_grad,
+    "scaled": lambda x: grad_scale(x, 0.7),
+}
 # What two ways to compute may give different last bits for: sums of floats, x ** 2 as x * x.
-INEXACT = frozenset("dot sum mean prod cumsum softmax nest accumulate inner_grad fit".split())
+INEXACT = frozenset("dot gates sum mean prod cumsum softmax nest accumulate inner_grad fit".split())
 ROUNDED = ("power",)
 
 
@@ -228,6 +234,18 @@ class Builder:
         if how == "set":
             return T.set_subtensor(x[0], cast(v, x.dtype))
         return T.inc_subtensor(x[-1:], cast(v, x.dtype))
+
+    def _gates(self, e: Expression, a: Expression, b: Expression) -> Variable:
+        """Parts of one product with matrices side by side, as an LSTM computes its gates."""
+        d = self.sizes["D"]
+        z = T.dot(self(e), T.join(1, self(a), self(b))) + T.constant(0.25).astype(self.dtype)
+        return T.nnet.sigmoid(z[..., :d]) * T.tanh(z[..., d:])
+
+    def _ifelse(self, c: Expression, a: Expression, b: Expression) -> Variable:
+        return T.ifelse(self(c), cast(self(a), self.dtype), cast(self(b), self.dtype))
+
+    def _steered(self, how: str, e: Expression) -> Variable:
+        return STEERING[how](self(e))
 
     def _accumulate(self, e: Expression, more: Expression) -> Variable:
         return self(e) + self(more)
@@ -764,6 +782,7 @@ class Options:
     draws: bool = True
     until: bool = True
     shared: bool = True
+    n_forms: tuple[str, ...] = ("sequence", "symbolic", "constant")
     max_steps: int = 5
     min_steps: int = 0
     truncate: bool = True
@@ -821,7 +840,8 @@ class _Grower:
         if kind == "float":
             found += ["binary"] + ["switch"] * bools + ["cast"] * (ints or bools)
             if inexact:
-                found += ["product", "reduced", "softened"]
+                found += ["product", "reduced", "softened"] + ["gated"] * (s in "VM")
+            found += ["chosen"] * bools + ["steered"] * (not o.smooth)
         else:
             found += ["switch"] * (kind == "int" and bools) + ["cast"]
         if s == "S":
@@ -894,12 +914,25 @@ class _Grower:
                 shapes = "WW"
         return ("dot", self.grow("float", shapes[0], depth), self.grow("float", shapes[1], depth))
 
+    def _float_gated(self, s: str, depth: int) -> Expression:
+        return ("gates", *(self.grow("float", t, depth) for t in (s, "W", "W")))
+
+    def _float_chosen(self, s: str, depth: int) -> Expression:
+        # of one kind, as the branches are of one type
+        c, a, b = (self.grow(k, t, depth) for k, t in (("bool", "S"), ("float", s), ("float", s)))
+        return ("ifelse", c, a, b)
+
+    def _float_steered(self, s: str, depth: int) -> Expression:
+        return ("steered", self.pick(*STEERING), self.grow("float", s, depth))
+
     def _float_differentiated(self, s: str, depth: int) -> Expression:
         # a stream's leaf is drawn anew by whoever captures it, so it is not differentiated by
         known = [n for n, k, t in self.leaves if (k, t) == ("float", s) and not n.startswith("u")]
         if not known:
             return self._end("float", s)
-        return ("inner_grad", self.pick(*known), self.grow("float", self.pick("S", s), depth))
+        inside = copy(self)
+        inside.listed = True  # what is captured is computed again, from the leaves
+        return ("inner_grad", self.pick(*known), inside.grow("float", self.pick("S", s), depth))
 
     # int and bool
     def _int_unary(self, s: str, depth: int) -> Expression:
@@ -1016,7 +1049,7 @@ def cases(draw: Any, options: Options = ANY) -> Case:
     kinds = ("float", "float", *o.kinds)
     n = draw(st.integers(o.min_steps, o.max_steps))
     n_seqs = draw(st.integers(0, 3))
-    n_form = pick("sequence", "symbolic", "constant") if n_seqs else pick("symbolic", "constant")
+    n_form = pick(*(f for f in o.n_forms if n_seqs or f != "sequence"))
     seqs = []
     for i in range(n_seqs):
         v = value(f"x{i}", kinds, ("input", "input", "expr", "shared", "constant"), "VSMVW")

@@ -82,6 +82,57 @@ def test_second_call_goes_on_from_the_first(device: str, case: Case) -> None:
     assert_same([*got, *left], [*want, *right], case.exact, case.loosest)
 
 
+SYMBOLIC = replace(DERIVATIVES, n_forms=("symbolic",), max_steps=3, depth=2)
+
+
+@given(a=cases(SYMBOLIC), b=cases(SYMBOLIC))
+def test_loops_side_by_side(device: str, a: Case, b: Case) -> None:
+    assume(a.n >= b.n)  # no result of b is of a step that it then lacks
+    b = replace(b, n=a.n)
+    b.__dict__["_steps"] = a.inputs["n"]  # both run the same symbolic number of steps
+    inputs = [*a.inputs.values(), *list(b.inputs.values())[1:]]
+    parts = [(c, g) for c in (a, b) for g in (c.loop, c.gradients(c.loop))]
+    results = [v for _, g in parts for v in g.results]
+    updates = {**a.loop.updates, **b.loop.updates}
+    f = gpuscan.function(inputs, results, updates=updates, on_unused_input="ignore", device=device)
+    a.reset()
+    b.reset()
+    got = iter(f(*a.feed(), *b.feed()[1:]))
+    for c, g in parts:
+        plain = c.unrolled() if g is c.loop else c.gradients(c.unrolled())
+        want = c.run(plain, "FAST_COMPILE")[: len(plain.results)]
+        assert_same([next(got) for _ in want], want)
+
+
+def _through(v: Variable, n: int | None) -> Variable:
+    """A loop over the rows of a loop's output; n: the number of rows, to unroll it."""
+
+    def step(row: Variable, s: Variable) -> Variable:
+        return T.tanh(row.sum() * 0.3 + s * 0.5)
+
+    start = T.constant(np.float64(0.1))
+    if n is None:
+        return gpuscan.scan(step, v, start)[0]
+    values = [start]
+    for i in range(n):
+        values.append(step(v[i], values[-1]))
+    return T.stack(values[1:]) if n else T.constant(np.empty(0))
+
+
+@given(case=cases(replace(DERIVATIVES, max_steps=3, depth=2, until=False)))
+def test_loops_in_a_row(device: str, case: Case) -> None:
+    case = replace(case, outputs=tuple(replace(o, uses=(("whole",),)) for o in case.outputs))
+    _differentiable(case)
+
+    def both(graphs: Graphs, n: int | None) -> Graphs:
+        ends = [_through(v, n) for v in graphs.results if v.type.is_float]
+        later = Graphs(ends, graphs.updates)
+        return Graphs([*graphs.results, *ends, *case.gradients(later).results], graphs.updates)
+
+    want = case.run(both(case.unrolled(), case.n), "FAST_COMPILE")
+    assert_same(case.run(both(case.loop, None), device=device), want)
+
+
 # ---- sizes --------------------------------------------------------------------------------------
 
 
@@ -231,3 +282,41 @@ def test_draws_of_a_loop_are_the_draws_of_as_many_calls(
         for i, (x, y) in enumerate(part):
             np.testing.assert_array_equal(a[i], x)
             np.testing.assert_array_equal(b[i], y)
+
+
+# ---- what these have found ----------------------------------------------------------------------
+
+
+def test_a_value_is_kept_for_a_branch_that_runs_late(device: str) -> None:
+    x, c = T.dvector("x"), T.lscalar("c")
+    y = T.exp(x)
+    total = y.sum()  # stands behind sin(y) in the order of the nodes, and before the choice
+    out = T.ifelse(T.gt(c, 0), T.sin(y), x * total) * total
+    f = gpuscan.function([x, c], out, mode="FAST_COMPILE", device=device)
+    v = np.array([0.1, 0.2])
+    e = np.exp(v)
+    np.testing.assert_allclose(f(v, 1), np.sin(e) * e.sum())
+    np.testing.assert_allclose(f(v, 0), v * e.sum() ** 2)
+
+
+def test_a_scalar_has_a_shape(device: str) -> None:
+    x = T.dscalar("x")
+    f = gpuscan.function([x], [x.shape, x], device=device)
+    assert f(1.0)[0].shape == (0,)
+
+
+def test_an_output_that_passes_a_state_on_is_truncated() -> None:
+    x = T.dvector("x")
+    out, _ = gpuscan.scan(
+        lambda s: s, outputs_info=[{"initial": x, "taps": [-2]}], n_steps=3, truncate_gradient=2
+    )
+    g = gpuscan.function([x], grad((out * np.array([1.0, 2.0, 4.0])).sum(), x))
+    # step 1 passes x[1] on; step 2 passes on what step 0 did, which does not contribute
+    assert g([1.0, 1.0]).tolist() == [0.0, 2.0]
+
+
+def test_the_last_row_of_a_comparison(device: str) -> None:
+    x = T.dvector("x")
+    rows, _ = gpuscan.scan(lambda v, s: [s + v, T.gt(s, 1)], x, [np.float64(0.5), None])
+    f = gpuscan.function([x], rows[1][-1], device=device)
+    assert [bool(f([1.0, 1.0])), bool(f([0.2, 1.0]))] == [True, False]
