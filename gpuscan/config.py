@@ -42,6 +42,7 @@ _SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "compute_test_value": ("off", str),
     "profile": (False, _boolean),
     "seed": (0, int),
+    "threads": (0, int),  # 0: as many as the cores that this process may use
 }
 
 # Theano's names that are read or written by programs and mean nothing here.
@@ -75,6 +76,7 @@ class Config:
     compute_test_value: str
     profile: bool
     seed: int
+    threads: int
 
     def __init__(self) -> None:
         d = self.__dict__

@@ -201,12 +201,13 @@ class Store:
 
 @dataclass(frozen=True)
 class For:
-    """index = 0 .. extent-1. `lanes`: the steps are independent, and may run side by side."""
+    """index = start .. extent-1. `lanes`: the steps are independent, and may run side by side."""
 
     index: Name
     extent: Any
     body: tuple[Any, ...]
     lanes: bool = False
+    start: Any = Number(0)
 
 
 @dataclass(frozen=True)

@@ -201,17 +201,28 @@ class Lowering:
     def emit(self, s: Any) -> None:
         self._statements[-1].append(s)
 
-    def nest(self, sizes: Sequence[Any], body: Callable[[list[Any]], None], lanes: bool) -> None:
-        """Loops over an index space around what `body` emits."""
+    def nest(
+        self,
+        sizes: Sequence[Any],
+        body: Callable[[list[Any]], None],
+        lanes: bool,
+        part: tuple[Any, Any] | None = None,
+    ) -> None:
+        """Loops over an index space around what `body` emits; `part`: of the outer axis only
+        the positions from one to before the other."""
         index = [Number(0) if s == Number(1) else self.fresh("i", "int64") for s in sizes]
         self._statements.append([])
         self._seen.append({})
         body(index)
         self._seen.pop()
         inner = tuple(self._statements.pop())
-        for depth, (i, s) in enumerate(reversed(list(zip(index, sizes)))):
+        depth = 0
+        for axis, (i, s) in reversed(list(enumerate(zip(index, sizes)))):
             if isinstance(i, Name):
-                inner = (For(i, s, inner, lanes and depth == 0 and not _returns(inner)),)
+                side_by_side = lanes and not depth and not _returns(inner)
+                start, end = part if part and axis == 0 else (Number(0), s)
+                inner = (For(i, end, inner, side_by_side, start),)
+                depth += 1
         for s in inner:
             self.emit(s)
 

@@ -79,6 +79,26 @@ class LoopProgram:
     equal: tuple[tuple[Any, Any], ...]  # sizes that must be the same
 
 
+@dataclass(frozen=True)
+class Result:
+    """Result number k of a nest."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class NestProgram:
+    """A loop nest in one kernel. `parts`: rows first .. last-1 of its outer axis can be computed
+    apart from the others."""
+
+    kernel: Kernel
+    pointers: tuple[Any, ...]  # Given, Result, Scratch
+    integers: tuple[Any, ...]  # Size, Stride
+    shapes: tuple[tuple[str, tuple[Any, ...]], ...]  # dtype and shape of each result
+    equal: tuple[tuple[Any, Any], ...]
+    parts: bool
+
+
 def size_value(e: Any, integers: Mapping[str, int]) -> int:
     """The value of a size expression, from the kernel's integers by name."""
     match e:

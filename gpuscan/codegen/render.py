@@ -123,11 +123,12 @@ class Renderer:
                 yield f"{indent}{name.text} = {self.text(value)};"
             case Store(array, offset, value):
                 yield f"{indent}{array.name}[{self.text(offset)}] = {self.text(value)};"
-            case For(index, extent, body, lanes):
+            case For(index, extent, body, lanes, start):
                 if lanes:
                     yield self.dialect.lanes
                 i = index.text
-                yield f"{indent}for (long long {i} = 0; {i} < {self.text(extent)}; {i}++) {{"
+                begin, end = self.text(start), self.text(extent)
+                yield f"{indent}for (long long {i} = {begin}; {i} < {end}; {i}++) {{"
                 yield from self.block(body, indent + "    ")
                 yield indent + "}"
             case If(condition, body):

@@ -10,13 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.program import Given, LoopProgram, Scratch, Size, State, Trace, size_value
+from ..codegen.program import (
+    Given,
+    LoopProgram,
+    NestProgram,
+    Result,
+    Scratch,
+    Size,
+    State,
+    Trace,
+    size_value,
+)
 from ..errors import DeviceError
 from ..evaluate import Program
 from ..graph import Op, Variable
 from ..scan.op import Scan
-from ..types import TensorType
-from . import compiler
+from ..types import TensorType, TupleType
+from . import compiler, threads
 
 _BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
 
@@ -45,11 +55,7 @@ class _Runner:
         self.n_operands = 1 + len(step.params)
         self.first_init = 1 + len(step.seqs)
         self.n_seqs = len(step.seqs)
-        self.sizes = [
-            (name.text, source.position)
-            for name, source in zip(self.program.kernel.integers, self.program.integers)
-            if isinstance(source, Size)
-        ]
+        self.sizes = _positions_of_sizes(op.program)
         self.definition_node = op.definition(*node.inputs[: self.n_operands])
         self._interpreted: Any = None
 
@@ -163,6 +169,85 @@ def _laid_out(x: Any, whole: bool) -> Any:
     return x
 
 
+@dataclass(frozen=True)
+class NativeNest(Op):
+    """A nest with its program: (*operands, *sizes) -> its results."""
+
+    values: tuple[Variable, ...]
+    operands: tuple[Variable, ...]
+    program: NestProgram
+    function: Any = field(compare=False)
+
+    def infer(self, *types: TensorType) -> TupleType:
+        return TupleType(tuple(v.type for v in self.values))
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        return _NestRunner(self)
+
+
+class _NestRunner:
+    """Runs a nest's program on arrays, large ones by two threads or more."""
+
+    def __init__(self, op: NativeNest) -> None:
+        self.op, self.program, self.function = op, op.program, op.function
+        self.sizes = _positions_of_sizes(op.program)
+        self._interpreted: Program | None = None
+
+    def definition(self, operands: Sequence[Any]) -> Any:
+        """The values as NumPy computes them: what says why an operand is wrong."""
+        if self._interpreted is None:
+            self._interpreted = Program(self.op.operands, self.op.values)
+        return self._interpreted(*operands)
+
+    def __call__(self, *inputs: Any) -> Any:
+        program, k = self.program, len(self.op.operands)
+        given = [int(s) for s in inputs[k:]]
+        sizes = {name: given[position] for name, position in self.sizes}
+        if any(size_value(a, sizes) != size_value(b, sizes) for a, b in program.equal):
+            return self.definition(inputs[:k])
+        operands = [_laid_out(x, False) for x in inputs[:k]]
+        results = [
+            np.empty([size_value(s, sizes) for s in shape], dtype)
+            for dtype, shape in program.shapes
+        ]
+        memory = (ctypes.c_void_p * len(program.pointers))()
+        kept = []
+        for i, source in enumerate(program.pointers):
+            match source:
+                case Given(operand):
+                    array = operands[operand]
+                case Result(position):
+                    array = results[position]
+                case Scratch(elements, dtype):
+                    array = np.empty(size_value(elements, sizes), dtype)
+            kept.append(array)
+            memory[i] = array.ctypes.data
+        integers = (ctypes.c_longlong * max(1, len(program.integers)))()
+        for i, source in enumerate(program.integers):
+            if isinstance(source, Size):
+                integers[i] = given[source.position]
+            else:
+                array = operands[source.operand]
+                integers[i] = array.strides[source.axis] // array.itemsize
+        rows = results[0].shape[0] if results[0].ndim else 1
+        work = results[0].size
+        if program.parts and work >= threads.WORTH_SHARING:
+            bad = threads.share(rows, lambda a, b: self.function(a, b, memory, integers))
+        else:
+            bad = self.function(0, rows, memory, integers)
+        if bad:
+            return self.definition(inputs[:k])
+        return tuple(results)
+
+
+def _positions_of_sizes(program: LoopProgram | NestProgram) -> list[tuple[str, int]]:
+    return [
+        (name.text, source.position)
+        for name, source in zip(program.kernel.integers, program.integers)
+        if isinstance(source, Size)
+    ]
+
+
 class Native:
     """Loops in C by the system's compiler. `lowered` is what codegen found for each Scan of a
     graph: a program and its sizes, or the reason why there is none."""
@@ -176,7 +261,7 @@ class Native:
                 "or the package ziglang). Use 'reference'."
             )
 
-    def loops(self, source: str, names: Sequence[str]) -> list[Any]:
+    def load(self, source: str, names: Sequence[str]) -> list[Any]:
         """The kernels of a source by name, built and loaded."""
         library = compiler.library(source)
         functions = []

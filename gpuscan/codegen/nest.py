@@ -1,0 +1,199 @@
+"""Elementwise work outside loops: chains of it, with a sum at the root or not, as one loop nest.
+
+A value is stored where something else than elementwise work of its own shape reads it; what is
+not stored is computed in the nests that read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..graph import Constant, Variable, toposort
+from ..ops.elemwise import Elemwise
+from ..ops.reduce import Reduce
+from ..ops.shape import BroadcastTo, DimShuffle, Specify, dims
+from ..rules.shapes import pushed_dims
+from .frame import Frame
+from .kernel import Array, Kernel, Let, Load, Name, Number, Return, Store, row_major
+from .lower import Memory, NotLowered, read
+from .program import Given, NestProgram, Result
+from .render import DTYPES
+
+_VIEWS = (BroadcastTo, DimShuffle, Specify)
+_SUMS = ("sum", "prod", "any", "all")
+
+
+@dataclass(frozen=True)
+class Nest:
+    """A kernel outside of loops: what it computes, from what."""
+
+    values: tuple[Variable, ...]
+    operands: tuple[Variable, ...]
+    sizes: tuple[Variable, ...]
+    program: NestProgram
+
+
+def lower_nests(outputs: Sequence[Variable]) -> list[Nest]:
+    """The elementwise work among the outputs' nodes as nests, in an order in which they can run.
+    What has no kernel is left out: it runs by its op's NumPy meaning."""
+    if any(getattr(v.op, "is_lazy", False) for v in toposort(outputs)):
+        return []  # a branch that is not taken must not be computed
+    found: list[Nest] = []
+    for k, group in enumerate(_groups(outputs)):
+        try:
+            found.append(_Nest(group.values, group.inline).lowered(f"nest_{k}"))
+        except NotLowered:
+            continue
+    return found
+
+
+def _fusable(v: Variable) -> bool:
+    if not isinstance(v.op, Elemwise | Reduce):
+        return False
+    dtypes = {v.dtype, *(x.dtype for x in v.inputs)}
+    if not dtypes <= DTYPES:
+        return False
+    if isinstance(v.op, Reduce):
+        return v.op.kind in _SUMS and v.ndim < v.inputs[0].ndim
+    return isinstance(v.op, Elemwise) and v.ndim > 0
+
+
+@dataclass(frozen=True)
+class _Group:
+    values: list[Variable]
+    inline: set[Variable]
+
+
+def _groups(outputs: Sequence[Variable]) -> list[_Group]:
+    order = toposort(outputs)
+    fusable = {v for v in order if _fusable(v)}
+    views = {v for v in order if isinstance(v.op, _VIEWS)}
+    level: dict[Variable, int] = {}
+    for v in order:
+        deepest = max((level[x] for x in v.inputs), default=0)
+        level[v] = deepest if v in fusable or v in views else deepest + bool(v.inputs)
+
+    shaped = [v for v in order if v in fusable]
+    flat = iter(pushed_dims([d for v in shaped for d in dims(v)]))
+    shape = {v: tuple(next(flat) for _ in range(v.ndim)) for v in shaped}
+
+    def key(v: Variable) -> Any:
+        return (level[v], v if isinstance(v.op, Reduce) else shape[v])
+
+    users: dict[Variable, list[Variable | None]] = {v: [None] for v in outputs}
+    for v in order:
+        for x in v.inputs:
+            users.setdefault(x, []).append(v)
+    stored: set[Variable] = set()
+    for v in reversed(order):
+        if v not in fusable and v not in views:
+            continue
+        for u in users.get(v, ()):
+            if u is None or (u not in fusable and u not in views):
+                stored.add(v)  # something reads it as a whole
+            elif u in views:
+                if u in stored or v in fusable:
+                    stored.add(v)  # read at other positions than its own
+            elif v in fusable and key(u) != key(v):
+                one_sum = isinstance(u.op, Reduce) and len(users[v]) == 1 and level[u] == level[v]
+                if not one_sum:
+                    stored.add(v)
+        if v in fusable and isinstance(v.op, Reduce):
+            stored.add(v)
+    inline = {v for v in (*fusable, *views) if v not in stored or v in views}
+    groups: dict[Any, list[Variable]] = {}
+    for v in order:
+        if v in fusable and v in stored:
+            groups.setdefault(key(v), []).append(v)
+    position = {v: i for i, v in enumerate(order)}
+    ranked = sorted(groups.values(), key=lambda g: (level[g[0]], _depth(g, stored, position)))
+    return [_Group(g, inline) for g in ranked if _worth(g, inline)]
+
+
+def _depth(group: list[Variable], stored: set[Variable], position: dict[Variable, int]) -> int:
+    return max(position[v] for v in group)
+
+
+def _worth(group: list[Variable], inline: set[Variable]) -> bool:
+    """Whether a kernel saves anything: more than one pass over memory, or a function that NumPy
+    evaluates in many passes."""
+    ops = [v for v in _inside(group, inline) if isinstance(v.op, Elemwise)]
+    return len(ops) > 1 or any("gs_" in v.op.scalar.c for v in ops)  # type: ignore[attr-defined]
+
+
+def _inside(group: Sequence[Variable], inline: set[Variable]) -> list[Variable]:
+    """The values that a group's kernel computes, inputs first."""
+    own = set(group)
+    order: list[Variable] = []
+    seen: set[Variable] = set()
+    stack = [(v, False) for v in reversed(group)]
+    while stack:
+        v, ready = stack.pop()
+        if ready:
+            order.append(v)
+        elif v not in seen and (v in own or v in inline):
+            seen.add(v)
+            stack.append((v, True))
+            stack += [(x, False) for x in reversed(read(v))]
+    return order
+
+
+class _Nest(Frame):
+    def __init__(self, values: Sequence[Variable], inline: set[Variable]) -> None:
+        super().__init__(lambda sizes: sizes)
+        self.values = list(values)
+        inside = _inside(values, inline)
+        computed = set(inside)
+        operands: dict[Variable, None] = {}
+        for v in inside:
+            for x in read(v):
+                if x not in computed and not (isinstance(x, Constant) and x.data.size == 1):
+                    operands[x] = None
+        self.operands = list(operands)
+        self.learn_sizes([*inside, *self.operands], ())
+
+    def lowered(self, name: str) -> Nest:
+        for k, x in enumerate(self.operands):
+            array = self.pointer(Array(f"x{k}", x.dtype), False, Given(k))
+            if x.ndim == 0:
+                local = self.fresh("q", x.dtype)
+                self.before.append(Let(local, Load(array, Number(0))))
+                self.locals[x] = local
+            else:
+                self.memory[x] = Memory(array, self.strides(k, x.ndim, 0, True))
+        stored: dict[Variable, Memory] = {}
+        shapes = []
+        for k, v in enumerate(self.values):
+            array = self.pointer(Array(f"y{k}", v.dtype), True, Result(k))
+            stored[v] = Memory(array, row_major(self.sizes(v)))
+            shapes.append((v.dtype, tuple(self.sizes(v))))
+        outer = self.sizes(self.values[0])
+        parts = not isinstance(self.values[0].op, Reduce) and outer[0] != Number(1)
+        if parts:
+            self._nest_in_parts(stored)
+        else:
+            self.step(self.values, stored)
+        body = (*self.before, *self.statements(), Return(Number(0)))
+        kernel = Kernel(
+            name, tuple(p for p, _ in self.pointers), tuple(n for n, _ in self.integers), body
+        )
+        program = NestProgram(
+            kernel,
+            tuple(s for _, s in self.pointers),
+            tuple(s for _, s in self.integers),
+            tuple(shapes),
+            tuple(self.equal),
+            parts,
+        )
+        return Nest(tuple(self.values), tuple(self.operands), tuple(self.outer_sizes), program)
+
+    def _nest_in_parts(self, stored: dict[Variable, Memory]) -> None:
+        """One nest; its outer axis runs from `first` to `last`, so that threads can share it."""
+
+        def body(index: list[Any]) -> None:
+            for v, m in stored.items():
+                self.emit(Store(m.array, m.offset(index), self.element(v, list(index))))
+
+        self.nest(self.sizes(self.values[0]), body, True, (Name("first"), Name("last")))
