@@ -63,7 +63,7 @@ def test_the_picture_is_a_png_with_something_on_it(short_run):
         (["--data", "missing.npz"], "there is no file missing.npz"),
         (["--data", "missing.csv"], "there is no file missing.csv"),
         (["--device", "abacus"], "--device: invalid choice: 'abacus'"),
-        (["--device", "native"], "device 'native' is not available"),
+        (["--device", "cuda"], "device 'cuda' is not available"),
         (["--out", "no/such/folder.png"], "cannot write no/such/folder.png"),
         (["--out", "."], "cannot write ."),
         (["--batch", "2000"], "--batch 2000 is more than the 1797 images"),

@@ -110,7 +110,7 @@ def test_the_top_level_holds_nothing_else():
 
 def in_a_new_process(code, **environment):
     done = subprocess.run(
-        [sys.executable, "-c", f"import json, numpy, sys, time; {code}"],
+        [sys.executable, "-c", f"import json, sys, time; {code}"],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -122,19 +122,24 @@ def in_a_new_process(code, **environment):
 
 def test_import_brings_in_only_numpy():
     tops = in_a_new_process(
-        "before = set(sys.modules); import gpuscan;"
+        "import numpy; before = set(sys.modules); import gpuscan;"
         "print(json.dumps(sorted({m.split('.')[0] for m in set(sys.modules) - before})))"
     )
     assert set(tops) - sys.stdlib_module_names <= {"gpuscan", "numpy"}
 
 
 def test_import_is_quick(tmp_path):
-    def seconds():
+    """Less than 0.1 s of processor time, or where the machine is slow, less than NumPy's."""
+
+    def seconds(module):
         return in_a_new_process(
-            "t = time.process_time(); import gpuscan; print(time.process_time() - t)",
+            f"t = time.process_time(); import {module}; print(time.process_time() - t)",
             PYTHONDONTWRITEBYTECODE="",
             PYTHONPYCACHEPREFIX=str(tmp_path),
         )
 
-    seconds()  # writes the byte code
-    assert min(seconds() for _ in range(7)) < 0.1  # other work only adds to it
+    for module in ("numpy", "numpy, gpuscan"):
+        seconds(module)  # writes the byte code
+    numpy = min(seconds("numpy") for _ in range(5))  # other work only adds to it
+    both = min(seconds("numpy, gpuscan") for _ in range(5))
+    assert both - numpy < max(0.1, numpy)

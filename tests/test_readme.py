@@ -41,4 +41,4 @@ def test_the_settings_of_the_page_are_settings_with_these_defaults():
     table = PAGE.partition("## Settings")[2]
     rows = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", table, re.MULTILINE))
     assert rows
-    assert rows == {name: _SETTINGS[name][0] for name in rows}
+    assert rows == {name: str(_SETTINGS[name][0]) for name in rows}
