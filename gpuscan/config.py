@@ -47,10 +47,16 @@ _SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 
 # Theano's names that are read or written by programs and mean nothing here.
 _ACCEPTED = frozenset(
-    "cxx exception_verbosity optimizer optimizer_including optimizer_excluding linker allow_gc "
-    "openmp blas warn_float64 cast_policy on_opt_error on_shape_error int_division intermediate "
-    "traceback base_compiledir compiledir lib nvcc gcc dnn gpuarray cmodule "
-    "reoptimize_unpickled".split()
+    "allow_gc assert_no_cpu_op base_compiledir cast_policy check_input compiledir "
+    "compute_test_value_opt cxx deterministic exception_verbosity force_device init_gpu_device "
+    "int_division intermediate linker on_opt_error on_shape_error openmp openmp_elemwise_minsize "
+    "optimizer optimizer_excluding optimizer_including optimizer_requiring optimizer_verbose "
+    "pickle_test_value print_active_device print_global_stats print_test_value profile_memory "
+    "profile_optimizer reoptimize_unpickled reoptimize_unpickled_function warn_float64".split()
+)
+_GROUPS = (
+    "DebugMode NanGuardMode blas cmodule conv cuda dnn experimental gcc gpuarray lib magma "
+    "metaopt numpy nvcc optdb profiling tensor traceback unittests vm warn".split()
 )
 
 
@@ -83,7 +89,7 @@ class Config:
         for name, (default, _) in _SETTINGS.items():
             d[name] = default
         d["scan"] = _Group(allow_gc=False, allow_output_prealloc=True)
-        d["warn"] = _Group()
+        d.update({name: _Group() for name in _GROUPS})
         flags = [f for f in os.environ.get("GPUSCAN_FLAGS", "").split(",") if f.strip()]
         for flag in flags:
             name, _, value = flag.partition("=")

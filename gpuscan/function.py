@@ -39,6 +39,30 @@ class Mode:
         return self.optimizer not in (None, "None", "FAST_COMPILE", "fast_compile")
 
 
+class UncheckedMode(Mode):
+    """A mode with which Theano looks at every value; here it looks at none, and says so."""
+
+    def __init__(self, *args: Any, **ignored: Any) -> None:
+        super().__init__()
+        _warn_unchecked(type(self).__name__, 2)
+
+
+class DebugMode(UncheckedMode): ...
+
+
+class NanGuardMode(UncheckedMode): ...
+
+
+class MonitorMode(UncheckedMode): ...
+
+
+def _warn_unchecked(name: str, level: int) -> None:
+    warnings.warn(
+        f"mode {name} is not implemented in gpuscan: it checks nothing, FAST_RUN is used",
+        stacklevel=level + 1,
+    )
+
+
 _MODES = ("FAST_RUN", "FAST_COMPILE", "JAX", "NUMBA", "Mode")
 _NOT_THERE = ("DebugMode", "DEBUG_MODE", "NanGuardMode", "MonitorMode")
 
@@ -49,7 +73,7 @@ def get_mode(mode: Any) -> Mode:
         return mode
     name = config.mode if mode is None else mode
     if name in _NOT_THERE:
-        warnings.warn(f"mode {name} is not implemented in gpuscan; FAST_RUN is used", stacklevel=4)
+        _warn_unchecked(name, 4)
     elif name not in _MODES:
         raise ValueError(f"mode {name!r} is not one of {listed(_MODES)}")
     return Mode(optimizer="FAST_COMPILE" if name == "FAST_COMPILE" else "FAST_RUN")
@@ -139,8 +163,8 @@ def function(
     placeholders = {a.variable: a.variable.type(a.name) for a in arguments if a.variable.inputs}
     mapping = {**replaced, **placeholders}
     states = [a for a in arguments if a.update is not None]
-    roots = [*wanted, *explicit.values(), *(as_tensor(a.update) for a in states)]
-    roots = substitute(roots, mapping)
+    written = [*wanted, *explicit.values(), *(as_tensor(a.update) for a in states)]
+    roots = substitute(written, mapping)
     wanted_now = roots[: len(wanted)]
     new_values = roots[len(wanted) : len(wanted) + len(explicit)]
     explicit = OrderedUpdates(zip(explicit, new_values))
@@ -160,7 +184,7 @@ def function(
         )
     variables = [placeholders.get(a.variable, a.variable) for a in arguments]
     everything = [*wanted_now, *explicit.values(), *kept_default]
-    _check_inputs(variables, everything, arguments, unused)
+    _check_inputs(variables, everything, arguments, written, unused)
     return Function(
         arguments, variables, form, wanted_now, explicit, kept_default, name, target.name,
         get_mode(mode), allow_input_downcast, fuse or "auto",
@@ -276,8 +300,9 @@ def _givens(givens: Any, arguments: Sequence[In], strict: bool) -> dict[Variable
 
 
 def _check_inputs(
-    variables: Sequence[Variable], roots: Sequence[Variable], arguments: Sequence[In], unused: str
-) -> None:
+    variables: Sequence[Variable], roots: Sequence[Variable], arguments: Sequence[In],
+    written: Sequence[Variable], unused: str,
+) -> None:  # fmt: skip
     given = set(variables)
     needed = leaves(roots, ())
     for v in needed:
@@ -288,12 +313,16 @@ def _check_inputs(
                 f"An input of the graph, {describe(v)}{used} was not provided and not given a "
                 f"value. Add it to the inputs of function(), or replace it by givens.{built_at(v)}"
             )
-    for v, a in zip(variables, arguments):
-        if v not in needed:
+    idle = [a for v, a in zip(variables, arguments) if v not in needed]
+    if idle:  # an input that only dropped out of a derivative is no mistake
+        behind = [d for v in toposort(written) for d in getattr(v._tag, "derived", ())]
+        idle = [a for a in idle if a.variable not in behind]
+    for a in arguments:
+        if a in idle:
             text = (
                 "theano.function was asked to create a function computing outputs given certain "
                 "inputs, but the provided input variable at index "
-                f"{list(variables).index(v)} is not part of the computational graph needed to "
+                f"{arguments.index(a)} is not part of the computational graph needed to "
                 f"compute the outputs: {a.variable}. To make this error into a warning, you can "
                 "pass the parameter on_unused_input='warn' to function, to silence it 'ignore'."
             )
@@ -460,9 +489,30 @@ class Function:
     def free(self) -> None:
         """Theano's hint to give memory back; nothing is held between calls."""
 
-    def copy(self, share_memory: bool = False, name: str | None = None) -> Function:
-        """The same function again, over the same shared variables."""
-        new = Function(self._arguments, *_unstored(self._stored, name or self.name))
+    def copy(
+        self, share_memory: bool = False, swap: Mapping[Any, Any] | None = None,
+        delete_updates: bool = False, name: str | None = None, profile: Any = None,
+    ) -> Function:  # fmt: skip
+        """The same function again, over the same shared variables, or over those that `swap`
+        (old: new) puts in their places; delete_updates: it updates none.
+
+        Raises ValueError for a variable to swap that the function does not use, TypeError for
+        a new one of another type."""
+        variables, form, outputs, updates, *rest = self._stored
+        if delete_updates:
+            updates = {}
+        if swap:
+            for old, other in swap.items():
+                if old not in self._shared and old not in updates:
+                    raise ValueError(f"swap: {old} is no shared variable of {self!r}")
+                if not isinstance(other, SharedVariable) or other.type != old.type:
+                    raise TypeError(f"swap: {other} can't stand for {describe(old)}")
+            values = substitute([*outputs, *updates.values()], swap)
+            outputs = values[: len(outputs)]
+            targets = [swap.get(s, s) for s in updates]
+            updates = dict(zip(targets, values[len(outputs) :]))
+        stored = (variables, form, outputs, updates, *rest)
+        new = Function(self._arguments, *_unstored(stored, name or self.name))
         new._values = list(self._values)
         return new
 

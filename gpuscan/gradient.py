@@ -20,7 +20,7 @@ from .errors import (
     describe,
 )
 from .evaluate import Program
-from .graph import Item, Undefined, Variable, leaves, substitute, toposort
+from .graph import Constant, Item, Undefined, Variable, leaves, substitute, toposort
 from .ops.control import DisconnectedGrad, GradClip, GradScale, UndefinedGrad, ZeroGrad
 from .ops.convert import as_tensor
 from .ops.elemwise import cast, zeros_like
@@ -203,7 +203,19 @@ def grad(
             if add_names and cost is not None and cost.name and w.name and not answers[-1].name:
                 if answers[-1].inputs:
                     answers[-1].name = f"(d{cost.name}/d{w.name})"
+    _derive(answers, order)
     return type(wrt)(answers) if several else answers[0]
+
+
+def _derive(answers: Iterable[Any], order: Iterable[Variable]) -> None:
+    """Note the inputs behind a derivative that may not need them: d(x*y)/dx is y, but a function
+    of x and y that computes it is no mistake."""
+    sources = frozenset(
+        v for v in order if not v.inputs and not isinstance(v, Constant | SharedVariable)
+    )
+    for g in answers:
+        if isinstance(g, Variable) and sources:
+            g.tag.derived = sources | getattr(g.tag, "derived", frozenset())
 
 
 class NullGradient:
@@ -341,6 +353,7 @@ def Lop(
         if isinstance(g, Undefined):
             raise NullTypeGradError(f"the product is not defined: {g.reason}")
         answers.append(_zero(w) if g is None else _as(g, w))
+    _derive(answers, toposort(outputs, stop))
     return type(wrt)(answers) if isinstance(wrt, list | tuple) else answers[0]
 
 
@@ -385,6 +398,7 @@ def Rop(
             continue
         (product,) = substitute([product], {u: zeros_like(v, _float_of(v))})
         answers.append(_as(product, v))
+    _derive(answers, toposort([*outputs, *points]))
     return type(f)(answers) if isinstance(f, list | tuple) else answers[0]
 
 

@@ -87,10 +87,11 @@ class Tag:
     """Notes that programs leave on a variable (Theano's scratchpad)."""
 
     updates: Mapping[Variable, Variable]  # on a Scan: the shared variables that it advances
+    derived: frozenset[Variable]  # on a derivative: the inputs of what it is a derivative of
 
     def __getstate__(self) -> dict[str, Any]:
-        # updates are variables that are built on the node itself: a note for compiling only
-        return {k: v for k, v in self.__dict__.items() if k != "updates"}
+        # notes for compiling only; updates are variables that are built on the node itself
+        return {k: v for k, v in self.__dict__.items() if k not in ("updates", "derived")}
 
     def __repr__(self) -> str:
         return f"Tag({self.__dict__})"

@@ -59,12 +59,13 @@ def float_dtype(*dtypes: str) -> str:
     return dtype if dtype in FLOATS else config.floatX
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class TensorType:
     """A tensor's dtype and shape, a size being None where it is not known.
 
     Calling it makes an input variable of this type. For Theano's programs a shape may be given
-    as a broadcast pattern: True is a size of 1, False an unknown size.
+    as a broadcast pattern, also under the name `broadcastable`: True is a size of 1, False an
+    unknown size.
     """
 
     dtype: str
@@ -72,11 +73,13 @@ class TensorType:
 
     make_input: ClassVar[Callable[..., Any]]  # set by graph.py: types know nothing of variables
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dtype", dtype_name(self.dtype))
+    def __init__(
+        self, dtype: Any, shape: Sequence[Any] = (), *, broadcastable: Sequence[Any] | None = None
+    ) -> None:
+        object.__setattr__(self, "dtype", dtype_name(dtype))
         sizes = tuple(
             (1 if s else None) if isinstance(s, bool | np.bool_) else None if s is None else int(s)
-            for s in self.shape
+            for s in (shape if broadcastable is None else map(bool, broadcastable))
         )
         object.__setattr__(self, "shape", sizes)
 

@@ -14,8 +14,8 @@ from ..graph import Constant, Op, Undefined, Variable
 from ..types import TensorType, promote
 from .convert import as_tensor, constant
 from .elemwise import cast, zeros_like
-from .scalar import clip, switch
-from .shape import broadcast_to, dim, dims, dimshuffle, specify
+from .scalar import clip
+from .shape import broadcast_to, dim, dims, specify
 
 
 class Identity(Op):
@@ -112,6 +112,17 @@ class GradScale(Identity):
 
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
         return [g * constant(self.factor, dtype=g.dtype)]
+
+
+class ViewOp(Identity):
+    """x. A program that wants its own gradient there derives a class with a method
+    grad(inputs, output_gradients) that returns one gradient; its instances are ops."""
+
+    def grad(self, inputs: Sequence[Variable], g_outputs: Sequence[Variable]) -> Sequence[Any]:
+        return g_outputs
+
+    def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
+        return self.grad(inputs, [g])
 
 
 # ---- printing -------------------------------------------------------------------------------
@@ -230,14 +241,10 @@ class IfElse(Op):
     def batch(
         self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
     ) -> Variable | None:
+        if batched[0]:
+            return None  # a choice in each row: the branch that is not taken need not be defined
         rows = [x if b else broadcast_to(x, [n, *dims(x)]) for x, b in zip(inputs, batched)]
-        if not batched[0]:
-            return self(inputs[0], *rows[1:])
-        condition, then, other = rows
-        sizes = then.type.shape[1:]
-        if None in sizes or sizes != other.type.shape[1:]:
-            return None  # the branches' rows may differ in shape
-        return switch(dimshuffle(condition, 0, *["x"] * len(sizes)), then, other)
+        return self(inputs[0], *rows[1:])
 
 
 def ifelse(condition: Any, then_branch: Any, else_branch: Any, name: str | None = None) -> Any:

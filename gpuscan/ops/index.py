@@ -433,6 +433,8 @@ def getitem(x: Any, index: Any) -> Variable:
     for a position that is known to be out of range.
     """
     x = as_tensor(x)
+    if isinstance(index, list) and any(isinstance(part, slice) for part in index):
+        index = tuple(index)  # as in older NumPy
     entries = _expanded(x, index if isinstance(index, tuple) else (index,))
     if any(isinstance(e, Variable) and e.ndim for e in entries):
         pattern, operands = _cut(x, entries)

@@ -307,6 +307,7 @@ from .inputs import (
     wtensor5,
     wvector,
 )
+from .kinds import TensorVariable
 from .reductions import largest, logsumexp, norm, size, smallest
 
 __all__ = [
@@ -354,7 +355,6 @@ __all__ = [
     "zero_grad", "zeros", "zeros_like",
 ]  # fmt: skip
 
-TensorVariable = Variable
 TensorConstant = Constant
 TensorSharedVariable = SharedVariable
 as_tensor_variable = as_tensor

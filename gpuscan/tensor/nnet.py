@@ -25,9 +25,16 @@ from ..ops.scalar import (
 from ..ops.shape import dim, dimshuffle
 from ..ops.softmax import LogSoftmax, Softmax
 from ..types import float_dtype
+from . import normalization as bn
+from .normalization import (
+    batch_normalization,
+    batch_normalization_test,
+    batch_normalization_train,
+)
 
 __all__ = [
-    "LogSoftmax", "Softmax", "binary_crossentropy", "categorical_crossentropy",
+    "LogSoftmax", "Softmax", "batch_normalization", "batch_normalization_test",
+    "batch_normalization_train", "binary_crossentropy", "bn", "categorical_crossentropy",
     "crossentropy_categorical_1hot", "crossentropy_softmax_1hot",
     "crossentropy_softmax_1hot_with_bias", "crossentropy_softmax_argmax_1hot_with_bias",
     "crossentropy_softmax_max_and_argmax_1hot",

@@ -12,8 +12,20 @@ import numpy as np
 from .. import errors, gradient, graph, printing, tensor
 from ..clone import clone as graph_clone
 from ..config import config
-from ..function import Function, FunctionGraph, In, Mode, Out, function, get_default_mode
-from ..ops.control import Assert, IfElse, ifelse
+from ..function import (
+    DebugMode,
+    Function,
+    FunctionGraph,
+    In,
+    Mode,
+    MonitorMode,
+    NanGuardMode,
+    Out,
+    function,
+    get_default_mode,
+    get_mode,
+)
+from ..ops.control import Assert, IfElse, ViewOp, ifelse
 from ..ops.elemwise import Elemwise
 from ..ops.reduce import Reduce
 from ..ops.shape import DimShuffle
@@ -91,7 +103,9 @@ _COMPILE = {
     "function": function, "pfunc": pfunc, "In": In, "Out": Out, "Param": param,
     "Mode": Mode, "shared": shared, "SharedVariable": SharedVariable,
     "UnusedInputError": errors.UnusedInputError, "get_default_mode": get_default_mode,
-    "Function": Function,
+    "Function": Function, "get_mode": get_mode, "FAST_RUN": Mode(), "ViewOp": ViewOp,
+    "FAST_COMPILE": Mode(optimizer="FAST_COMPILE"), "DebugMode": DebugMode,
+    "NanGuardMode": NanGuardMode, "MonitorMode": MonitorMode,
 }  # fmt: skip
 _GRAPH = {
     "Variable": graph.Variable, "Constant": graph.Constant, "Apply": graph.Apply,
@@ -107,6 +121,7 @@ MODULES: dict[str, ModuleType | dict[str, Any]] = {
     "tensor": tensor,
     "tensor.basic": tensor,
     "tensor.nnet": tensor.nnet,
+    "tensor.nnet.bn": tensor.nnet.bn,
     "tensor.nnet.nnet": tensor.nnet,
     "tensor.nnet.sigm": tensor.nnet,
     "tensor.extra_ops": tensor.extra_ops,
@@ -120,7 +135,7 @@ MODULES: dict[str, ModuleType | dict[str, Any]] = {
         "set_subtensor": tensor.set_subtensor, "inc_subtensor": tensor.inc_subtensor,
     },
     "tensor.type": {"TensorType": TensorType},
-    "tensor.var": {"TensorVariable": graph.Variable, "TensorConstant": graph.Constant},
+    "tensor.var": {"TensorVariable": tensor.TensorVariable, "TensorConstant": graph.Constant},
     "gradient": gradient,
     "printing": printing,
     "ifelse": {"ifelse": ifelse, "IfElse": IfElse},
@@ -133,10 +148,14 @@ MODULES: dict[str, ModuleType | dict[str, Any]] = {
     "scan_module.scan_utils": {"until": until, "clone": graph_clone},
     "scan_module.scan_views": _VIEWS,
     "compile": _COMPILE,
+    "compile.debugmode": _COMPILE,
     "compile.function": _COMPILE,
     "compile.function_module": _COMPILE,
     "compile.io": _COMPILE,
     "compile.mode": _COMPILE,
+    "compile.monitormode": _COMPILE,
+    "compile.nanguardmode": _COMPILE,
+    "compile.ops": _COMPILE,
     "compile.pfunc": _COMPILE,
     "compile.sharedvalue": _COMPILE,
     "gof": _GOF,
