@@ -19,7 +19,7 @@ from ...ops.shape import (
     specify,
 )
 from .build import Found, applied, same, scan_op
-from .lift import Lift, frontier
+from .lift import Lift, certain, frontier
 
 
 def hoist_invariants(v: Variable, used: frozenset[int]) -> Found | None:
@@ -46,7 +46,8 @@ def hoist_invariants(v: Variable, used: frozenset[int]) -> Found | None:
             lift.lift([d])
             if d in lift:
                 invariant.add(d)
-    moved = [d for d in frontier(invariant, step.outputs) if not _costs_nothing(d)]
+    sure = certain(step.outputs)
+    moved = [d for d in frontier(invariant, step.outputs) if d in sure and not _costs_nothing(d)]
     if not moved:
         return None
     placeholders = {d: d.type() for d in moved}
@@ -70,7 +71,7 @@ def batch_sequences(v: Variable, used: frozenset[int]) -> Found | None:
     if not step.seqs:
         return None
     rows = {s: first_rows(x, o.n) for s, x in zip(step.seqs, o.seqs)}
-    lift = Lift(rows, dict(zip(step.consts, o.consts)), o.n)
+    lift = Lift(rows, dict(zip(step.consts, o.consts)), o.n, step.stop is not None)
     changing = set(step.carries)
     candidates = []
     for d in toposort(step.outputs):
@@ -80,7 +81,8 @@ def batch_sequences(v: Variable, used: frozenset[int]) -> Found | None:
             candidates.append(d)
     lift.lift(candidates)
     lifted = {d for d in candidates if d in lift.rows}
-    moved = frontier(lifted, step.outputs)
+    sure = certain(step.outputs)
+    moved = [d for d in frontier(lifted, step.outputs) if d in sure]
     if not moved:
         return None
     placeholders = {d: d.type() for d in moved}
