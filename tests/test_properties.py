@@ -320,3 +320,16 @@ def test_the_last_row_of_a_comparison(device: str) -> None:
     rows, _ = gpuscan.scan(lambda v, s: [s + v, T.gt(s, 1)], x, [np.float64(0.5), None])
     f = gpuscan.function([x], rows[1][-1], device=device)
     assert [bool(f([1.0, 1.0])), bool(f([0.2, 1.0]))] == [True, False]
+
+
+def test_what_a_step_does_not_read_is_not_read_before_the_loop(device: str) -> None:
+    c, i, s, n = T.dvector("c"), T.lvector("i"), T.dscalar("s"), T.lscalar("n")
+    zero = np.float64(0)
+    guarded, _ = gpuscan.scan(lambda i: T.ifelse(T.lt(i, c.shape[0]), c[i], zero), i)
+    branch, _ = gpuscan.scan(lambda s: T.ifelse(T.gt(s, 0), s + 1, c[5]), None, s, n_steps=3)
+    never, _ = gpuscan.scan(lambda s: s + c[5], None, s, n_steps=n)
+    until, _ = gpuscan.scan(lambda i, s: (s + c[i], gpuscan.until(T.ge(s, 2))), i, s)
+    f = gpuscan.function([c, i, s, n], [guarded, branch, never, until], device=device)
+    a, b, z, u = f([1.0, 2.0, 3.0], [0, 1, 7], 1.0, 0)
+    assert (a.tolist(), b.tolist(), z.tolist()) == ([1, 2, 0], [2, 3, 4], [])
+    assert u.tolist() == [2, 4]
