@@ -84,6 +84,23 @@ def param(
     return In(variable, name, default, strict=strict, allow_downcast=allow_downcast)
 
 
+class OpRemove:
+    """Theano's rewrite that drops an op which passes its input on (see `register_canonicalize`)."""
+
+    def __init__(self, op: graph.Op) -> None:
+        self.op = op
+
+
+def register_canonicalize(rewrite: Any, *tags: str, name: str | None = None) -> Any:
+    """Takes an `OpRemove`, for which gpuscan has nothing to do: a ViewOp costs no time.
+
+    Raises NotImplementedError for any other rewrite.
+    """
+    if not isinstance(rewrite, OpRemove):
+        raise NotImplementedError(f"gpuscan takes no rewrites from programs: {rewrite!r}")
+    return rewrite
+
+
 # Names of Theano's top level that are not gpuscan's own.
 ROOT: dict[str, Any] = {
     "_asarray": asarray, "change_flags": config.change_flags, "pp": printing.pprint,
@@ -113,7 +130,7 @@ _GRAPH = {
 }  # fmt: skip
 _GOF = {
     **_GRAPH, "Op": graph.Op, "MissingInputError": errors.MissingInputError,
-    "FunctionGraph": FunctionGraph,
+    "FunctionGraph": FunctionGraph, "OpRemove": OpRemove,
 }  # fmt: skip
 
 # path: the module itself, or the names of a module that is made here
@@ -163,7 +180,7 @@ MODULES: dict[str, ModuleType | dict[str, Any]] = {
     "gof.graph": _GRAPH,
     "scalar": {"upcast": upcast},
     "scalar.basic": {"upcast": upcast},
-    "tensor.opt": {"Assert": Assert},
+    "tensor.opt": {"Assert": Assert, "register_canonicalize": register_canonicalize},
     "configparser": {"config": config, "change_flags": config.change_flags},
     "configdefaults": {"config": config},
     "updates": {"OrderedUpdates": OrderedUpdates},
