@@ -47,7 +47,7 @@ def compiled(
                 raise NotLowered("fuse='never'")
             fused[v] = lower_loop(v, f"loop_{len(fused)}")
             plans.append(LoopPlan(_name(v), "fused", "one C function runs all steps"))
-        except NotLowered as e:
+        except (NotLowered, RecursionError) as e:
             if fuse == "always":
                 raise NotLowered(f"scan '{_name(v)}' can't be fused: {e}") from None
             plans.append(LoopPlan(_name(v), "interpreted", f"{e}"))

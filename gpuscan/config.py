@@ -48,11 +48,12 @@ _SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 # Theano's names that are read or written by programs and mean nothing here.
 _ACCEPTED = frozenset(
     "allow_gc assert_no_cpu_op base_compiledir cast_policy check_input compiledir "
-    "compute_test_value_opt cxx deterministic exception_verbosity force_device init_gpu_device "
-    "int_division intermediate linker on_opt_error on_shape_error openmp openmp_elemwise_minsize "
-    "optimizer optimizer_excluding optimizer_including optimizer_requiring optimizer_verbose "
-    "pickle_test_value print_active_device print_global_stats print_test_value profile_memory "
-    "profile_optimizer reoptimize_unpickled reoptimize_unpickled_function warn_float64".split()
+    "compute_test_value_opt cxx cycle_detection deterministic exception_verbosity "
+    "force_device init_gpu_device int_division intermediate linker on_opt_error "
+    "on_shape_error openmp openmp_elemwise_minsize optimizer optimizer_excluding "
+    "optimizer_including optimizer_requiring optimizer_verbose pickle_test_value "
+    "print_active_device print_global_stats print_test_value profile_memory profile_optimizer "
+    "reoptimize_unpickled reoptimize_unpickled_function warn_float".split()
 )
 _GROUPS = (
     "DebugMode NanGuardMode blas cmodule conv cuda dnn experimental gcc gpuarray lib magma "

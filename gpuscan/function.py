@@ -13,7 +13,7 @@ from .clone import fitted
 from .compile import LoopPlan, compiled
 from .config import config
 from .errors import MissingInputError, UnusedInputError, built_at, describe, listed
-from .graph import Apply, Constant, Variable, leaves, pack, substitute, toposort, unpack
+from .graph import Apply, Constant, Variable, derived, leaves, pack, substitute, toposort, unpack
 from .ops.convert import as_tensor
 from .rules.passes import optimised
 from .runtime.device import select
@@ -299,6 +299,15 @@ def _givens(givens: Any, arguments: Sequence[In], strict: bool) -> dict[Variable
     return found
 
 
+def _behind(outputs: Sequence[Variable]) -> set[Variable]:
+    """The variables behind what nodes of the outputs are derivatives of."""
+    found: set[Variable] = set()
+    while new := [v for v in derived(outputs) if v not in found]:
+        found.update(toposort(new))
+        outputs = new
+    return found
+
+
 def _check_inputs(
     variables: Sequence[Variable], roots: Sequence[Variable], arguments: Sequence[In],
     written: Sequence[Variable], unused: str,
@@ -315,7 +324,7 @@ def _check_inputs(
             )
     idle = [a for v, a in zip(variables, arguments) if v not in needed]
     if idle:  # an input that only dropped out of a derivative is no mistake
-        behind = [d for v in toposort(written) for d in getattr(v._tag, "derived", ())]
+        behind = _behind(written)
         idle = [a for a in idle if a.variable not in behind]
     for a in arguments:
         if a in idle:

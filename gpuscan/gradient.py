@@ -20,8 +20,15 @@ from .errors import (
     describe,
 )
 from .evaluate import Program
-from .graph import Constant, Item, Undefined, Variable, leaves, substitute, toposort
-from .ops.control import DisconnectedGrad, GradClip, GradScale, UndefinedGrad, ZeroGrad
+from .graph import Item, Undefined, Variable, derived, leaves, substitute, toposort
+from .ops.control import (
+    DisconnectedGrad,
+    GradClip,
+    GradScale,
+    UndefinedGrad,
+    ZeroGrad,
+    derived_from,
+)
 from .ops.convert import as_tensor
 from .ops.elemwise import cast, zeros_like
 from .ops.shape import specify
@@ -184,11 +191,10 @@ def grad(
     gs: list[Cotangent] = [as_tensor(np.ones((), _float_of(v))) for v in outputs]
     gs += [None] * len(known)
     found = cotangents(roots, gs, targets, stop, known)
-    order = toposort(roots, stop)
-    reached = set(order) & _reaching(roots, stop)
+    connected = _Connected(roots, stop)
     answers: list[Any] = []
     for w, g in zip(targets, found):
-        if w not in reached:
+        if w not in connected:
             _disconnected(w, disconnected_inputs)
             answers.append(_zero(w) if return_disconnected.lower() == "zero" else None)
         elif isinstance(g, Undefined):
@@ -203,19 +209,15 @@ def grad(
             if add_names and cost is not None and cost.name and w.name and not answers[-1].name:
                 if answers[-1].inputs:
                     answers[-1].name = f"(d{cost.name}/d{w.name})"
-    _derive(answers, order)
+    answers = _derived(answers, [*roots, *known.values()])
     return type(wrt)(answers) if several else answers[0]
 
 
-def _derive(answers: Iterable[Any], order: Iterable[Variable]) -> None:
-    """Note the inputs behind a derivative that may not need them: d(x*y)/dx is y, but a function
-    of x and y that computes it is no mistake."""
-    sources = frozenset(
-        v for v in order if not v.inputs and not isinstance(v, Constant | SharedVariable)
-    )
-    for g in answers:
-        if isinstance(g, Variable) and sources:
-            g.tag.derived = sources | getattr(g.tag, "derived", frozenset())
+def _derived(answers: Sequence[Any], of: Sequence[Variable]) -> list[Any]:
+    """The answers with a note of what they are derivatives of, which they may not need: d(x*y)/dx
+    is y, but a function of x and y that computes it is no mistake, nor is its derivative for x."""
+    order = set(toposort(of))
+    return [derived_from(of, g, new=g in order) if isinstance(g, Variable) else g for g in answers]
 
 
 class NullGradient:
@@ -254,6 +256,24 @@ def _float_cotangent(v: Variable, g: Any) -> Variable:
     if g.ndim != v.ndim:
         raise TypeError(f"the known gradient of {describe(v)} has type {g.type}")
     return g
+
+
+class _Connected:
+    """The variables that the outputs depend on in a way that has a gradient. Derivatives depend
+    on what their functions do, also where it dropped out."""
+
+    def __init__(self, outputs: Sequence[Variable], stop: set[Variable]) -> None:
+        self.stop = stop
+        self.found = _reaching(outputs, stop)
+        self.behind = derived(outputs)  # yet to be followed
+        self.followed: set[Variable] = set()
+
+    def __contains__(self, w: object) -> bool:
+        while w not in self.found and self.behind:
+            self.followed.update(self.behind)
+            self.found |= _reaching(self.behind, self.stop)
+            self.behind = [v for v in derived(self.behind) if v not in self.followed]
+        return w in self.found
 
 
 def _reaching(outputs: Sequence[Variable], stop: set[Variable]) -> set[Variable]:
@@ -345,15 +365,15 @@ def Lop(
     gs = [_float_cotangent(v, g) for v, g in zip(outputs, _listed(eval_points), strict=True)]
     stop = set(consider_constant or ())
     found = cotangents(outputs, gs, targets, stop)
-    reached = _reaching(outputs, stop)
+    connected = _Connected(outputs, stop)
     answers = []
     for w, g in zip(targets, found):
-        if w not in reached:
+        if w not in connected:
             _disconnected(w, disconnected_inputs)
         if isinstance(g, Undefined):
             raise NullTypeGradError(f"the product is not defined: {g.reason}")
         answers.append(_zero(w) if g is None else _as(g, w))
-    _derive(answers, toposort(outputs, stop))
+    answers = _derived(answers, [*outputs, *gs])
     return type(wrt)(answers) if isinstance(wrt, list | tuple) else answers[0]
 
 
@@ -383,6 +403,10 @@ def Rop(
     answers: list[Any] = []
     for v in outputs:
         if v not in dependent:
+            connected = _Connected([v], set())
+            if any(w in connected for w in targets):
+                answers.append(_zero(v))
+                continue
             _disconnected_output(v, disconnected_outputs)
             answers.append(_zero(v) if return_disconnected.lower() == "zero" else None)
             continue
@@ -398,7 +422,7 @@ def Rop(
             continue
         (product,) = substitute([product], {u: zeros_like(v, _float_of(v))})
         answers.append(_as(product, v))
-    _derive(answers, toposort([*outputs, *points]))
+    answers = _derived(answers, [*outputs, *points])
     return type(f)(answers) if isinstance(f, list | tuple) else answers[0]
 
 

@@ -87,7 +87,7 @@ class Tag:
     """Notes that programs leave on a variable (Theano's scratchpad)."""
 
     updates: Mapping[Variable, Variable]  # on a Scan: the shared variables that it advances
-    derived: frozenset[Variable]  # on a derivative: the inputs of what it is a derivative of
+    derived: tuple[Variable, ...]  # on a derivative: what it is a derivative of
 
     def __getstate__(self) -> dict[str, Any]:
         # notes for compiling only; updates are variables that are built on the node itself
@@ -433,6 +433,12 @@ def toposort(outputs: Iterable[Variable], stop: Iterable[Variable] = ()) -> list
                 stack.append((node, True))
                 stack.extend((i, False) for i in reversed(node.inputs) if i not in seen)
     return order
+
+
+def derived(outputs: Iterable[Variable]) -> list[Variable]:
+    """What the nodes of the outputs are derivatives of, if any are."""
+    tags = [v._tag for v in toposort(outputs) if v._tag is not None]
+    return list(dict.fromkeys(d for t in tags for d in getattr(t, "derived", ())))
 
 
 def leaves(outputs: Iterable[Variable], stop: Iterable[Variable] = ()) -> list[Variable]:

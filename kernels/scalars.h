@@ -43,7 +43,7 @@ GS_UNSIGNED(GS_UNSIGNED_QUOTIENT)
     GS_FN type gs_round_##t(type a) { return a; }                                         \
     GS_FN int gs_isinf_##t(type a) { return (void)a, 0; }                                 \
     /* by squaring; a negative exponent leaves what truncation leaves of the exact value */ \
-    GS_FN type gs_pow_##t(type x, type n) {                                               \
+    GS_FN type gs_power_##t(type x, type n) {                                               \
         if (n < 0) return (type)(x == 1 ? 1 : x == (type)-1 ? (n & 1 ? -1 : 1) : 0);      \
         type y = 1;                                                                       \
         for (; n; n = (type)(n >> 1)) {                                                   \

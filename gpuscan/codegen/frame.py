@@ -41,10 +41,16 @@ class Frame(Lowering):
 
     # ---- sizes ------------------------------------------------------------------------------
 
-    def learn_sizes(self, values: Iterable[Variable], also: Iterable[tuple[Axis, Axis]]) -> None:
+    def learn_sizes(
+        self,
+        computed: Iterable[Variable],
+        given: Iterable[Variable],
+        also: Iterable[tuple[Axis, Axis]] = (),
+    ) -> None:
         """Every size of the values. Those that an op takes to be equal are one: the host
         compares them before the kernel runs. `also` names more that are equal."""
-        values = [v for v in values if isinstance(v.type, TensorType)]
+        computed = [v for v in computed if isinstance(v.type, TensorType)]
+        values = list(dict.fromkeys([*computed, *given]))
         places = [(v, i) for v in values for i, s in enumerate(v.type.shape) if s is None]
         outside = self._outside(pushed_dims([Dim(i)(v) for v, i in places]))
         known: dict[Axis, Variable | None] = dict(zip(places, outside))
@@ -54,7 +60,7 @@ class Frame(Lowering):
             return known[v, axis] if s is None else constant_leaf(np.asarray(s, "int64"))
 
         same = _Classes()
-        for a, b in [*_equal_sizes(values), *also]:
+        for a, b in [*_equal_sizes(computed), *also]:
             x, y = size(*a), size(*b)
             if x is not None and y is not None:
                 same.join(x, y)

@@ -53,7 +53,7 @@ class _Loop(Frame):
             for p, new in zip(step.carries, step.new)
             for axis in range(p.ndim)
         ]
-        self.learn_sizes(toposort([*step.outputs, *step.params]), carried)
+        self.learn_sizes(toposort(step.outputs), step.params, carried)
 
     def pack(self, weight: Variable, transposed: bool) -> Array:
         m = self.memory[weight]
@@ -72,7 +72,7 @@ class _Loop(Frame):
         position = 1
         for k, p in enumerate(step.seqs):
             array = Array(f"x{k}", p.dtype)
-            self.pointer(array, False, Given(position))
+            self.pointer(array, False, Given(position, p.ndim == 0))
             time = self.integer(f"s{position}_0", Stride(position, 0))
             if p.ndim == 0:
                 name = self.fresh("r", p.dtype)

@@ -20,6 +20,7 @@ from ..ops.linalg import Dot
 from ..ops.reduce import Reduce
 from ..ops.sample import Uniform
 from ..ops.shape import BroadcastTo, Dim, Reshape
+from ..types import TensorType
 from .kernel import (
     Array,
     Assign,
@@ -137,6 +138,8 @@ class Lowering:
         for seen in reversed(self._seen):
             if key in seen:
                 return seen[key]
+        if not all(isinstance(x.type, TensorType) for x in v.inputs):
+            raise NotLowered(f"{v.inputs[0].op.label} inside the step")
         operands = [Operand(self, x) for x in v.inputs]
         if isinstance(v.op, Elemwise):
             values = [x.at(index) for x in operands]
@@ -454,6 +457,9 @@ class _Plan:
         shape_of: Callable[[Variable], tuple[Any, ...]],
     ) -> None:  # fmt: skip
         order = [v for v in _walk(outputs, given) if not isinstance(v, Constant)]
+        for v in order:
+            if not isinstance(v.type, TensorType):
+                raise NotLowered(f"{v.op.label} inside the step")
         users: dict[Variable, list[Variable | None]] = {v: [None] for v in outputs}
         for v in order:
             for x in read(v):

@@ -36,15 +36,15 @@ class Nest:
 
 
 def lower_nests(outputs: Sequence[Variable]) -> list[Nest]:
-    """The elementwise work among the outputs' nodes as nests, in an order in which they can run.
-    What has no kernel is left out: it runs by its op's NumPy meaning."""
+    """The elementwise work among the outputs' nodes as nests. What has no kernel is left out: it
+    runs by its op's NumPy meaning."""
     if any(getattr(v.op, "is_lazy", False) for v in toposort(outputs)):
         return []  # a branch that is not taken must not be computed
     found: list[Nest] = []
     for k, group in enumerate(_groups(outputs)):
         try:
             found.append(_Nest(group.values, group.inline).lowered(f"nest_{k}"))
-        except NotLowered:
+        except (NotLowered, RecursionError):  # a chain of thousands: deeper than Python walks
             continue
     return found
 
@@ -70,14 +70,26 @@ def _groups(outputs: Sequence[Variable]) -> list[_Group]:
     order = toposort(outputs)
     fusable = {v for v in order if _fusable(v)}
     views = {v for v in order if isinstance(v.op, _VIEWS)}
-    level: dict[Variable, int] = {}
-    for v in order:
-        deepest = max((level[x] for x in v.inputs), default=0)
-        level[v] = deepest if v in fusable or v in views else deepest + bool(v.inputs)
-
     shaped = [v for v in order if v in fusable]
     flat = iter(pushed_dims([d for v in shaped for d in dims(v)]))
     shape = {v: tuple(next(flat) for _ in range(v.ndim)) for v in shaped}
+
+    # Groups of one level do not need each other: a level ends behind everything that is no
+    # elementwise work, behind a sum, and where the shape changes.
+    level: dict[Variable, int] = {}
+    seen_through: dict[Variable, Variable] = {}  # a view: the value that it is a view of
+    for v in order:
+        deepest = 0
+        for x in v.inputs:
+            root = seen_through.get(x, x)
+            ends = root in fusable and (
+                isinstance(root.op, Reduce)
+                or (isinstance(v.op, Elemwise) and v in fusable and shape[root] != shape[v])
+            )
+            deepest = max(deepest, level[x] + (1 if ends and v not in views else 0))
+        level[v] = deepest if v in fusable or v in views else deepest + bool(v.inputs)
+        if v in views:
+            seen_through[v] = seen_through.get(v.inputs[0], v.inputs[0])
 
     def key(v: Variable) -> Any:
         return (level[v], v if isinstance(v.op, Reduce) else shape[v])
@@ -107,13 +119,7 @@ def _groups(outputs: Sequence[Variable]) -> list[_Group]:
     for v in order:
         if v in fusable and v in stored:
             groups.setdefault(key(v), []).append(v)
-    position = {v: i for i, v in enumerate(order)}
-    ranked = sorted(groups.values(), key=lambda g: (level[g[0]], _depth(g, stored, position)))
-    return [_Group(g, inline) for g in ranked if _worth(g, inline)]
-
-
-def _depth(group: list[Variable], stored: set[Variable], position: dict[Variable, int]) -> int:
-    return max(position[v] for v in group)
+    return [_Group(g, inline) for g in groups.values() if _worth(g, inline)]
 
 
 def _worth(group: list[Variable], inline: set[Variable]) -> bool:
@@ -152,7 +158,7 @@ class _Nest(Frame):
                 if x not in computed and not (isinstance(x, Constant) and x.data.size == 1):
                     operands[x] = None
         self.operands = list(operands)
-        self.learn_sizes([*inside, *self.operands], ())
+        self.learn_sizes(inside, self.operands)
 
     def lowered(self, name: str) -> Nest:
         for k, x in enumerate(self.operands):

@@ -70,6 +70,27 @@ class UndefinedGrad(Identity):
 
 
 @dataclass(frozen=True)
+class Derived(Identity):
+    """x, as the derivative of these variables: a variable of its own where x is a constant, or
+    has a meaning already."""
+
+    of: tuple[Variable, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Derived, ((),)  # a note for compiling only
+
+
+def derived_from(of: Sequence[Variable], x: Variable, new: bool = False) -> Variable:
+    """x, with a note (Tag.derived) that it comes from these variables, which it may not need; a
+    variable of its own where x is a constant or has another note, and where `new` asks for it."""
+    sources = tuple(of)
+    if new or isinstance(x, Constant) or getattr(x._tag, "derived", sources) != sources:
+        x = Derived(sources)(x)
+    x.tag.derived = sources
+    return x
+
+
+@dataclass(frozen=True)
 class ZeroGrad(Identity):
     """x, whose cotangent is zero."""
 

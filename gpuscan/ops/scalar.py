@@ -87,7 +87,7 @@ sqr = scalar("sqr", 1, "any", "same", lambda x: x * x, "gs_sqr_{t}({0})", lambda
 sqrt = scalar("sqrt", 1, "float", "same", np.sqrt, "gs_sqrt_{t}({0})", lambda x, y, g: g / (y + y))
 inv = scalar("inv", 1, "float", "same", np.reciprocal, "(1 / {0})", lambda x, y, g: -g * y * y)
 pow = scalar(
-    "pow", 2, "promote", "same", _power, "gs_pow_{t}({0}, {1})",
+    "pow", 2, "promote", "same", _power, "gs_power_{t}({0}, {1})",
     lambda a, b, y, g: (g * b * pow(a, b - 1), g * switch(eq(a, 0), 0, log(a) * y)),
 )  # fmt: skip
 maximum = scalar(

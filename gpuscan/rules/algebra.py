@@ -6,7 +6,7 @@ import numpy as np
 
 from ..evaluate import Program
 from ..graph import Constant, Item, Variable, constant_leaf
-from ..ops.control import DisconnectedGrad, GradClip, GradScale, UndefinedGrad, ZeroGrad
+from ..ops.control import Derived, DisconnectedGrad, GradClip, GradScale, UndefinedGrad, ZeroGrad
 from ..ops.elemwise import Elemwise, cast
 from ..ops.index import IncSubtensor, Subtensor
 from ..ops.patterns import FULL, Slice
@@ -372,7 +372,7 @@ def sum_of_sum(v: Variable) -> Variable | None:
 
 ALGEBRA = Rules(
     *[(op, _identity_of_first) for op in (
-        UndefinedGrad, ZeroGrad, DisconnectedGrad, GradClip, GradScale,
+        Derived, UndefinedGrad, ZeroGrad, DisconnectedGrad, GradClip, GradScale,
     )],
     *[(op, fold) for op in (Elemwise, DimShuffle, Reshape, Subtensor, Reduce, Join, Dim)],
     neutral,

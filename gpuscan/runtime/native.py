@@ -164,7 +164,7 @@ def _laid_out(x: Any, whole: bool) -> Any:
     if x.ndim == 0:
         return x
     odd = any(s % x.itemsize for s in x.strides)
-    if odd or not (whole or x.ndim == 1 or x.strides[-1] == x.itemsize or x.shape[-1] <= 1):
+    if odd or not (whole or x.strides[-1] == x.itemsize or x.shape[-1] <= 1):
         return np.ascontiguousarray(x)
     return x
 

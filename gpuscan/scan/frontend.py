@@ -15,13 +15,12 @@ from typing import Any
 
 from ..errors import MissingInputError, built_at, describe
 from ..graph import Constant, Variable, leaves, substitute, users_line
-from ..ops.control import UndefinedGrad
 from ..ops.convert import as_tensor, static_int
 from ..ops.reduce import with_axes
 from ..ops.scalar import identity, minimum
 from ..ops.shape import dim, first_rows, specify
 from ..shared import SharedVariable
-from ..types import FLOATS, TensorType
+from ..types import TensorType
 from .op import Scan, Step, compatible
 from .updates import OrderedUpdates, default_updates
 
@@ -545,8 +544,7 @@ class _Loop:
         for shared, value in self.updates.items():
             carries.append(shared)
             new.append(value)
-            undefined = UndefinedGrad("Shared Variable with update")
-            inits.append(undefined(shared) if shared.dtype in FLOATS else shared)
+            inits.append(shared)
         step = Step(
             seqs=tuple(self.rows),
             carries=tuple(carries),

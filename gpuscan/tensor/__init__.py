@@ -65,7 +65,7 @@ from ..ops.create import (
     vertical_stack,
     zeros,
 )
-from ..ops.elemwise import cast, full_like, ones_like, zeros_like
+from ..ops.elemwise import cast, full_like
 from ..ops.elemwise import promoted as _promoted
 from ..ops.elemwise import scalars as _scalars
 from ..ops.index import getitem as _getitem
@@ -205,11 +205,13 @@ from .elementwise import (
     maximum,
     minimum,
     mul,
+    ones_like,
     or_,
     rad2deg,
     real,
     round,
     xor,
+    zeros_like,
 )
 from .extra_ops import compress, ravel_multi_index, unravel_index
 from .inputs import (

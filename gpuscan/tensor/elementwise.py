@@ -8,6 +8,7 @@ from typing import Any
 
 from ..graph import Variable
 from ..ops import scalar as s
+from ..ops.control import derived_from
 from ..ops.convert import as_tensor, constant
 from ..ops.elemwise import cast, full_like
 from ..ops.reduce import all as all_
@@ -153,7 +154,17 @@ conj = real
 def fill(a: Any, b: Any) -> Variable:
     """b, with its own dtype, repeated to a's shape."""
     b = as_tensor(b)
-    return full_like(a, b, b.dtype)
+    return derived_from([as_tensor(a)], full_like(a, b, b.dtype))
+
+
+def zeros_like(x: Any, dtype: Any = None, opt: bool = False) -> Variable:
+    """Zeros of x's shape, and dtype unless another is given."""
+    return derived_from([as_tensor(x)], full_like(x, 0, dtype))
+
+
+def ones_like(x: Any, dtype: Any = None, opt: bool = False) -> Variable:
+    """Ones of x's shape, and dtype unless another is given."""
+    return derived_from([as_tensor(x)], full_like(x, 1, dtype))
 
 
 def copy(x: Any, name: str | None = None) -> Variable:

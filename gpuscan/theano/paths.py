@@ -180,7 +180,9 @@ MODULES: dict[str, ModuleType | dict[str, Any]] = {
     "gof.graph": _GRAPH,
     "scalar": {"upcast": upcast},
     "scalar.basic": {"upcast": upcast},
-    "tensor.opt": {"Assert": Assert, "register_canonicalize": register_canonicalize},
+    "tensor.opt": {
+        "Assert": Assert, "assert_": Assert(), "register_canonicalize": register_canonicalize,
+    },
     "configparser": {"config": config, "change_flags": config.change_flags},
     "configdefaults": {"config": config},
     "updates": {"OrderedUpdates": OrderedUpdates},
