@@ -14,6 +14,7 @@ from gpuscan.graph import Undefined
 from gpuscan.ops import control
 from gpuscan.ops.control import (
     Assert,
+    Derived,
     DisconnectedGrad,
     GradClip,
     GradScale,
@@ -33,7 +34,7 @@ scalar, vector, matrix = (TensorType("float32", (None,) * n) for n in range(3))
 boolean = TensorType("bool", ())
 IDENTITIES = [
     UndefinedGrad("why"), ZeroGrad(), DisconnectedGrad(), GradClip(-1.0, 1.0), GradScale(2.0),
-    Print("x"), Require("never"),
+    Print("x"), Require("never"), Derived(()),
 ]  # fmt: skip
 
 
@@ -345,4 +346,4 @@ def test_every_op_here_is_tested():
         for n, o in vars(control).items()
         if isinstance(o, type) and o.__module__ == control.__name__
     }
-    assert ops == {type(op).__name__ for op in IDENTITIES} | {"Identity", "IfElse"}
+    assert ops == {type(op).__name__ for op in IDENTITIES} | {"Identity", "IfElse", "ViewOp"}

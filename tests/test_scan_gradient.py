@@ -830,12 +830,19 @@ def test_draws_are_constants():
 # ---- shared variables with updates ---------------------------------------------------------------
 
 
-def test_an_updated_shared_variable_has_no_gradient_of_its_own():
+def test_an_updated_shared_variable_has_the_gradient_of_its_value_before_the_loop():
     k, w = theano.shared(f64(2), "k"), T.dscalar("w")
-    out, updates = theano.scan(lambda w: (w * k, {k: k + 1}), None, None, w, n_steps=3)
-    with pytest.raises(Null, match="[Ss]hared [Vv]ariable"):
-        T.grad(out.sum(), k)
-    assert run(T.grad(out.sum(), w), [w], [1], updates=updates) == 2 + 3 + 4
+    out, updates = theano.scan(lambda w: (w * k, {k: k**2}), None, None, w, n_steps=3)
+    dk, dw = T.grad(out.sum(), [k, w])  # w (k + k^2 + k^4)
+    f = theano.function([w], [dk, dw], updates=updates)
+    assert f(3) == [3 * (1 + 2 * 2 + 4 * 8), 2 + 4 + 16]
+    assert f(1)[1] == sum(2 ** (8 * i) for i in (1, 2, 4))  # k is 2^8 now
+
+
+def test_the_value_after_the_loop_moves_with_the_value_before():
+    k = theano.shared(f64(2), "k")
+    _, updates = theano.scan(lambda: {k: 3 * k + 1}, n_steps=4)
+    assert run(T.grad(updates[k], k), updates=updates) == 81
 
 
 def test_parameters_of_an_update_have_gradients():
