@@ -53,7 +53,7 @@ _ACCEPTED = frozenset(
     "on_shape_error openmp openmp_elemwise_minsize optimizer optimizer_excluding "
     "optimizer_including optimizer_requiring optimizer_verbose pickle_test_value "
     "print_active_device print_global_stats print_test_value profile_memory profile_optimizer "
-    "reoptimize_unpickled reoptimize_unpickled_function warn_float".split()
+    "reoptimize_unpickled reoptimize_unpickled_function warn_float64".split()
 )
 _GROUPS = (
     "DebugMode NanGuardMode blas cmodule conv cuda dnn experimental gcc gpuarray lib magma "
