@@ -21,7 +21,7 @@ LAYERS = (
     ("shared", "rewrite", "gradient", "printing", "clone"),
     ("scan", "rules", "tensor"),
     ("codegen", "runtime"),
-    ("compile",),
+    ("compile", "compile_native"),
     ("function",),
     ("__init__", "theano", "examples"),
 )

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from ..config import DEVICES, config
 from ..errors import DeviceError
 from ..graph import Variable
-from .native import Native
 from .reference import Reference
 
 
@@ -40,4 +39,8 @@ def select(name: str | None = None) -> Device:
         raise ValueError(f"device {name!r} is not one of {', '.join(DEVICES)}")
     if name in _MISSING:
         raise DeviceError(f"device {name!r} is not available: {_MISSING[name]}. Use 'reference'.")
-    return Native() if name == "native" else Reference()
+    if name == "native":
+        from .native import Native  # with ctypes and a compiler, which the reference is without
+
+        return Native()
+    return Reference()
