@@ -100,6 +100,13 @@ class In:
     ) -> None:  # fmt: skip
         if not isinstance(variable, Variable):
             raise TypeError(f"In() takes a symbolic variable, got {variable!r}")
+        if isinstance(update, Variable) and (
+            (update.dtype, update.ndim) != (variable.dtype, variable.ndim)
+        ):
+            raise TypeError(
+                f"In(): {describe(variable)} can't be updated with {describe(update)}: an update "
+                f"has the same dtype and number of dimensions.{built_at(update)}"
+            )
         self.variable = variable
         self.name = name or (variable.name if autoname else None)
         self.value, self.update = value, update
@@ -152,6 +159,8 @@ def function(
         raise ValueError(f"on_unused_input is {unused!r}, not 'raise', 'warn' or 'ignore'")
     if fuse not in (None, "auto", "always", "never"):
         raise ValueError(f"fuse is {fuse!r}, not 'auto', 'always' or 'never'")
+    if not isinstance(no_default_updates, bool | list | tuple):
+        raise TypeError("no_default_updates should be either a bool or list")
     arguments = _inputs(inputs)
     form, wanted = _outputs(outputs)
     replaced = _givens(givens, arguments, rebuild_strict)
@@ -171,8 +180,8 @@ def function(
     kept_default = roots[len(wanted) + len(explicit) :]
 
     if no_default_updates is not True:
-        held = list(no_default_updates) if no_default_updates else []
-        explicit = explicit + default_updates(roots, [*explicit, *held])
+        held = list(no_default_updates or ())
+        explicit = explicit + default_updates(roots, [*explicit, *held], replaced=mapping)
     dropped = [s for s in advanced_by_scans(roots) if s not in explicit]
     if dropped:
         names = listed(sorted({s.name or str(s) for s in dropped}))

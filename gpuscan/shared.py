@@ -54,6 +54,12 @@ class SharedVariable(SharedBase):
         array = self.type.filter(value, strict=self.strict, allow_downcast=self.allow_downcast)
         self.storage = array if borrow or array is not value else array.copy()
 
+    def __delattr__(self, name: str) -> None:
+        if name == "default_update":
+            self.default_update = None
+        else:
+            super().__delattr__(name)
+
     def __getnewargs__(self) -> tuple[Any, ...]:
         return self.type, self.storage, self.name, self.strict, self.allow_downcast
 

@@ -56,3 +56,53 @@ def test_a_fill_depends_on_what_gave_the_shape():
     out, _ = theano.scan(lambda s: s + 1, None, T.zeros_like(x), n_steps=3)
     np.testing.assert_array_equal(theano.function([x], out)(7), [1, 2, 3])
     np.testing.assert_array_equal(T.grad(T.zeros_like(v).sum(), v).eval({v: [1, 2]}), [0, 0])
+
+
+# ---- updates ------------------------------------------------------------------------------------
+
+
+def test_a_default_update_can_be_taken_away():
+    k = theano.shared(0)
+    k.default_update = k + 2
+    del k.default_update
+    theano.function([], k * 1)()
+    assert k.get_value() == 0
+
+
+def test_givens_hold_in_default_updates_too():
+    k = theano.shared(1.0)
+    k.default_update = k + 3
+    f = theano.function([], k + 10, givens={k: k + 10})
+    assert f() == 21
+    assert f() == 34  # k is 1 + 10 + 3
+
+
+def test_no_default_updates_is_a_bool_or_a_list():
+    k = theano.shared(0)
+    for wrong in (k, "k"):
+        with pytest.raises(TypeError, match="bool or list"):
+            theano.function([], k * 1, no_default_updates=wrong)
+
+
+def test_an_update_of_an_input_has_its_type():
+    with pytest.raises(TypeError, match="same dtype and number of dimensions"):
+        theano.In(T.dscalar("a"), value=0, update=T.dvector("b"))
+
+
+# ---- random numbers -----------------------------------------------------------------------------
+
+
+def test_a_size_of_another_length_than_ndim_says_is_an_error():
+    size = T.lvector("size")
+    f = theano.function([size], T.shared_randomstreams.RandomStreams(1).uniform(size, ndim=2))
+    assert f([2, 3]).shape == (2, 3)
+    for wrong in ([4], [4, 3, 4]):
+        with pytest.raises(ValueError, match="as many elements as ndim says: 2"):
+            f(wrong)
+
+
+def test_a_choice_without_probabilities_takes_all_alike():
+    streams = T.shared_randomstreams.RandomStreams(1)
+    for none in (None, 0, []):
+        draw = streams.choice((500,), 2, True, none).eval()
+        assert 180 < draw.sum() < 320

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..graph import Variable, leaves, toposort
+from ..graph import Variable, leaves, substitute, toposort
 from ..shared import SharedVariable
 from .op import Scan
 
@@ -62,10 +62,11 @@ def default_updates(
     outputs: Sequence[Variable],
     explicit: Iterable[Variable] = (),
     stop: Iterable[Variable] = (),
+    replaced: Mapping[Variable, Variable] | None = None,
 ) -> OrderedUpdates:
     """The updates that shared variables among the leaves bring along (`default_update`: random
     states), and those that these need in turn. One that a scan advances is not among them: the
-    scan returns its update."""
+    scan returns its update. In the updates too stands what is `replaced`."""
     found = OrderedUpdates()
     grew = True
     while grew:
@@ -76,6 +77,7 @@ def default_updates(
             for v in leaves(roots, stop)
             if isinstance(v, SharedVariable) and v.default_update is not None and v not in done
         ]
-        found.update((v, v.default_update) for v in new)
+        values = [v.default_update for v in new if v.default_update is not None]
+        found.update(zip(new, substitute(values, replaced) if replaced else values))
         grew = bool(new)
     return found

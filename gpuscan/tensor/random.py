@@ -296,7 +296,8 @@ class RandomStreams(Streams):
         a = as_tensor(a)
         if a.ndim > 1:
             raise ValueError(f"choice: a.ndim ({a.ndim}) must be 0 or 1")
-        weights = None if p is None else as_tensor(p)
+        given = p is not None and (isinstance(p, Variable | np.ndarray) or p not in (0, [], ()))
+        weights = as_tensor(p) if given else None
         if weights is not None and weights.ndim != 1:
             raise ValueError(f"choice: p.ndim ({weights.ndim}) must be 1")
         n = dim(a, 0) if a.ndim else as_int64(a, "choice: a")
@@ -508,6 +509,9 @@ def _sizes(size: Any, ndim: int | None, *parameters: Variable) -> list[Variable]
         ]
         sizes = sizes_list(given, "size")
     else:
+        if isinstance(size, Variable) and size.type.shape == (None,) and ndim is not None:
+            message = f"the size of random numbers must have as many elements as ndim says: {ndim}"
+            size = Require(message, "ValueError")(size, eq(dim(size, 0), ndim))
         sizes = sizes_list(size, "size", ndim)
     if ndim is not None and len(sizes) != ndim:
         raise ValueError(f"ndim should be equal to len(size), but ndim={ndim}, size={size}")
