@@ -530,8 +530,11 @@ class _Loop:
         if truncate >= 0:
             # an output that is a state's old value came from a step, which a truncated gradient
             # may leave out; the places of a delay line came from none
-            held = {c for s in self.states for c in s.carries}
+            held = {c for s in self.states for c in s.carries} | {*self.updates}
             self.outputs = [identity(v) if v in held else v for v in self.outputs]
+            self.updates = OrderedUpdates(
+                (k, identity(v) if v in held else v) for k, v in self.updates.items()
+            )
         carries: list[Variable] = []
         new: list[Variable] = []
         inits: list[Variable] = []
