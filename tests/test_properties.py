@@ -333,3 +333,13 @@ def test_what_a_step_does_not_read_is_not_read_before_the_loop(device: str) -> N
     a, b, z, u = f([1.0, 2.0, 3.0], [0, 1, 7], 1.0, 0)
     assert (a.tolist(), b.tolist(), z.tolist()) == ([1, 2, 0], [2, 3, 4], [])
     assert u.tolist() == [2, 4]
+
+
+def test_a_shared_state_that_takes_a_state_over_is_truncated() -> None:
+    x, h = T.dscalar("x"), gpuscan.shared(np.float64(1))
+    out, updates = gpuscan.scan(
+        lambda s: (s * h, {h: s}), outputs_info=x, n_steps=3, truncate_gradient=1
+    )
+    # only the last step contributes, and it reads what earlier steps made
+    g = gpuscan.function([x], grad(out.sum(), x), updates=updates)
+    assert g(2.0) == 0.0
