@@ -9,36 +9,38 @@
 #include "philox.h"
 #include "scalars.h"
 
+/* Elements first .. first + count - 1 of a draw. */
 static __attribute__((noinline, unused)) void gs_uniforms_f32(
-    const unsigned long long *state, long long count, float *out) {
+    const unsigned long long *state, long long first, long long count, float *out) {
     const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
     const gs_u64 draw = state[1];
-    const long long blocks = count / 4;
+    long long i = 0;
+    for (; i < count && (first + i) % 4; i++)
+        out[i] = gs_uniform_f32(gs_random_word(key0, key1, draw, (gs_u64)(first + i), 0));
+    const gs_u64 block = (gs_u64)(first + i) / 4;
+    const long long blocks = (count - i) / 4;
+    float *const whole = out + i;
 #pragma GCC ivdep
     for (long long b = 0; b < blocks; b++) {
-        gs_words w = gs_random_block(key0, key1, draw, (gs_u64)b, 0);
-        out[4 * b] = gs_uniform_f32(w.x);
-        out[4 * b + 1] = gs_uniform_f32(w.y);
-        out[4 * b + 2] = gs_uniform_f32(w.z);
-        out[4 * b + 3] = gs_uniform_f32(w.w);
+        gs_words w = gs_random_block(key0, key1, draw, block + (gs_u64)b, 0);
+        whole[4 * b] = gs_uniform_f32(w.x);
+        whole[4 * b + 1] = gs_uniform_f32(w.y);
+        whole[4 * b + 2] = gs_uniform_f32(w.z);
+        whole[4 * b + 3] = gs_uniform_f32(w.w);
     }
-    for (long long i = 4 * blocks; i < count; i++)
-        out[i] = gs_uniform_f32(gs_random_word(key0, key1, draw, (gs_u64)i, 0));
+    for (i += 4 * blocks; i < count; i++)
+        out[i] = gs_uniform_f32(gs_random_word(key0, key1, draw, (gs_u64)(first + i), 0));
 }
 
 static __attribute__((noinline, unused)) void gs_uniforms_f64(
-    const unsigned long long *state, long long count, double *out) {
+    const unsigned long long *state, long long first, long long count, double *out) {
     const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
     const gs_u64 draw = state[1];
 #pragma GCC ivdep
-    for (long long b = 0; b < count / 2; b++) {
-        gs_words w = gs_random_block(key0, key1, draw, (gs_u64)b, 0);
-        out[2 * b] = gs_uniform_f64(w.x, w.y);
-        out[2 * b + 1] = gs_uniform_f64(w.z, w.w);
-    }
-    if (count & 1) {
-        gs_words w = gs_random_block(key0, key1, draw, (gs_u64)(count / 2), 0);
-        out[count - 1] = gs_uniform_f64(w.x, w.y);
+    for (long long i = 0; i < count; i++) {
+        const gs_u64 element = (gs_u64)(first + i);
+        gs_words w = gs_random_block(key0, key1, draw, element / 2, 0);
+        out[i] = element % 2 ? gs_uniform_f64(w.z, w.w) : gs_uniform_f64(w.x, w.y);
     }
 }
 

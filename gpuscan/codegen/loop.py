@@ -27,8 +27,9 @@ from .kernel import (
     product,
     row_major,
 )
-from .lower import Memory
-from .program import Carry, Given, LoopProgram, State, Stride, Trace
+from .lower import Memory, keeps_rows_apart, walk
+from .program import Carry, FirstRow, Given, LoopProgram, State, Stride, Trace
+from .program import Step as Stepping
 
 T = Name("t")
 PANEL = 64  # a product's packed operand is padded to a multiple of this many columns
@@ -63,6 +64,10 @@ class _Loop(Frame):
         else:  # changes from step to step
             self.emit(self.packing(weight, transposed, m, panel))
         return panel
+
+    def first_element(self, v: Variable) -> Any:
+        row = self.integer("row0", FirstRow())
+        return binary("mul", row, product(self.sizes(v)[1:])) if v.ndim else Number(0)
 
     # ---- parameters -------------------------------------------------------------------------
 
@@ -108,8 +113,10 @@ class _Loop(Frame):
         for i, v in enumerate(step.traces):
             traces.append(self.pointer(Array(f"y{i}", v.dtype), True, Trace(i)))
             row_sizes.append(self.sizes(v))
+        apart = [self.integer(f"z{i}", Stepping(i)) for i in range(len(traces))]
         rows = [
-            Memory(a, row_major(s), binary("mul", T, product(s))) for a, s in zip(traces, row_sizes)
+            Memory(a, row_major(sizes), binary("mul", T, z))
+            for a, sizes, z in zip(traces, row_sizes, apart)
         ]
         carries: list[Carry] = []
         nexts: list[Memory | None] = []  # where a carry's new value goes
@@ -130,7 +137,7 @@ class _Loop(Frame):
             own = new in step.traces and new not in step.params and not isinstance(new, Constant)
             if own:  # the history is the trace
                 i = step.traces.index(new)
-                previous = binary("mul", binary("sub", T, Number(1)), product(row_sizes[i]))
+                previous = binary("mul", binary("sub", T, Number(1)), apart[i])
                 self.emit(Point(now, False, T, (traces[i], previous), (initial, Number(0))))
                 carries.append(Carry("trace", p.dtype, shape, i))
                 nexts.append(rows[i])
@@ -181,7 +188,39 @@ class _Loop(Frame):
             tuple(carries),
             tuple((v.dtype, tuple(s)) for v, s in zip(step.traces, row_sizes)),
             tuple(self.equal),
+            *self._rows_apart(),
         )
+
+    def _rows_apart(self) -> tuple[int | None, tuple[int | None, ...]]:
+        """The size, if there is one, that is the first axis of the carries and along which no
+        value needs another row's; and where it is in each pointer's array."""
+        step = self.op.step
+        firsts = [self.sizes(p)[0] for p in step.carries if p.ndim]
+        rows = next((s for s in firsts if isinstance(s, Name)), None)
+        nowhere = (None, (None,) * len(self.pointers))
+        if rows is None or step.stop is not None:
+            return nowhere
+        values = [*walk(step.outputs, set()), *step.params]
+        if not all(keeps_rows_apart(v, rows, self.sizes) for v in values):
+            return nowhere
+
+        def axis(v: Variable, lead: int) -> int | None:
+            return lead if v.ndim and self.sizes(v)[0] == rows else None
+
+        axes: list[int | None] = []
+        params = step.params
+        for _, source in self.pointers:
+            match source:
+                case Given(k):
+                    axes.append(axis(params[k - 1], 1 if k <= len(step.seqs) else 0))
+                case Trace(i):
+                    axes.append(axis(step.traces[i], 1))
+                case State(j):
+                    axes.append(axis(step.carries[j], 0))
+                case _:
+                    axes.append(None)
+        names = [n for n, _ in self.integers]
+        return names.index(rows), tuple(axes)
 
     def _number(self, v: Variable) -> Any:
         """A scalar's value, under a name of its own: the carries change all at once."""

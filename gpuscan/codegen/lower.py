@@ -15,11 +15,14 @@ from typing import Any
 
 from ..graph import Constant, Variable
 from ..ops import scalar
+from ..ops.control import Identity
 from ..ops.elemwise import Elemwise, scalars
+from ..ops.index import IncSubtensor, Subtensor
 from ..ops.linalg import Dot
+from ..ops.patterns import FULL
 from ..ops.reduce import Reduce
 from ..ops.sample import Uniform
-from ..ops.shape import BroadcastTo, Dim, Reshape
+from ..ops.shape import BroadcastTo, Dim, DimShuffle, Join, Reshape, Specify
 from ..types import TensorType
 from .kernel import (
     Array,
@@ -406,6 +409,10 @@ class Lowering:
         if out is not None:
             self.memory[v] = out
 
+    def first_element(self, v: Variable) -> Any:
+        """The element of a draw at which this kernel's part of it starts."""
+        return Number(0)
+
     def _uniform(self, v: Variable, out: Memory) -> None:
         if v.dtype not in ("float32", "float64"):
             raise NotLowered(f"a draw of {v.dtype}")
@@ -413,11 +420,40 @@ class Lowering:
         state = self.memory[v.inputs[0]]
         count = product(self.sizes(v))
         self.emit(
-            Use(f"gs_uniforms_{t}", ((state.array, state.start), count, (out.array, out.start)))
+            Use(
+                f"gs_uniforms_{t}",
+                ((state.array, state.start), self.first_element(v), count, (out.array, out.start)),
+            )
         )
         if v.ndim == 0:
             self.locals[v] = Load(out.array, out.start)
         self.memory[v] = out
+
+
+def keeps_rows_apart(v: Variable, rows: Any, sizes_of: Callable[[Variable], Sequence[Any]]) -> bool:
+    """Whether row i of v, along a first axis of the size `rows`, needs only rows i of what it
+    is computed from; and nothing else is of that size."""
+    sizes = sizes_of(v)
+    if rows in sizes[1:]:
+        return False
+    if isinstance(v, Constant) or not v.inputs:
+        return not isinstance(v, Constant) or rows not in sizes
+    inputs = [sizes_of(x) for x in read(v)]
+    if not any(rows in s for s in (sizes, *inputs)):
+        return True
+    match v.op:
+        case Elemwise() | BroadcastTo() | DimShuffle() | Specify() | Uniform():
+            return True
+        case Dot():
+            x, y = inputs
+            return x[0] == rows and len(x) == 2 and rows not in y
+        case Reduce(axes=axes):
+            return 0 not in axes
+        case Join(axis=axis):
+            return axis != 0
+        case Subtensor(pattern) | IncSubtensor(pattern):
+            return bool(pattern) and pattern[0] == FULL and inputs[0][0] == rows
+    return isinstance(v.op, Identity) and not getattr(v.op, "has_effect", False)
 
 
 def read(v: Variable) -> Sequence[Variable]:
@@ -427,7 +463,7 @@ def read(v: Variable) -> Sequence[Variable]:
     return v.inputs[:1] if isinstance(v.op, BroadcastTo | Reshape | Uniform) else v.inputs
 
 
-def _walk(outputs: Sequence[Variable], given: set[Variable]) -> list[Variable]:
+def walk(outputs: Sequence[Variable], given: set[Variable]) -> list[Variable]:
     """The values that have to be computed, inputs first."""
     order: list[Variable] = []
     seen = set(given)
@@ -456,7 +492,7 @@ class _Plan:
         self, outputs: Sequence[Variable], wanted: set[Variable], given: set[Variable],
         shape_of: Callable[[Variable], tuple[Any, ...]],
     ) -> None:  # fmt: skip
-        order = [v for v in _walk(outputs, given) if not isinstance(v, Constant)]
+        order = [v for v in walk(outputs, given) if not isinstance(v, Constant)]
         for v in order:
             if not isinstance(v.type, TensorType):
                 raise NotLowered(f"{v.op.label} inside the step")

@@ -58,6 +58,18 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Step:
+    """How far apart the rows of trace number i are, in elements."""
+
+    trace: int
+
+
+@dataclass(frozen=True)
+class FirstRow:
+    """The first of the rows that a thread has, where threads share a loop's rows."""
+
+
+@dataclass(frozen=True)
 class Carry:
     """How a carry lives: in a trace's rows, in two buffers by turns, or as a number."""
 
@@ -73,10 +85,12 @@ class LoopProgram:
 
     kernel: Kernel
     pointers: tuple[Any, ...]  # Given, Trace, State, Scratch: what each pointer is
-    integers: tuple[Any, ...]  # Size, Stride: what each integer is
+    integers: tuple[Any, ...]  # Size, Stride, Step, FirstRow: what each integer is
     carries: tuple[Carry, ...]
     rows: tuple[tuple[str, tuple[Any, ...]], ...]  # per trace the dtype and shape of a row
     equal: tuple[tuple[Any, Any], ...]  # sizes that must be the same
+    rows_apart: int | None  # the integer that counts rows which do not depend on each other,
+    row_axes: tuple[int | None, ...]  # and the axis of each pointer's array that they are
 
 
 @dataclass(frozen=True)

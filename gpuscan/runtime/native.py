@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..codegen.program import (
+    FirstRow,
     Given,
     LoopProgram,
     NestProgram,
@@ -18,6 +19,8 @@ from ..codegen.program import (
     Scratch,
     Size,
     State,
+    Step,
+    Stride,
     Trace,
     size_value,
 )
@@ -89,40 +92,81 @@ class _Runner:
         states = self._states(operands, sizes)
         if states is None:
             return self.definition(operands)
-        memory = (ctypes.c_void_p * max(1, len(program.pointers)))()
-        kept = []
-        for k, source in enumerate(program.pointers):
-            match source:
-                case Given(operand):
-                    array = arrays[operand]
-                case Trace(i):
-                    array = traces[i]
-                case State(j, parity):
-                    array = states[j][parity]
-                case Scratch(elements, dtype):
-                    array = np.empty(size_value(elements, sizes), dtype)
-            kept.append(array)
-            memory[k] = array.ctypes.data
-        integers = (ctypes.c_longlong * max(1, len(program.integers)))()
-        for k, source in enumerate(program.integers):
-            if isinstance(source, Size):
-                integers[k] = given[source.position]
-            else:
-                array = arrays[source.operand]
-                integers[k] = array.strides[source.axis] // array.itemsize
-        done = self._advance(steps, memory, integers)
+
+        def part(first: int, last: int) -> int:
+            """All steps, for some of the rows."""
+            own = dict(sizes)
+            if program.rows_apart is not None:
+                own[program.kernel.integers[program.rows_apart].text] = last - first
+            memory = [
+                self._memory(k, first, last, arrays, traces, states, own)
+                for k in range(len(program.pointers))
+            ]
+            integers = [
+                self._integer(source, name.text, own, arrays, traces, first)
+                for source, name in zip(program.integers, program.kernel.integers)
+            ]
+            return self._advance(steps, memory, integers)
+
+        if program.rows_apart is None:
+            done = part(0, 0)
+        else:
+            rows = sizes[program.kernel.integers[program.rows_apart].text]
+            work = steps * sum(first.size for first, _ in states)
+            done = threads.share(rows, part) if work >= threads.WORTH_SHARING else part(0, rows)
         if done < 0:
             return self.definition(operands)
         return self._results(done, operands, traces, states)
 
-    def _advance(self, n: int, memory: Any, integers: Any) -> int:
+    def _memory(
+        self, k: int, first: int, last: int, arrays: Mapping[int, Any], traces: Sequence[Any],
+        states: Sequence[Any], sizes: Mapping[str, int],
+    ) -> Any:  # fmt: skip
+        """The array of pointer number k, for rows first .. last-1."""
+        source, axis = self.program.pointers[k], self.program.row_axes[k]
+        match source:
+            case Scratch(elements, dtype):
+                return np.empty(size_value(elements, sizes), dtype)
+            case Given(operand):
+                array = arrays[operand]
+            case Trace(i):
+                array = traces[i]
+            case State(j, parity):
+                array = states[j][parity]
+            case _:
+                raise TypeError(source)
+        if axis is not None:
+            return array[(slice(None),) * axis + (slice(first, last),)]
+        # what all threads would write alike, each but the first writes for itself
+        return array if first == 0 or isinstance(source, Given) else array.copy()
+
+    def _integer(
+        self, source: Any, name: str, sizes: Mapping[str, int], arrays: Mapping[int, Any],
+        traces: Sequence[Any], first: int,
+    ) -> int:  # fmt: skip
+        match source:
+            case Size():
+                return sizes[name]
+            case Stride(operand, axis):
+                array = arrays[operand]
+                return int(array.strides[axis] // array.itemsize)
+            case Step(trace):
+                rows = traces[trace]
+                return int(rows.strides[0] // rows.itemsize)
+            case FirstRow():
+                return first
+        raise TypeError(source)
+
+    def _advance(self, n: int, memory: Sequence[Any], integers: Sequence[int]) -> int:
         """Steps until n or until the loop stops; -1 where a check failed. In pieces, so that an
         interrupt is seen."""
+        pointers = (ctypes.c_void_p * max(1, len(memory)))(*[x.ctypes.data for x in memory])
+        values = (ctypes.c_longlong * max(1, len(integers)))(*integers)
         t, piece = 0, 64
         while t < n:
             last = min(n, t + piece)
             began = time.perf_counter()
-            done = int(self.function(t, last, memory, integers))
+            done = int(self.function(t, last, pointers, values))
             if done != last:
                 return done
             t, spent = last, time.perf_counter() - began
@@ -210,18 +254,16 @@ class _NestRunner:
             np.empty([size_value(s, sizes) for s in shape], dtype)
             for dtype, shape in program.shapes
         ]
-        memory = (ctypes.c_void_p * len(program.pointers))()
-        kept = []
-        for i, source in enumerate(program.pointers):
+        memory = []
+        for source in program.pointers:
             match source:
                 case Given(operand):
-                    array = operands[operand]
+                    memory.append(operands[operand])
                 case Result(position):
-                    array = results[position]
+                    memory.append(results[position])
                 case Scratch(elements, dtype):
-                    array = np.empty(size_value(elements, sizes), dtype)
-            kept.append(array)
-            memory[i] = array.ctypes.data
+                    memory.append(np.empty(size_value(elements, sizes), dtype))
+        pointers = (ctypes.c_void_p * len(memory))(*[x.ctypes.data for x in memory])
         integers = (ctypes.c_longlong * max(1, len(program.integers)))()
         for i, source in enumerate(program.integers):
             if isinstance(source, Size):
@@ -232,9 +274,9 @@ class _NestRunner:
         rows = results[0].shape[0] if results[0].ndim else 1
         work = results[0].size
         if program.parts and work >= threads.WORTH_SHARING:
-            bad = threads.share(rows, lambda a, b: self.function(a, b, memory, integers))
+            bad = threads.share(rows, lambda a, b: self.function(a, b, pointers, integers))
         else:
-            bad = self.function(0, rows, memory, integers)
+            bad = self.function(0, rows, pointers, integers)
         if bad:
             return self.definition(inputs[:k])
         return tuple(results)
