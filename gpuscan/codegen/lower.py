@@ -9,9 +9,12 @@ product, a reduction, a draw.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from ..graph import Constant, Variable
 from ..ops import scalar
@@ -23,7 +26,7 @@ from ..ops.patterns import FULL
 from ..ops.reduce import Reduce
 from ..ops.sample import Uniform
 from ..ops.shape import BroadcastTo, Dim, DimShuffle, Join, Reshape, Specify
-from ..types import TensorType
+from ..types import FLOATS, TensorType
 from .kernel import (
     Array,
     Assign,
@@ -345,14 +348,12 @@ class Lowering:
     def _reduce(self, v: Variable, stored: dict[Variable, Memory]) -> None:
         x, op = v.inputs[0], v.op
         assert isinstance(op, Reduce)
-        if op.kind in ("any", "all"):
-            combine, start = (scalar.or_, 0) if op.kind == "any" else (scalar.and_, 1)
-        elif op.kind in ("max", "min"):
-            combine, start = (scalar.maximum if op.kind == "max" else scalar.minimum), None
-        else:
-            combine, start = (scalar.add, 0) if op.kind == "sum" else (scalar.mul, 1)
-        if start is None:
-            raise NotLowered(f"{op.kind} over an axis")
+        combine, start = _COMBINED[op.kind]
+        if start is None:  # no elements have no maximum: NumPy says so
+            start = _extreme(op.kind, op.dtype)
+            count = product([self.sizes(x)[a] for a in op.axes])
+            if not isinstance(count, Number):
+                self.emit(If(binary("le", count, Number(0)), (Return(FAILED),)))
         sizes = self.sizes(x)
         kept = [i for i in range(x.ndim) if i not in op.axes]
         out = None if v.ndim == 0 else stored.get(v) or self._place(v)
@@ -428,6 +429,27 @@ class Lowering:
         if v.ndim == 0:
             self.locals[v] = Load(out.array, out.start)
         self.memory[v] = out
+
+
+_COMBINED: dict[str, tuple[Any, int | None]] = {
+    "sum": (scalar.add, 0),
+    "prod": (scalar.mul, 1),
+    "any": (scalar.or_, 0),
+    "all": (scalar.and_, 1),
+    "max": (scalar.maximum, None),
+    "min": (scalar.minimum, None),
+}
+
+
+def _extreme(kind: str, dtype: str) -> Any:
+    """The value that any other wins against."""
+    sign = -1 if kind == "max" else 1
+    if dtype in FLOATS:
+        return sign * math.inf
+    if dtype == "bool":
+        return sign > 0
+    limits = np.iinfo(dtype)
+    return int(limits.min if sign < 0 else limits.max)
 
 
 def keeps_rows_apart(v: Variable, rows: Any, sizes_of: Callable[[Variable], Sequence[Any]]) -> bool:

@@ -19,7 +19,7 @@ from . import cache
 # no contraction (elementwise chains must round alike on every device).
 FLAGS = (
     "-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno",
-    "-fno-trapping-math", "-ffp-contract=off", "-fwrapv", "-w",
+    "-fno-trapping-math", "-ffp-contract=off", "-fwrapv", "-Werror=implicit-function-declaration",
 )  # fmt: skip
 
 
