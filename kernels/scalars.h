@@ -18,6 +18,7 @@
     GS_FN type gs_sqr_##t(type a) { return (type)(a * a); }
 GS_FLOATS(GS_ORDER)
 GS_INTEGERS(GS_ORDER)
+GS_ORDER(unsigned char, b8)
 
 #define GS_SIGNED_ONLY(type, t)                                                           \
     GS_FN type gs_abs_##t(type a) { return (type)(a < 0 ? -a : a); }                      \
@@ -34,14 +35,19 @@ GS_UNSIGNED(GS_UNSIGNED_ONLY)
     GS_FN type gs_mod_##t(type a, type b) { return (type)(b ? a % b : 0); }
 GS_UNSIGNED(GS_UNSIGNED_QUOTIENT)
 
-#define GS_WHOLE(type, t)                                                                 \
-    GS_FN type gs_not_##t(type a) { return (type)~a; }                                    \
+/* Rounding leaves them as they are. */
+#define GS_ROUND(type, t)                                                                 \
     GS_FN type gs_floor_##t(type a) { return a; }                                         \
     GS_FN type gs_ceil_##t(type a) { return a; }                                          \
     GS_FN type gs_trunc_##t(type a) { return a; }                                         \
     GS_FN type gs_rint_##t(type a) { return a; }                                          \
     GS_FN type gs_round_##t(type a) { return a; }                                         \
-    GS_FN int gs_isinf_##t(type a) { return (void)a, 0; }                                 \
+    GS_FN int gs_isinf_##t(type a) { return (void)a, 0; }
+GS_INTEGERS(GS_ROUND)
+GS_ROUND(unsigned char, b8)
+
+#define GS_WHOLE(type, t)                                                                 \
+    GS_FN type gs_not_##t(type a) { return (type)~a; }                                    \
     /* by squaring; a negative exponent leaves what truncation leaves of the exact value */ \
     GS_FN type gs_power_##t(type x, type n) {                                               \
         if (n < 0) return (type)(x == 1 ? 1 : x == (type)-1 ? (n & 1 ? -1 : 1) : 0);      \
@@ -55,6 +61,7 @@ GS_UNSIGNED(GS_UNSIGNED_QUOTIENT)
 GS_INTEGERS(GS_WHOLE)
 
 GS_FN unsigned char gs_not_b8(unsigned char a) { return !a; }
+GS_FN unsigned char gs_abs_b8(unsigned char a) { return a; }
 
 #define GS_REAL(type, t, f)                                                               \
     GS_FN type gs_sign_##t(type a) { return a > 0 ? 1 : a < 0 ? -1 : a != a ? a : 0; }    \

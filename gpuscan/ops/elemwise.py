@@ -20,9 +20,9 @@ Derivative = Callable[..., Any]
 class Scalar:
     """An elementwise function: calling it builds graph.
 
-    operands   how the inputs' dtypes meet: "promote", "float" (promoted to a float dtype),
-               "bits" (bool or integer only), "switch" (a bool, and two that are promoted),
-               or "any" (left as they are)
+    operands   how the inputs' dtypes meet: "promote", "number" (promoted; bools to int8, as
+               NumPy does), "float" (promoted to a float dtype), "bits" (bool or integer only),
+               "switch" (a bool, and two that are promoted), or "any" (left as they are)
     result     the dtype of the result: "same" as the operands, or a dtype's name
     numpy      the meaning
     c          the element expression; {0}, {1}, {2} are the operands, {t} the dtype's suffix
@@ -177,6 +177,10 @@ def elemwise(function: Scalar, *inputs: Any) -> Variable:
                 raise TypeError(f"{function.name} takes bools or integers, got {xs[0].type}")
         case "promote":
             xs = promoted(*xs)
+        case "number":
+            xs = promoted(*xs)
+            if xs[0].dtype == "bool":
+                xs = [cast(x, "int8") for x in xs]
     ndim = max(x.ndim for x in xs)
     padded = [
         x if x.ndim == ndim else dimshuffle(x, *["x"] * (ndim - x.ndim), *range(x.ndim)) for x in xs

@@ -71,11 +71,11 @@ true_div = scalar(
     lambda a, b, y, g: (g / b, -g * y / b),
 )  # fmt: skip
 int_div = scalar(
-    "int_div", 2, "promote", "same", _both(maths.floor_divide, np.floor_divide),
+    "int_div", 2, "number", "same", _both(maths.floor_divide, np.floor_divide),
     "gs_floor_divide_{t}({0}, {1})",
 )  # fmt: skip
 mod = scalar(
-    "mod", 2, "promote", "same", _both(maths.mod, np.mod), "gs_mod_{t}({0}, {1})",
+    "mod", 2, "number", "same", _both(maths.mod, np.mod), "gs_mod_{t}({0}, {1})",
     lambda a, b, y, g: (g, -g * (a // b)),
 )  # fmt: skip
 neg = scalar(
@@ -87,7 +87,7 @@ sqr = scalar("sqr", 1, "any", "same", lambda x: x * x, "gs_sqr_{t}({0})", lambda
 sqrt = scalar("sqrt", 1, "float", "same", np.sqrt, "gs_sqrt_{t}({0})", lambda x, y, g: g / (y + y))
 inv = scalar("inv", 1, "float", "same", np.reciprocal, "(1 / {0})", lambda x, y, g: -g * y * y)
 pow = scalar(
-    "pow", 2, "promote", "same", _power, "gs_power_{t}({0}, {1})",
+    "pow", 2, "number", "same", _power, "gs_power_{t}({0}, {1})",
     lambda a, b, y, g: (g * b * pow(a, b - 1), g * switch(eq(a, 0), 0, log(a) * y)),
 )  # fmt: skip
 maximum = scalar(
