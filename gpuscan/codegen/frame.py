@@ -14,9 +14,9 @@ from ..ops.linalg import Dot
 from ..ops.shape import Dim
 from ..rules.shapes import pushed_dims
 from ..types import TensorType
-from .kernel import Array, Name, Number, Pointer, binary, product
-from .lower import Lowering, NotLowered
-from .program import Scratch, Size, Stride
+from .kernel import Array, Name, Number, Pointer, binary, product, row_major
+from .lower import Lowering, Memory, NotLowered
+from .program import Fixed, Scratch, Size, Stride
 from .render import DTYPES
 
 PANEL = 64  # a product's packed operand is padded to a multiple of this many columns
@@ -110,6 +110,10 @@ class Frame(Lowering):
             for axis in range(first, ndim - dense)
         ]
         return (*names, Number(1)) if dense and ndim > first else tuple(names)
+
+    def constant(self, v: Constant) -> Memory:
+        array = self.pointer(Array(f"l{len(self.pointers)}", v.dtype), False, Fixed(v))
+        return Memory(array, row_major([Number(s) for s in v.data.shape]))
 
     def _scratch(self, v: Variable) -> Array:
         array = Array(f"w{len(self.pointers)}", v.dtype)

@@ -57,9 +57,9 @@ class _Loop(Frame):
         self.learn_sizes(toposort(step.outputs), step.params, carried)
 
     def pack(self, weight: Variable, transposed: bool) -> Array:
-        m = self.memory[weight]
+        m = self.place_of(weight)
         panel = self.scratch_panels(weight)
-        if weight in self.op.step.consts:
+        if weight in self.op.step.consts or isinstance(weight, Constant):
             self.before.append(self.packing(weight, transposed, m, panel))
         else:  # changes from step to step
             self.emit(self.packing(weight, transposed, m, panel))

@@ -134,6 +134,8 @@ class Lowering:
             return self.locals[v]
         if isinstance(v, Constant) and v.data.size == 1:
             return Number(v.data.flat[0].item(), v.dtype)
+        if isinstance(v, Constant):
+            self.memory.setdefault(v, self.constant(v))
         if isinstance(v.op, Dim):
             return self.size_of(v.inputs[0], v.op.axis)
         index = [Number(0) if s == 1 else i for i, s in zip(index, v.type.shape, strict=True)]
@@ -274,6 +276,15 @@ class Lowering:
         if v in stored:
             self.emit(Store(stored[v].array, stored[v].offset([]), value))
 
+    def place_of(self, v: Variable) -> Memory:
+        """Where a value's elements lie."""
+        if isinstance(v, Constant):
+            self.memory.setdefault(v, self.constant(v))
+        return self.memory[v]
+
+    def constant(self, v: Constant) -> Memory:
+        raise NotImplementedError  # a frame says where
+
     def _place(self, v: Variable) -> Memory:
         return Memory(self.scratch(v), row_major(self.sizes(v)))
 
@@ -299,7 +310,7 @@ class Lowering:
             rows, weight, transposed = y, x, True
         else:
             rows, weight, transposed = x, y, False
-        m = self.memory[rows]
+        m = self.place_of(rows)
         r = self.sizes(rows)
         count = r[0] if rows.ndim == 2 else Number(1)
         depth = r[-1]
@@ -326,7 +337,7 @@ class Lowering:
 
     def pack(self, weight: Variable, transposed: bool) -> Array:
         """The panels of an operand of a product, laid out inside the loop."""
-        m = self.memory[weight]
+        m = self.place_of(weight)
         panel = self.scratch_panels(weight)
         self.emit(self.packing(weight, transposed, m, panel))
         return panel
@@ -418,7 +429,7 @@ class Lowering:
         if v.dtype not in ("float32", "float64"):
             raise NotLowered(f"a draw of {v.dtype}")
         t = "f32" if v.dtype == "float32" else "f64"
-        state = self.memory[v.inputs[0]]
+        state = self.place_of(v.inputs[0])
         count = product(self.sizes(v))
         self.emit(
             Use(

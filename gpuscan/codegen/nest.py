@@ -154,7 +154,7 @@ class _Nest(Frame):
         operands: dict[Variable, None] = {}
         for v in inside:
             for x in read(v):
-                if x not in computed and not (isinstance(x, Constant) and x.data.size == 1):
+                if x not in computed and not isinstance(x, Constant):
                     operands[x] = None
         self.operands = list(operands)
         self.learn_sizes(inside, self.operands)

@@ -43,6 +43,13 @@ class State:
 
 
 @dataclass(frozen=True)
+class Fixed:
+    """A constant of the graph; its `data` is the memory."""
+
+    constant: Any
+
+
+@dataclass(frozen=True)
 class Scratch:
     """Memory of so many elements."""
 
@@ -84,7 +91,7 @@ class LoopProgram:
     """A loop in one kernel: run it over steps first .. last-1, as often as one likes."""
 
     kernel: Kernel
-    pointers: tuple[Any, ...]  # Given, Trace, State, Scratch: what each pointer is
+    pointers: tuple[Any, ...]  # Given, Trace, State, Fixed, Scratch: what each pointer is
     integers: tuple[Any, ...]  # Size, Stride, Step, FirstRow: what each integer is
     carries: tuple[Carry, ...]
     rows: tuple[tuple[str, tuple[Any, ...]], ...]  # per trace the dtype and shape of a row
@@ -106,7 +113,7 @@ class NestProgram:
     apart from the others."""
 
     kernel: Kernel
-    pointers: tuple[Any, ...]  # Given, Result, Scratch
+    pointers: tuple[Any, ...]  # Given, Result, Fixed, Scratch
     integers: tuple[Any, ...]  # Size, Stride
     shapes: tuple[tuple[str, tuple[Any, ...]], ...]  # dtype and shape of each result
     equal: tuple[tuple[Any, Any], ...]

@@ -8,14 +8,14 @@ import numpy as np
 
 from ..config import config
 from ..graph import Constant, Variable, constant_leaf
-from ..types import TensorType, autocast, dtype_name, promote
+from ..types import TensorType, autocast, dtype_name
 
 
 def constant(
     value: Any, name: str | None = None, ndim: int | None = None, dtype: Any = None
 ) -> Any:
     """A constant. Arrays and NumPy scalars keep their dtype; a Python number takes the smallest
-    integer dtype that holds it, or floatX. `ndim` pads the shape with leading ones."""
+    integer dtype that holds it, or floatX; a list takes int64, or floatX. `ndim` pads the shape with leading ones."""
     if isinstance(value, Variable):
         raise TypeError(f"constant() takes a value, not the symbolic variable {value}")
     array = _array(value, dtype)
@@ -38,11 +38,8 @@ def _array(value: Any, dtype: Any) -> np.ndarray:
         array = np.asarray(value, dtype_name(dtype) if dtype else autocast(value))
     else:
         array = np.array(value)
-        if dtype is None and array.dtype.kind in "iu" and array.size:
-            array = array.astype(promote(*(autocast(int(f(array))) for f in (np.min, np.max))))
-        elif dtype is None and array.dtype.kind == "f" and not _has_arrays(value):
-            exact = config.floatX == "float64" and bool((array.astype("f4") == array).all())
-            array = array.astype("float32" if exact else config.floatX)
+        if dtype is None and array.dtype.kind == "f" and not _has_arrays(value):
+            array = array.astype(config.floatX)
     if array.dtype.kind not in "buif":
         raise TypeError(f"cannot make a tensor of {type(value).__name__} {value!r}")
     return array.astype(dtype_name(dtype or array.dtype), copy=False)  # in native byte order

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..codegen.program import (
     FirstRow,
+    Fixed,
     Given,
     LoopProgram,
     NestProgram,
@@ -127,6 +128,8 @@ class _Runner:
         match source:
             case Scratch(elements, dtype):
                 return np.empty(size_value(elements, sizes), dtype)
+            case Fixed(constant):
+                return constant.data
             case Given(operand):
                 array = arrays[operand]
             case Trace(i):
@@ -261,6 +264,8 @@ class _NestRunner:
                     memory.append(operands[operand])
                 case Result(position):
                     memory.append(results[position])
+                case Fixed(constant):
+                    memory.append(constant.data)
                 case Scratch(elements, dtype):
                     memory.append(np.empty(size_value(elements, sizes), dtype))
         pointers = (ctypes.c_void_p * len(memory))(*[x.ctypes.data for x in memory])
