@@ -1,0 +1,1 @@
+"""Loops timed against what else runs them: python -m benchmarks"""

@@ -1,0 +1,129 @@
+"""Loops timed on gpuscan and on its peers: python -m benchmarks
+
+Every case is first computed by all and compared, then timed by turns. The table goes to the
+screen, the same and more to benchmarks.json and benchmarks.png in the folder --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+DEVICES = ("native", "reference")
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=(__doc__ or "").partition("\n\n")[2],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    p.add_argument("--case", action="append", metavar="TEXT", help="only cases with this in their "
+                   "name; may be given again")  # fmt: skip
+    p.add_argument("--device", action="append", metavar="NAME", help="only this device of gpuscan; "
+                   f"may be given again (otherwise {' and '.join(DEVICES)})")  # fmt: skip
+    p.add_argument("--repeat", type=positive, default=5, help="samples, of which the median counts")
+    p.add_argument("--threads", type=positive, default=2, help="cores that may be used, at most")
+    p.add_argument("--quick", action="store_true", help="a tenth of the steps")
+    p.add_argument("--list", action="store_true", help="name the cases and stop")
+    p.add_argument("--out", default=".", type=Path, help="the folder of the JSON and the picture")
+    return p
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def surroundings(threads: int) -> int:
+    """What must be set before NumPy is imported; how many cores there are to use."""
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # NumPy's products as users have them
+        os.environ.pop(name, None)
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    os.sched_setaffinity(0, cores)  # all libraries go by it, JAX has nothing else
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(len(cores))
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    return len(cores)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    command = parser()
+    options = command.parse_args(arguments)
+    cores = surroundings(options.threads)
+    from . import report, timing
+    from .cases import CASES
+    from .peers import installed
+
+    words = options.case or [""]
+    cases = [c for c in CASES if any(w in c.name for w in words)]
+    if options.list:
+        print("\n".join(f"{c.name:24}{c.text}" for c in cases))
+        return 0
+    if not cases:
+        command.error(f"no case has {' or '.join(words)} in its name; --list names them")
+    if not options.out.is_dir():
+        command.error(f"there is no folder {options.out}")
+
+    import numpy as np
+
+    import gpuscan
+
+    peers = installed()
+    known = {name: version for name, version in peers.items() if version}
+    run: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "gpuscan": gpuscan.__version__,
+        "python": sys.version.split()[0],
+        "peers": peers,
+        "before": timing.machine(),
+        "repeat": options.repeat,
+        "quick": options.quick,
+    }
+    print(f"{run['before']['cpu']}, {cores} cores, load {run['before']['load'][0]:.1f}; gpuscan "
+          f"{gpuscan.__version__}, {', '.join(f'{n} {v}' for n, v in known.items())}")  # fmt: skip
+    peaks = timing.peaks()
+    print(f"at best {peaks[0] / 1e9:.0f} Gflop/s (a product), {peaks[1] / 1e9:.1f} GB/s (a copy)")
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="gpuscan-") as cache:
+        os.environ["GPUSCAN_CACHE_DIR"] = cache  # so that a first call is one
+        for case in cases:
+            timings = timing.time_case(
+                case, options.device or DEVICES, options.repeat, options.quick, progress
+            )
+            rows.append((case, case.made(options.quick), timings))
+            progress("")
+    run["after"] = timing.machine()
+    print(f"{report.table(rows, peaks, peers)}\n\nload {run['after']['load'][0]:.1f} at the end")
+    assert np.__version__ == peers["NumPy"]
+    write(options.out, report, rows, peaks, run)
+    return 0
+
+
+def write(out: Path, report: Any, rows: Any, peaks: Any, run: Any) -> None:
+    import json
+
+    text = json.dumps(report.record(rows, peaks, run), indent=1)
+    (out / "benchmarks.json").write_text(text + "\n")
+    try:
+        title = f"{run['before']['cpu']}, {run['before']['cores']} cores, {run['date']}"
+        report.picture(out / "benchmarks.png", rows, title)
+    except ImportError as e:
+        print(f"no picture: the module {e.name} is missing")
+    print(f"wrote {out / 'benchmarks.json'} and benchmarks.png")
+
+
+def progress(text: str) -> None:
+    """One line that the next overwrites, where somebody looks on."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
