@@ -18,6 +18,7 @@ from .peers import versions
 
 SAMPLE = 0.02  # seconds that a sample takes at least: short versions run several times in one
 PATIENCE = 5.0  # seconds for the samples of one version, the first call apart
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}  # cpu: of all threads together
 PAUSE = 0.01  # seconds before a sample: the threads of the version before stop spinning
 
 
@@ -51,8 +52,9 @@ def ours(family: Family, device: str, timing: Timing) -> Callable[[], Version]:
 
 
 def time_case(
-    case: Case, devices: Sequence[str], repeat: int, quick: bool, say: Callable[[str], None]
-) -> list[Timing]:
+    case: Case, devices: Sequence[str], repeat: int, quick: bool, clock: str,
+    say: Callable[[str], None],
+) -> list[Timing]:  # fmt: skip
     """Every version of the case: first checked against NumPy's, then timed."""
     family = case.made(quick)
     makers: dict[str, Callable[[], Version]] = dict(versions(family))
@@ -65,26 +67,26 @@ def time_case(
     for name, make in makers.items():
         t = timings[name]
         say(f"{case.name}: {name}, first call")
-        began = time.perf_counter()
+        began = CLOCKS[clock]()
         try:
             version = make()
             result = version()
         except Exception as e:
             t.problem = f"{type(e).__name__}: {e}".splitlines()[0]
             continue
-        t.first = time.perf_counter() - began
+        t.first = CLOCKS[clock]() - began
         if expected is None:
             expected = result  # NumPy's: the first peer, always there
         elif difference := mismatch(family, result, expected):
             t.problem = f"differs from NumPy: {difference}"
             continue
         ready[name] = version
-    _by_turns(ready, timings, repeat, lambda text: say(f"{case.name}: {text}"))
+    _by_turns(ready, timings, repeat, clock, lambda text: say(f"{case.name}: {text}"))
     return list(timings.values())
 
 
 def _by_turns(
-    ready: Mapping[str, Version], timings: Mapping[str, Timing], repeat: int,
+    ready: Mapping[str, Version], timings: Mapping[str, Timing], repeat: int, clock: str,
     say: Callable[[str], None],
 ) -> None:  # fmt: skip
     left = dict.fromkeys(ready, PATIENCE)
@@ -96,38 +98,38 @@ def _by_turns(
                     t.samples.append(t.first or 0)
                     left[name] = 0
                     continue
-                once = _seconds(version, 1)
+                once = _seconds(version, 1, clock)
                 left[name] -= once
                 t.runs = max(1, round(SAMPLE / once))
             if t.samples and left[name] <= 0:
                 continue
             say(f"{name}, sample {turn + 1} of {repeat}")
-            t.samples.append(_seconds(version, t.runs))
+            t.samples.append(_seconds(version, t.runs, clock))
             left[name] -= t.samples[-1] * t.runs
 
 
-def _seconds(version: Version, runs: int) -> float:
+def _seconds(version: Callable[[], Any], runs: int, clock: str) -> float:
     """Of one call, the mean of so many."""
     time.sleep(PAUSE)
     gc.collect()
-    began = time.perf_counter()
+    began = CLOCKS[clock]()
     for _ in range(runs):
         version()
-    return (time.perf_counter() - began) / runs
+    return max(1e-9, CLOCKS[clock]() - began) / runs
 
 
-def peaks() -> tuple[float, float]:
+def peaks(clock: str) -> tuple[float, float]:
     """What this machine does at best: flops a second of a float32 product, bytes a second of a
     copy (read and written)."""
     a = np.random.default_rng(0).random((1536, 1536), "float32")
-    product = min(_seconds(lambda: {"": a @ a}, 1) for _ in range(4))
+    product = min(_seconds(lambda: a @ a, 1, clock) for _ in range(4))
     x = np.ones(1 << 24, "float32")
     y = np.empty_like(x)
 
     def copy() -> Any:
         y[:] = x
 
-    copied = min(_seconds(copy, 1) for _ in range(4))
+    copied = min(_seconds(copy, 1, clock) for _ in range(4))
     return 2 * len(a) ** 3 / product, 2 * x.nbytes / copied
 
 

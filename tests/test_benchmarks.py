@@ -93,7 +93,7 @@ def test_a_version_that_differs_is_not_timed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(peers.PEERS, "PyTorch", ("no_such_module", "peer_torch"))
     monkeypatch.setitem(peers.PEERS, "JAX", ("no_such_module", "peer_jax"))
     case = Case("tiny", "tiny", Elman, dict(TINY["Elman"], gradients=0), 1.0)
-    numpy, ours = time_case(case, ["reference"], 1, False, lambda text: None)
+    numpy, ours = time_case(case, ["reference"], 1, False, "wall", lambda text: None)
     assert len(numpy.samples) == 1
     assert ours.samples == [] and "differs from NumPy" in str(ours.problem)
 
