@@ -117,7 +117,8 @@ def write(out: Path, report: Any, rows: Any, peaks: Any, run: Any) -> None:
     text = json.dumps(report.record(rows, peaks, run), indent=1)
     (out / "benchmarks.json").write_text(text + "\n")
     try:
-        title = f"{run['before']['cpu']}, {run['before']['cores']} cores, {run['date']}, {run['clock']} time"
+        cpu, cores = run["before"]["cpu"], run["before"]["cores"]
+        title = f"{cpu}, {cores} cores, {run['date']}, {run['clock']} time"
         report.picture(out / "benchmarks.png", rows, title)
         print(f"wrote {out / 'benchmarks.json'} and benchmarks.png")
     except ImportError as e:
