@@ -72,7 +72,7 @@ def values(dtype: str) -> Any:
     """The ends, zeros, infinities and NaN of a dtype, and some of all its bits."""
     kind = np.dtype(dtype)
     rng = np.random.default_rng(3)
-    if kind == bool:
+    if dtype == "bool":
         return np.array([False, True])
     if kind.kind in "iu":
         info = np.iinfo(kind)

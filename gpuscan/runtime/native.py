@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,7 +95,7 @@ class _Runner:
         if states is None:
             return self.definition(operands)
 
-        def part(first: int, last: int) -> int:
+        def part(first: int, last: int) -> threads.Work:
             """All steps, for some of the rows."""
             own = dict(sizes)
             if program.rows_apart is not None:
@@ -107,14 +108,17 @@ class _Runner:
                 self._integer(source, name.text, own, arrays, traces, first)
                 for source, name in zip(program.integers, program.kernel.integers)
             ]
-            return self._advance(steps, memory, integers)
+            return lambda stop: self._advance(steps, memory, integers, stop)
 
         if program.rows_apart is None:
-            done = part(0, 0)
+            done = part(0, 0)(threading.Event())
         else:
             rows = sizes[program.kernel.integers[program.rows_apart].text]
             work = steps * sum(first.size for first, _ in states)
-            done = threads.share(rows, part) if work >= threads.WORTH_SHARING else part(0, rows)
+            if work >= threads.WORTH_SHARING:
+                done = threads.share(rows, part)
+            else:
+                done = part(0, rows)(threading.Event())
         if done < 0:
             return self.definition(operands)
         return self._results(done, operands, traces, states)
@@ -160,13 +164,15 @@ class _Runner:
                 return first
         raise TypeError(source)
 
-    def _advance(self, n: int, memory: Sequence[Any], integers: Sequence[int]) -> int:
+    def _advance(
+        self, n: int, memory: Sequence[Any], integers: Sequence[int], stop: threading.Event
+    ) -> int:
         """Steps until n or until the loop stops; -1 where a check failed. In pieces, so that an
         interrupt is seen."""
         pointers = (ctypes.c_void_p * max(1, len(memory)))(*[x.ctypes.data for x in memory])
         values = (ctypes.c_longlong * max(1, len(integers)))(*integers)
         t, piece = 0, 64
-        while t < n:
+        while t < n and not stop.is_set():
             last = min(n, t + piece)
             began = time.perf_counter()
             done = int(self.function(t, last, pointers, values))
@@ -279,7 +285,9 @@ class _NestRunner:
         rows = results[0].shape[0] if results[0].ndim else 1
         work = results[0].size
         if program.parts and work >= threads.WORTH_SHARING:
-            bad = threads.share(rows, lambda a, b: self.function(a, b, pointers, integers))
+            bad = threads.share(
+                rows, lambda a, b: lambda stop: self.function(a, b, pointers, integers)
+            )
         else:
             bad = self.function(0, rows, pointers, integers)
         if bad:

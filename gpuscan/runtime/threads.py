@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from ..config import config
 
@@ -24,12 +25,22 @@ def _pool(size: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(size, thread_name_prefix="gpuscan")
 
 
-def share(rows: int, run: Callable[[int, int], int]) -> int:
-    """run(first, last) for all rows, shared out over the threads; the least of what it gave."""
-    n = min(count(), rows)
-    if n <= 1:
-        return run(0, rows)
-    own, *rest = itertools.pairwise(rows * k // n for k in range(n + 1))
-    pool = _pool(count() - 1, os.getpid())
-    others = [pool.submit(run, *part) for part in rest]
-    return min([run(*own), *(f.result() for f in others)])
+Work = Callable[[threading.Event], int]
+
+
+def share(rows: int, prepare: Callable[[int, int], Work]) -> int:
+    """All rows, shared out over the threads; the least of what they gave. prepare(first, last)
+    is called for each share before the first one starts, and gives what a thread runs. That is
+    told to end early by its event, where another failed or the caller was interrupted."""
+    n = max(1, min(count(), rows))
+    stop = threading.Event()
+    own, *rest = [
+        prepare(*part) for part in itertools.pairwise(rows * k // n for k in range(n + 1))
+    ]
+    others = [_pool(count() - 1, os.getpid()).submit(work, stop) for work in rest]
+    try:
+        return min([own(stop), *(f.result() for f in others)])
+    except BaseException:
+        stop.set()
+        wait(others)
+        raise

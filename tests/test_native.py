@@ -1,0 +1,603 @@
+"""The native device gives what the reference gives: named models, hostile operands, threads,
+interrupts and memory. (Made-up loops are held to it by test_properties.)"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuscan
+from gpuscan import config, function, scan, shared, until
+from gpuscan import tensor as T
+from gpuscan.codegen.lower import NotLowered
+from gpuscan.gradient import grad
+from gpuscan.runtime import compiler, threads
+from gpuscan.tensor.random import RandomStreams
+from gpuscan.types import TensorType
+
+pytestmark = pytest.mark.skipif(
+    compiler.find() is None, reason="no C compiler: set CC, or install gcc or clang"
+)
+
+ROOT = Path(gpuscan.__file__).resolve().parents[1]
+
+# A case: inputs, outputs, updates, and the inputs' values. Built anew for each device, because
+# random states move on.
+UNITS = 19
+Built = tuple[list[Any], list[Any], Any, list[Any]]
+
+
+def numbers(*shape: int, seed: int = 0, dtype: str = "float32") -> Any:
+    rng = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "i":
+        return rng.integers(-9, 9, shape).astype(dtype)
+    return rng.normal(0, 0.5, shape).astype(dtype)
+
+
+# ---- models -------------------------------------------------------------------------------------
+
+
+def elman(x: Any, h0: Any, u: Any, w: Any) -> Any:
+    return scan(lambda x, h, w: T.tanh(x + h @ w), [x @ u], [h0], [w])[0]
+
+
+def lstm(x: Any, h0: Any, u: Any, w: Any) -> Any:
+    n = UNITS
+
+    def step(a: Any, h: Any, c: Any, w: Any) -> Any:
+        z = a + h @ w
+        i, f, o, g = (z[:, k * n : (k + 1) * n] for k in range(4))
+        c = T.sigmoid(f) * c + T.sigmoid(i) * T.tanh(g)
+        return T.sigmoid(o) * T.tanh(c), c
+
+    return scan(step, [x @ u], [h0, T.zeros_like(h0)], [w])[0][0]
+
+
+def gru(x: Any, h0: Any, u: Any, w: Any) -> Any:
+    n = UNITS
+
+    def step(a: Any, h: Any, w: Any) -> Any:
+        b = h @ w
+        r = T.sigmoid(a[:, :n] + b[:, :n])
+        z = T.sigmoid(a[:, n : 2 * n] + b[:, n : 2 * n])
+        return (1 - z) * T.tanh(a[:, 2 * n :] + r * b[:, 2 * n :]) + z * h
+
+    return scan(step, [x @ u], [h0], [w])[0]
+
+
+def recurrent(model: Callable[..., Any], gates: int, with_gradients: bool) -> Built:
+    x, h0 = T.tensor3("x"), T.matrix("h0")
+    u, w = (TensorType("float32", (None, gates * UNITS))(name) for name in "uw")
+    h = model(x, h0, u, w)
+    outputs = [h]
+    if with_gradients:
+        outputs += grad((h**2).mean(), [x, h0, u, w])
+    n = UNITS
+    values = [numbers(7, 5, 6), numbers(5, n), numbers(6, gates * n), numbers(n, gates * n)]
+    return [x, h0, u, w], outputs, None, values
+
+
+def gibbs() -> Built:
+    srng = RandomStreams(5)
+    w, b, c, v0 = T.matrix(), T.vector(), T.vector(), T.matrix()
+
+    def step(v: Any) -> Any:
+        h = srng.uniform((v.shape[0], c.shape[0])) < T.sigmoid(v @ w + c)
+        p = T.sigmoid(h.astype("float32") @ w.T + b)
+        return (srng.uniform(v.shape) < p).astype("float32")
+
+    v, updates = scan(step, outputs_info=[v0], n_steps=9)
+    # sums of products of eighths are exact in any order: the bits can be compared
+    eighths = [np.round(8 * numbers(*s)) / 8 for s in ((33, 17), (33,), (17,))]
+    values = [*eighths, (numbers(6, 33, seed=1) > 0).astype("float32")]
+    return [w, b, c, v0], [v], updates, values
+
+
+def metropolis() -> Built:
+    srng = RandomStreams(3)
+    x0 = T.matrix()
+
+    def density(x: Any) -> Any:
+        return -(x[:, 0] ** 2) - 3 * (x[:, 1] - x[:, 0] ** 2) ** 2
+
+    def step(x: Any) -> Any:
+        new = x + srng.normal(x.shape) * 0.7
+        accept = T.log(srng.uniform(x.shape[:1])) < density(new) - density(x)
+        return T.switch(accept[:, None], new, x), accept
+
+    (x, accepted), updates = scan(step, outputs_info=[x0, None], n_steps=20)
+    return [x0], [x, accepted], updates, [numbers(13, 2)]
+
+
+def draws() -> Built:
+    srng = RandomStreams(8)
+    n = T.lscalar()
+
+    def step(s: Any) -> Any:
+        u, z = srng.uniform((7,)), srng.normal((3, 2))
+        b = srng.binomial(size=(5,), p=0.4)
+        d = srng.uniform((3,), dtype="float64")
+        return s + u[0], u, z, b, d
+
+    values, updates = scan(step, outputs_info=[np.float32(0), None, None, None, None], n_steps=n)
+    return [n], values, updates, [6]
+
+
+def chain_of_scalars() -> Built:
+    e, a, x0 = T.vector(), T.scalar(), T.scalar()
+    x, _ = scan(lambda e, x, a: a * x + e, [e], [x0], [a])
+    return [e, a, x0], [x], None, [numbers(200), 0.9, 0.5]
+
+
+def taps() -> Built:
+    e, x0 = T.matrix(), T.matrix()
+    x, _ = scan(
+        lambda e_1, e, one, three: T.tanh(e * one - 0.5 * three + e_1),
+        [{"input": e, "taps": [-1, 0]}],
+        [{"initial": x0, "taps": [-1, -3]}],
+    )
+    return [e, x0], [x], None, [numbers(9, 4), numbers(3, 4)]
+
+
+def stopped() -> Built:
+    x0 = T.vector()
+    x, _ = scan(lambda x: (x * 1.5, until(x.sum() > 40)), outputs_info=[x0], n_steps=100)
+    return [x0], [x, x[-1]], None, [np.ones(3, "float32")]
+
+
+def masks() -> Built:
+    x, m, h0 = T.tensor3(), T.matrix(), T.matrix()
+
+    def step(x: Any, m: Any, h: Any) -> Any:
+        new = T.tanh(x + 0.5 * h)
+        return m[:, None] * new + (1 - m[:, None]) * h
+
+    h, _ = scan(step, [x, m], [h0])
+    lengths = np.array([6, 2, 0, 4])
+    mask = (np.arange(6)[:, None] < lengths).astype("float32")
+    return [x, m, h0], [h], None, [numbers(6, 4, 3), mask, numbers(4, 3)]
+
+
+def written_into() -> Built:
+    x, s0 = T.vector(), T.matrix()
+    s, _ = scan(lambda x, s: T.inc_subtensor(T.set_subtensor(s[0], x)[:, 1], 2.0), [x], [s0])
+    return [x, s0], [s], None, [numbers(4), numbers(3, 5)]
+
+
+def gathered() -> Built:
+    i, table, h0 = T.lvector(), T.matrix(), T.vector()
+    h, _ = scan(lambda i, h, t: 0.5 * h + t[i], [i], [h0], [table])
+    return [i, table, h0], [h], None, [np.array([2, 0, -1, 4, -5]), numbers(5, 3), numbers(3)]
+
+
+def doubles() -> Built:
+    x, h0 = T.dmatrix(), T.dvector()
+    h, _ = scan(lambda x, h: T.exp(-h * h) + T.log1p(abs(x)) * T.sin(h), [x], [h0])
+    return [x, h0], [h], None, [numbers(8, 5, dtype="float64"), numbers(5, dtype="float64")]
+
+
+def integers() -> Built:
+    x, a0, b0 = T.lvector(), T.lscalar(), T.ivector()
+
+    def step(x: Any, a: Any, b: Any) -> Any:
+        return (a * 6364136223846793005 + x) % 1000003, (b // 3 - b % 5 + 7).astype("int32"), a & x
+
+    values, _ = scan(step, [x], [a0, b0, None])
+    return [x, a0, b0], values, None, [numbers(30, dtype="int64"), 11, numbers(4, dtype="int32")]
+
+
+def states_of_every_rank() -> Built:
+    s0, v0, m0 = T.scalar(), T.vector(), T.matrix()
+
+    def step(s: Any, v: Any, m: Any) -> Any:
+        return 0.5 * s + 1, v * s + m[0], T.tanh(m + v[None, :] * s)
+
+    values, _ = scan(step, outputs_info=[s0, v0, m0], n_steps=6)
+    return [s0, v0, m0], values, None, [0.25, numbers(4), numbers(3, 4)]
+
+
+def sums() -> Built:
+    x, h0 = T.tensor3(), T.matrix()
+    h, _ = scan(lambda x, h: T.tanh(x - h.mean(axis=0) + h.sum(axis=1, keepdims=True)), [x], [h0])
+    return [x, h0], [h], None, [numbers(4, 5, 3), numbers(5, 3)]
+
+
+def products_of_vectors() -> Built:
+    w, h0 = T.matrix(), T.vector()
+    h, _ = scan(lambda h, w: T.tanh(w @ h + h @ w * h.dot(h)), outputs_info=[h0],
+                non_sequences=[w], n_steps=5)  # fmt: skip
+    return [w, h0], [h], None, [numbers(23, 23), numbers(23)]
+
+
+def swapped_states() -> Built:
+    a0, b0, c0 = T.vector(), T.vector(), T.scalar()
+    values, _ = scan(lambda a, b, c: (b, a, c + 1), outputs_info=[a0, b0, c0], n_steps=5)
+    return [a0, b0, c0], values, None, [numbers(3), numbers(3, seed=1), 0.0]
+
+
+EXACT = {
+    f.__name__: f
+    for f in (gibbs, metropolis, draws, chain_of_scalars, taps, stopped, masks, written_into,
+              gathered, doubles, integers, states_of_every_rank, swapped_states)
+}  # fmt: skip
+# Contractions sum in another order. These are sums of fewer than 200 terms of about 1, through
+# fewer than 10 steps: some hundred roundings of 6e-8.
+CONTRACTED: dict[str, Callable[[], Built]] = {
+    "elman": lambda: recurrent(elman, 1, False),
+    "lstm": lambda: recurrent(lstm, 4, False),
+    "gru": lambda: recurrent(gru, 3, False),
+    "elman_gradients": lambda: recurrent(elman, 1, True),
+    "lstm_gradients": lambda: recurrent(lstm, 4, True),
+    "gru_gradients": lambda: recurrent(gru, 3, True),
+    "sums": sums,
+    "products_of_vectors": products_of_vectors,
+}
+TOLERANCE = {"rtol": 2e-5, "atol": 2e-6}
+
+
+def both(case: Callable[[], Built], fuse: str = "auto", calls: int = 2) -> tuple[Any, Any, Any]:
+    """Outputs of the native and of the reference device over some calls, and the native plan."""
+    results = []
+    for device in ("native", "reference"):
+        inputs, outputs, updates, values = case()
+        f = function(inputs, outputs, updates=updates, device=device, fuse=fuse)
+        results.append([[np.array(x) for x in f(*values)] for _ in range(calls)])
+        if device == "native":
+            plans = f.explain()
+    return *results, plans
+
+
+def same(got: Any, wanted: Any) -> None:
+    for g, w in zip(got, wanted, strict=True):
+        for a, b in zip(g, w, strict=True):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            np.testing.assert_array_equal(a, b)
+
+
+def close(got: Any, wanted: Any) -> None:
+    for g, w in zip(got, wanted, strict=True):
+        for a, b in zip(g, w, strict=True):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            np.testing.assert_allclose(a, b, **TOLERANCE)
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_elementwise_work_and_draws_are_the_references_bits_in_a_fused_loop(case: str) -> None:
+    got, wanted, plans = both(EXACT[case])
+    assert {p.path for p in plans.scans} == {"fused"}, str(plans)
+    same(got, wanted)
+
+
+@pytest.mark.parametrize("case", CONTRACTED)
+def test_models_with_products_are_the_references_in_fused_loops(case: str) -> None:
+    got, wanted, plans = both(CONTRACTED[case], calls=1)
+    assert {p.path for p in plans.scans} == {"fused"}, str(plans)
+    close(got, wanted)
+
+
+# ---- what runs how ------------------------------------------------------------------------------
+
+
+def nested() -> Any:
+    def row(x: Any) -> Any:
+        return scan(lambda a, x: a * 0.5 + x, outputs_info=[x], non_sequences=[x], n_steps=3)[0][-1]
+
+    return scan(lambda x, s: s + row(x + s), [X], [T.zeros_like(X[0])])[0]
+
+
+def halves() -> Any:
+    x = X.astype("float16")
+    return scan(lambda x, s: s + x, [x], [T.zeros_like(x[0])])[0]
+
+
+def sorted_rows() -> Any:
+    return scan(lambda x, s: T.sort(x + s), [X], [T.zeros_like(X[0])])[0]
+
+
+def soft() -> Any:
+    return scan(lambda x, s: T.nnet.softmax(x + s)[0], [X], [T.zeros_like(X[0])])[0]
+
+
+def printed() -> Any:
+    say = gpuscan.printing.Print("x")
+    return scan(lambda x, s: say(x + s), [X], [T.zeros_like(X[0])])[0]
+
+
+X = T.matrix("x")
+NOT_LOWERED = {
+    nested: "Scan", halves: "float16", sorted_rows: "Sort", soft: "Softmax", printed: "Print"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NOT_LOWERED)
+def test_a_step_without_a_kernel_is_interpreted_and_the_reason_names_the_op(
+    case: Callable[[], Any], capsys: Any
+) -> None:
+    y = case()
+    f, g = function([X], y, device="native"), function([X], y, device="reference")
+    (plan,) = f.explain().scans
+    assert plan.path == "interpreted"
+    assert NOT_LOWERED[case].lower() in plan.reason.lower(), plan.reason
+    x = numbers(5, 4)
+    np.testing.assert_allclose(f(x), g(x), rtol=1e-6)
+    with pytest.raises(NotLowered, match="can't be fused"):
+        function([X], y, device="native", fuse="always")
+
+
+def test_fuse_never_interprets_a_loop_that_has_a_kernel() -> None:
+    got, wanted, plans = both(taps, fuse="never")
+    assert {p.path for p in plans.scans} == {"interpreted"}
+    assert "never" in plans.scans[0].reason
+    same(got, wanted)
+
+
+def test_fuse_always_takes_a_loop_that_has_a_kernel() -> None:
+    _, _, plans = both(taps, fuse="always", calls=0)
+    assert {p.path for p in plans.scans} == {"fused"}
+
+
+def test_the_settings_choose_the_device() -> None:
+    with config.change_flags(device="native"):
+        assert function([X], X + 1).explain().device == "native"
+
+
+# ---- operands -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rows() -> tuple[Any, Any]:
+    """A loop and nests on both devices: x (time, rows, columns), h0, w and a scalar."""
+    x, h0, w, a = T.tensor3(), T.matrix(), T.matrix(), T.scalar()
+    h, _ = scan(lambda x, h, w, a: T.tanh(x * a + h @ w), [x], [h0], [w, a])
+    outputs = [h, h[-1], (T.tanh(x) * a + 1).sum(axis=2), T.exp(x - h0[None]) * 2]
+    return tuple(function([x, h0, w, a], outputs, device=d) for d in ("native", "reference"))  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def loop() -> tuple[Any, Any]:
+    """A loop alone: x, h0 and w."""
+    x, h0, w = T.tensor3(), T.matrix(), T.matrix()
+    h, _ = scan(lambda x, h, w: T.tanh(x + h @ w), [x], [h0], [w])
+    return tuple(function([x, h0, w], [h], device=d) for d in ("native", "reference"))  # type: ignore[return-value]
+
+
+def agree(functions: tuple[Any, Any], *values: Any) -> None:
+    """The same values, dtypes and shapes, or the same error; and nothing given is written to."""
+    before = [np.array(v) for v in values]
+    found: list[Any] = []
+    for f in functions:
+        try:
+            found.append(f(*values))
+        except Exception as e:
+            found.append((type(e), str(e)))
+    got, wanted = found
+    if isinstance(wanted, tuple):
+        assert got == wanted
+    else:
+        assert not isinstance(got, tuple), got
+        close([got], [wanted])
+        for a, b in itertools.pairwise(got):
+            assert not np.shares_memory(a, b)
+    for v, b in zip(values, before):
+        np.testing.assert_array_equal(v, b)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+@pytest.mark.parametrize("batch", [0, 1, 5])
+@pytest.mark.parametrize("width", [0, 1, 3])
+def test_sizes_zero_and_one(rows: Any, n: int, batch: int, width: int) -> None:
+    agree(rows, numbers(n, batch, width), numbers(batch, width), numbers(width, width), 0.5)
+
+
+LAYOUTS: dict[str, Callable[[Any], Any]] = {
+    "transposed": lambda x: np.ascontiguousarray(x.T).T,
+    "backwards": lambda x: x[::-1].copy()[::-1],
+    "backwards everywhere": lambda x: np.flip(np.flip(x).copy()),
+    "every second": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "every second of all axes": lambda x: np.kron(x, np.ones((2,) * x.ndim, x.dtype))[
+        (slice(None, None, 2),) * x.ndim
+    ],
+    "a window": lambda x: np.pad(x, 3)[(slice(3, -3),) * x.ndim],
+    "broadcast rows": lambda x: np.broadcast_to(x[:1], x.shape),
+    "broadcast columns": lambda x: np.broadcast_to(x[..., :1], x.shape),
+    "unaligned": lambda x: np.frombuffer(b"." + x.tobytes(), x.dtype, offset=1).reshape(x.shape),
+    "a field of records": lambda x: _field(x),
+    "read only": lambda x: np.broadcast_to(x, x.shape),
+}
+
+
+def _field(x: Any) -> Any:
+    records = np.zeros(x.shape, [("a", "i1"), ("x", x.dtype)])
+    records["x"] = x
+    return records["x"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_operands_of_any_layout(rows: Any, layout: str) -> None:
+    arrange = LAYOUTS[layout]
+    x, h0, w = (arrange(numbers(*s)) for s in ((6, 5, 4), (5, 4), (4, 4)))
+    agree(rows, x, h0, w, 0.5)
+
+
+def test_operands_that_are_one_array(rows: Any) -> None:
+    memory = numbers(4, 4, 4)
+    agree(rows, memory, memory[0], memory[1].T, 0.5)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(6, 5, 4), (5, 3), (4, 4)], [(6, 5, 4), (4, 4), (4, 4)], [(6, 5, 4), (5, 4), (4, 3)],
+        [(6, 5, 4), (5, 4), (3, 4)], [(6, 5, 1), (5, 4), (4, 4)], [(6, 1, 4), (5, 4), (4, 4)],
+        [(6, 5, 4), (1, 4), (4, 4)],
+    ],
+)  # fmt: skip
+def test_wrong_sizes_of_a_loop_raise_the_references_error(loop: Any, shapes: Any) -> None:
+    agree(loop, *(numbers(*s) for s in shapes))
+
+
+@pytest.mark.parametrize("shapes", [[(2, 3), (3, 2)], [(2, 3), (2, 1)], [(1, 3), (2, 3)]])
+def test_wrong_sizes_of_a_nest_raise_the_references_error(shapes: Any) -> None:
+    x, y = T.matrix(), T.matrix()
+    pair = tuple(function([x, y], [T.exp(x) * y + 1], device=d) for d in ("native", "reference"))
+    agree(pair, *(numbers(*s) for s in shapes))
+
+
+def test_a_short_sequence_and_a_position_out_of_range_raise_the_references_error() -> None:
+    n, i, x = T.lscalar(), T.lvector(), T.vector()
+    y, _ = scan(lambda i, s, x: s + x[i], [i], [T.zeros((), "float32")], [x], n_steps=n)
+    pair = tuple(function([n, i, x], [y], device=d) for d in ("native", "reference"))
+    for steps, positions in [(3, [0, 1]), (3, [0, 1, 5]), (2, [0, -6]), (-1, [0]), (3, [4, -5, 0])]:
+        agree(pair, steps, np.array(positions), numbers(5))
+
+
+def test_outputs_do_not_alias_inputs_shared_variables_or_each_other() -> None:
+    s = shared(numbers(3))
+    x = T.vector()
+    h, _ = scan(lambda h, x: (h + x, x), outputs_info=[s, None], non_sequences=[x], n_steps=2)
+    f = function([x], [h[0][-1], h[1], s, s, x], updates={s: h[0][-1]}, device="native")
+    value = numbers(3, seed=1)
+    first = f(value)
+    held = [value, s.get_value(borrow=True)]
+    for k, a in enumerate(first):
+        assert not any(np.shares_memory(a, b) for b in (*held, *first[k + 1 :]))
+        a.fill(99)
+    np.testing.assert_array_equal(s.get_value(), numbers(3) + value + value)
+
+
+def test_shared_variables_swapped_by_a_loop_hold_each_others_values() -> None:
+    a, b = shared(numbers(3)), shared(numbers(3, seed=1))
+    values, _ = scan(lambda x, y: (y, x), outputs_info=[a, b], n_steps=3)
+    f = function([], updates={a: values[0][-1], b: values[1][-1]}, device="native")
+    f()
+    np.testing.assert_array_equal(a.get_value(), numbers(3, seed=1))
+    np.testing.assert_array_equal(b.get_value(), numbers(3))
+    assert not np.shares_memory(a.get_value(borrow=True), b.get_value(borrow=True))
+
+
+# ---- builds, threads, interrupts, memory --------------------------------------------------------
+
+
+def test_neither_steps_nor_batch_builds_again(rows: Any, monkeypatch: Any) -> None:
+    builds: list[str] = []
+    library = compiler.library
+    monkeypatch.setattr(compiler, "library", lambda s: builds.append(s) or library(s))
+    for n, batch, width in [(3, 2, 4), (50, 7, 4), (1, 1, 9), (4, 64, 70)]:
+        w = numbers(width, width) / width
+        agree(rows, numbers(n, batch, width), numbers(batch, width), w, 0.5)
+    assert not builds
+    function([X], T.exp(X) * 2.5, device="native")
+    assert len(builds) == 1  # what is counted is counted
+
+
+def test_two_threads_call_one_function(rows: Any) -> None:
+    f = rows[0]
+    calls = [
+        (numbers(40, 5, 9, seed=k), numbers(5, 9), numbers(9, 9, seed=k), 0.5) for k in range(4)
+    ]
+    wanted = [f(*c) for c in calls]
+    wrong: list[Any] = []
+
+    def work(k: int) -> None:
+        for _ in range(30):
+            if any((a != b).any() for a, b in zip(f(*calls[k]), wanted[k])):
+                wrong.append(k)
+
+    workers = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert not wrong
+
+
+def test_results_do_not_depend_on_the_number_of_threads(rows: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(threads, "WORTH_SHARING", 16)  # small work is shared too
+    values = numbers(9, 13, 17), numbers(13, 17), numbers(17, 17), 0.5
+    found = []
+    for count in (1, 2, 3, 5, 32):
+        inputs, outputs, updates, given = metropolis()
+        f = function(inputs, outputs, updates=updates, device="native")
+        with config.change_flags(threads=count):
+            found.append([*rows[0](*values), *f(*given)])
+    for other in found[1:]:
+        same([other], [found[0]])
+
+
+LONG = """
+    import numpy as np, signal, time, gpuscan
+    from gpuscan import tensor as T
+    x = gpuscan.shared({initial}, name="x")
+    n = T.lscalar()
+    y, _ = gpuscan.scan(lambda x: {step}, outputs_info=[x], n_steps=n)
+    f = gpuscan.function([n], y[-1].sum(), updates=[(x, y[-1])], device="native")
+    assert f.explain().scans[0].path == "fused"
+    f(3)
+    before = x.get_value()
+    print("ready", flush=True)
+    began = time.monotonic()
+    try:
+        f({steps})
+        print("ran to its end in", time.monotonic() - began)
+    except KeyboardInterrupt:
+        print("interrupted", time.time(), bool((x.get_value() == before).all()))
+    print(f(3) == f(3))
+"""
+
+
+@pytest.mark.parametrize(
+    ("initial", "step", "steps"),
+    [
+        ("np.float32(1)", "T.tanh(x) + np.float32(0.5)", 10**12),
+        ("np.ones((600, 600), 'float32')", "T.tanh(x) + np.float32(0.5)", 10**9),
+    ],
+    ids=["scalar", "matrix"],
+)
+def test_an_interrupt_stops_a_long_loop_and_leaves_shared_variables(
+    initial: str, step: str, steps: int, tmp_path: Path
+) -> None:
+    program = textwrap.dedent(LONG).format(initial=initial, step=step, steps=steps)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.6)
+        sent = time.time()
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    word, at, unchanged, *_ = out.split()
+    assert word == "interrupted", out
+    assert float(at) - sent < 1.0
+    assert unchanged == "True"
+
+
+def test_the_last_value_of_a_loop_needs_no_trace() -> None:
+    n, x0 = T.lscalar(), T.vector()
+    x, _ = scan(lambda x: T.tanh(x) + 0.5, outputs_info=[x0], n_steps=n)
+    f = function([n, x0], x[-1], device="native")
+    assert f.explain().scans[0].path == "fused"
+    start = numbers(8)
+    f(10**6, start)
+    peaks = []
+    for steps in (10, 10**6):
+        tracemalloc.start()
+        f(steps, start)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 30_000  # a trace would be 32 MB
