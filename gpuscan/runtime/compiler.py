@@ -75,4 +75,6 @@ def library(source: str) -> ctypes.CDLL:
             numbered = "\n".join(f"{i:4} {line}" for i, line in enumerate(lines, start=1))
             raise BuildError(f"{' '.join(command)} failed:\n{done.stderr}\n{numbered}")
 
-    return cache.fetch(cache.digest(identity(), source), build, lambda path: ctypes.CDLL(str(path)))
+    key = cache.digest(identity(), source)
+    found: ctypes.CDLL = cache.fetch(key, build, lambda path: ctypes.CDLL(str(path)))
+    return found

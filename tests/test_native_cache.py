@@ -1,0 +1,268 @@
+"""Built libraries: where they are kept, what survives, and what a compiler's failure looks like."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuscan
+from gpuscan import tensor as T
+from gpuscan.errors import BuildError, DeviceError
+from gpuscan.runtime import cache, compiler
+
+pytestmark = pytest.mark.skipif(
+    compiler.find() is None, reason="no C compiler: set CC, or install gcc or clang"
+)
+
+ROOT = Path(gpuscan.__file__).resolve().parents[1]
+SOURCE = "long long {name}(void) {{ return {value}; }}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: Any) -> Path:
+    """A cache of its own."""
+    monkeypatch.setenv("GPUSCAN_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def fresh(monkeypatch: Any) -> Iterator[None]:
+    """What is known of the compiler is found again, before and after."""
+    compiler.find.cache_clear()
+    compiler.identity.cache_clear()
+    yield
+    monkeypatch.undo()
+    compiler.find.cache_clear()
+    compiler.identity.cache_clear()
+
+
+def answer(value: int) -> int:
+    return int(compiler.library(SOURCE.format(name="answer", value=value)).answer())
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return str(path)
+
+
+def counting(tmp_path: Path) -> tuple[str, Path]:
+    """A compiler that writes a line for every build, and where."""
+    log = tmp_path / "builds"
+    real = " ".join(compiler.find() or ())
+    word = 'case "$*" in *--version*) ;; *) echo build >> '
+    return script(tmp_path / "counting", f'{word}{log} ;; esac\nexec {real} "$@"\n'), log
+
+
+PROGRAM = """
+    import numpy as np, gpuscan
+    from gpuscan import tensor as T
+    x = T.vector("x")
+    y, _ = gpuscan.scan(lambda a: T.tanh(a) + 0.25, outputs_info=[x], n_steps=3)
+    f = gpuscan.function([x], y[-1], device="native")
+    print(f.explain().scans[0].path, f(np.ones(2, "float32"))[0])
+"""
+
+
+def start(**environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM)], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def output(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert err == ""
+    return out
+
+
+# ---- the folder ---------------------------------------------------------------------------------
+
+
+def test_the_folder_of_the_setting_holds_the_library(folder: Path) -> None:
+    assert answer(41) == 41
+    (entry,) = folder.iterdir()
+    assert entry.suffix == ".so"
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({"GPUSCAN_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
+        ({"XDG_CACHE_HOME": "/b"}, "/b/gpuscan"),
+        ({"HOME": "/c"}, "/c/.cache/gpuscan"),
+    ],
+)
+def test_where_the_folder_is(variables: dict[str, str], wanted: str, monkeypatch: Any) -> None:
+    for name in ("GPUSCAN_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache.directory() == Path(wanted)
+
+
+def test_a_second_process_builds_nothing(folder: Path, tmp_path: Path) -> None:
+    cc, log = counting(tmp_path)
+    first = output(start(CC=cc))
+    assert log.read_text() == "build\n"
+    assert output(start(CC=cc)) == first
+    assert first.startswith("fused")
+    assert log.read_text() == "build\n"
+
+
+def test_processes_that_build_at_once_agree_and_leave_one_entry(
+    folder: Path, tmp_path: Path
+) -> None:
+    processes = [start() for _ in range(4)]
+    assert len({output(p) for p in processes}) == 1
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not a library", None], ids=["empty", "text", "cut"])
+def test_a_corrupted_entry_is_built_again(folder: Path, content: bytes | None) -> None:
+    value = 50 if content is None else 51 + len(content)
+    source = SOURCE.format(name="answer", value=value)
+    entry = folder / f"{cache.digest(compiler.identity(), source)}.so"
+    if content is None:  # what a crash of the machine leaves: the start of a library
+        command = [*(compiler.find() or ()), *compiler.FLAGS, "-x", "c", "-", "-o", "whole.so"]
+        subprocess.run(command, input=source, text=True, check=True, cwd=folder.parent)
+        content = (folder.parent / "whole.so").read_bytes()[:3000]
+    folder.mkdir()
+    entry.write_bytes(content)
+    assert answer(value) == value
+    assert entry.read_bytes() != content
+    assert [p.name for p in folder.iterdir()] == [entry.name]
+
+
+def test_a_folder_that_cannot_be_written_costs_the_build_only(
+    folder: Path, monkeypatch: Any
+) -> None:
+    folder.mkdir()
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        if os.access(folder, os.W_OK):  # root may write anywhere
+
+            def refused(*args: Any, dir: Any = None, **kwargs: Any) -> Any:
+                if dir == folder:
+                    raise PermissionError(dir)
+                return mkstemp(*args, dir=dir, **kwargs)
+
+            mkstemp = cache.tempfile.mkstemp
+            monkeypatch.setattr(cache.tempfile, "mkstemp", refused)
+        assert answer(60) == 60
+        assert list(folder.iterdir()) == []
+    finally:
+        folder.chmod(stat.S_IRWXU)
+
+
+def test_a_read_only_folder_is_read(folder: Path, tmp_path: Path) -> None:
+    cc, log = counting(tmp_path)
+    first = output(start(CC=cc))
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        assert output(start(CC=cc)) == first
+    finally:
+        folder.chmod(stat.S_IRWXU)
+    assert log.read_text() == "build\n"
+
+
+def test_a_file_in_the_folders_place_costs_the_build_only(folder: Path) -> None:
+    folder.write_text("a file")
+    assert answer(61) == 61
+    assert folder.read_text() == "a file"
+
+
+def test_a_full_disk_costs_the_entry_only(folder: Path, monkeypatch: Any) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "replace", full)
+    assert answer(62) == 62
+    assert list(folder.iterdir()) == []
+
+
+def test_another_compiler_or_flag_is_another_entry(
+    folder: Path, tmp_path: Path, monkeypatch: Any, fresh: None
+) -> None:
+    assert answer(63) == 63
+    monkeypatch.setenv("CC", counting(tmp_path)[0])
+    compiler.find.cache_clear()
+    compiler.identity.cache_clear()
+    assert answer(63) == 63
+    assert len(list(folder.iterdir())) == 2
+
+
+# ---- compilers ----------------------------------------------------------------------------------
+
+
+def test_a_failing_build_shows_the_numbered_source_and_the_compilers_words(folder: Path) -> None:
+    with pytest.raises(BuildError) as e:
+        compiler.library("int one;\nint two = nothing_of_this_name;\n")
+    text = str(e.value)
+    assert "   1 int one;\n   2 int two = nothing_of_this_name;" in text
+    assert "error" in text
+    assert "nothing_of_this_name" in text.split("   1 int one;")[0]  # the compiler's own words
+    assert list(folder.iterdir()) == []
+
+
+def test_a_function_that_is_not_there_is_the_compilers_error(folder: Path) -> None:
+    with pytest.raises(BuildError, match="nowhere_defined"):
+        compiler.library("int answer(void) { return nowhere_defined(1); }\n")
+
+
+def test_a_compiler_that_fails_stops_a_function_that_asked_for_native(
+    folder: Path, tmp_path: Path, monkeypatch: Any, fresh: None
+) -> None:
+    monkeypatch.setenv("CC", script(tmp_path / "broken", "echo out of order >&2\nexit 3\n"))
+    x = T.vector("x")
+    with pytest.raises(BuildError, match="out of order"):
+        gpuscan.function([x], T.exp(x) * 2, device="native")
+
+
+def test_a_compiler_that_is_killed_is_a_build_error(
+    folder: Path, tmp_path: Path, monkeypatch: Any, fresh: None
+) -> None:
+    monkeypatch.setenv("CC", script(tmp_path / "killed", "kill -9 $$\n"))
+    with pytest.raises(BuildError):
+        answer(70)
+
+
+def test_a_compiler_that_is_not_there_is_passed_over(
+    folder: Path, monkeypatch: Any, fresh: None
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    compiler.find.cache_clear()
+    plain = compiler.find()
+    compiler.find.cache_clear()
+    monkeypatch.setenv("CC", "/no/such/compiler -m64")
+    assert compiler.find() == plain
+    assert answer(71) == 71
+
+
+def test_options_in_the_setting_reach_the_compiler(
+    folder: Path, monkeypatch: Any, fresh: None
+) -> None:
+    monkeypatch.setenv("CC", " ".join(compiler.find() or ()) + " -DFROM_CC=72")
+    compiler.find.cache_clear()
+    assert compiler.library("int answer(void) { return FROM_CC; }\n").answer() == 72
+
+
+def test_without_a_compiler_native_is_not_available(monkeypatch: Any, fresh: None) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setitem(sys.modules, "ziglang", None)
+    x = T.vector("x")
+    with pytest.raises(DeviceError, match="no C compiler"):
+        gpuscan.function([x], x + 1, device="native")
+    np.testing.assert_array_equal(gpuscan.function([x], x + 1)([1, 2]), [2, 3])
