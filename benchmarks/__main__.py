@@ -105,9 +105,17 @@ def main(arguments: list[str] | None = None) -> int:
             )
             rows.append((case, case.made(options.quick), timings))
             progress("")
+            write(options.out, report, rows, peaks, run)  # a run that is stopped leaves these
     run["after"] = timing.machine()
     print(f"{report.table(rows, peaks, peers)}\n\nload {run['after']['load'][0]:.1f} at the end")
     write(options.out, report, rows, peaks, run)
+    try:
+        cpu, day = run["before"]["cpu"], run["date"]
+        title = f"{cpu}, {cores} cores, {day}, {options.clock} time"
+        report.picture(options.out / "benchmarks.png", rows, title)
+        print(f"wrote benchmarks.json and benchmarks.png in {options.out}")
+    except ImportError as e:
+        print(f"wrote benchmarks.json in {options.out}; no picture: no module {e.name}")
     return 0
 
 
@@ -116,13 +124,6 @@ def write(out: Path, report: Any, rows: Any, peaks: Any, run: Any) -> None:
 
     text = json.dumps(report.record(rows, peaks, run), indent=1)
     (out / "benchmarks.json").write_text(text + "\n")
-    try:
-        cpu, cores = run["before"]["cpu"], run["before"]["cores"]
-        title = f"{cpu}, {cores} cores, {run['date']}, {run['clock']} time"
-        report.picture(out / "benchmarks.png", rows, title)
-        print(f"wrote {out / 'benchmarks.json'} and benchmarks.png")
-    except ImportError as e:
-        print(f"wrote {out / 'benchmarks.json'}; no picture: the module {e.name} is missing")
 
 
 def progress(text: str) -> None:

@@ -17,7 +17,7 @@ from .cases import Case, Family, Version, mismatch
 from .peers import versions
 
 SAMPLE = 0.02  # seconds that a sample takes at least: short versions run several times in one
-PATIENCE = 5.0  # seconds for the samples of one version, the first call apart
+PATIENCE = 3.0  # seconds for the samples of one version, the first call apart
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}  # cpu: of all threads together
 PAUSE = 0.01  # seconds before a sample: the threads of the version before stop spinning
 
@@ -94,7 +94,7 @@ def _by_turns(
         for name, version in ready.items():
             t = timings[name]
             if turn == 0:
-                if (t.first or 0) > 2 * PATIENCE:  # its first call has to do
+                if (t.first or 0) > 3 * PATIENCE:  # its first call has to do
                     t.samples.append(t.first or 0)
                     left[name] = 0
                     continue

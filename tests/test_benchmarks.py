@@ -1,6 +1,9 @@
 """The benchmarks compute the same thing everywhere, and their report renders."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +123,19 @@ def test_a_case_that_there_is_not_is_an_error(
     with pytest.raises(SystemExit):
         command.main(["--case", "nonsense"])
     assert "no case has nonsense" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_table_and_writes_the_record(tmp_path) -> None:
+    options = "--case ar1 --quick --repeat 1 --device reference --out".split()
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *options, str(tmp_path)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "| AR(1) over 10^6 scalars |" in done.stdout
+    (case,) = json.loads((tmp_path / "benchmarks.json").read_text())["cases"]
+    (ours,) = [v for v in case["versions"] if v["name"] == "gpuscan reference"]
+    assert ours["ratio"] > 0
 
 
 @pytest.mark.parametrize(
