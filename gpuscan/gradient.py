@@ -20,7 +20,7 @@ from .errors import (
     describe,
 )
 from .evaluate import Program
-from .graph import Item, Undefined, Variable, derived, leaves, substitute, toposort
+from .graph import Item, Undefined, Variable, leaves, substitute, toposort
 from .ops.control import (
     DisconnectedGrad,
     GradClip,
@@ -191,10 +191,10 @@ def grad(
     gs: list[Cotangent] = [as_tensor(np.ones((), _float_of(v))) for v in outputs]
     gs += [None] * len(known)
     found = cotangents(roots, gs, targets, stop, known)
-    connected = _Connected(roots, stop)
+    reached = set(toposort(roots, stop)) & _reaching(roots, stop)
     answers: list[Any] = []
     for w, g in zip(targets, found):
-        if w not in connected:
+        if w not in reached:
             _disconnected(w, disconnected_inputs)
             answers.append(_zero(w) if return_disconnected.lower() == "zero" else None)
         elif isinstance(g, Undefined):
@@ -215,7 +215,7 @@ def grad(
 
 def _derived(answers: Sequence[Any], of: Sequence[Variable]) -> list[Any]:
     """The answers with a note of what they are derivatives of, which they may not need: d(x*y)/dx
-    is y, but a function of x and y that computes it is no mistake, nor is its derivative for x."""
+    is y, but a function of x and y that computes it is no mistake."""
     order = set(toposort(of))
     return [derived_from(of, g, new=g in order) if isinstance(g, Variable) else g for g in answers]
 
@@ -256,24 +256,6 @@ def _float_cotangent(v: Variable, g: Any) -> Variable:
     if g.ndim != v.ndim:
         raise TypeError(f"the known gradient of {describe(v)} has type {g.type}")
     return g
-
-
-class _Connected:
-    """The variables that the outputs depend on in a way that has a gradient. Derivatives depend
-    on what their functions do, also where it dropped out."""
-
-    def __init__(self, outputs: Sequence[Variable], stop: set[Variable]) -> None:
-        self.stop = stop
-        self.found = _reaching(outputs, stop)
-        self.behind = derived(outputs)  # yet to be followed
-        self.followed: set[Variable] = set()
-
-    def __contains__(self, w: object) -> bool:
-        while w not in self.found and self.behind:
-            self.followed.update(self.behind)
-            self.found |= _reaching(self.behind, self.stop)
-            self.behind = [v for v in derived(self.behind) if v not in self.followed]
-        return w in self.found
 
 
 def _reaching(outputs: Sequence[Variable], stop: set[Variable]) -> set[Variable]:
@@ -365,10 +347,10 @@ def Lop(
     gs = [_float_cotangent(v, g) for v, g in zip(outputs, _listed(eval_points), strict=True)]
     stop = set(consider_constant or ())
     found = cotangents(outputs, gs, targets, stop)
-    connected = _Connected(outputs, stop)
+    reached = _reaching(outputs, stop)
     answers = []
     for w, g in zip(targets, found):
-        if w not in connected:
+        if w not in reached:
             _disconnected(w, disconnected_inputs)
         if isinstance(g, Undefined):
             raise NullTypeGradError(f"the product is not defined: {g.reason}")
@@ -403,8 +385,7 @@ def Rop(
     answers: list[Any] = []
     for v in outputs:
         if v not in dependent:
-            connected = _Connected([v], set())
-            if any(w in connected for w in targets):
+            if v.inputs:  # as in Theano only a leaf is a mistake
                 answers.append(_zero(v))
                 continue
             _disconnected_output(v, disconnected_outputs)

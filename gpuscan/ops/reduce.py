@@ -198,7 +198,6 @@ class ArgReduce(Op):
 
     kind: str
     axis: int
-    steering = (0,)
 
     def infer(self, x: TensorType) -> TensorType:
         return TensorType("int64", tuple(s for i, s in enumerate(x.shape) if i != self.axis))
