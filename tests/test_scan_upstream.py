@@ -43,10 +43,11 @@ def test_a_fill_may_be_all_that_needs_an_input():
     np.testing.assert_array_equal(theano.function([x], out)(7), [1, 2, 3])
 
 
-def test_positions_of_maxima_have_a_gradient_of_zeros():
+def test_positions_of_maxima_and_of_an_order_have_a_gradient_of_zeros():
     m = T.dmatrix("m")
-    for positions in (T.argmax(m), T.argmin(m, axis=1).sum(), T.max_and_argmax(m, 1)[1].sum()):
-        assert T.grad(positions * 1.0, m).eval({m: [[1, 2]]}).tolist() == [[0, 0]]
+    joined = T.max_and_argmax(m, 1)[1]
+    for p in (T.argmax(m), T.argmin(m, axis=1).sum(), joined.sum(), T.argsort(m, axis=1).sum()):
+        assert T.grad(p * 1.0, m).eval({m: [[1, 2]]}).tolist() == [[0, 0]]
 
 
 # ---- constants ----------------------------------------------------------------------------------

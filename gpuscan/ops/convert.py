@@ -15,7 +15,8 @@ def constant(
     value: Any, name: str | None = None, ndim: int | None = None, dtype: Any = None
 ) -> Any:
     """A constant. Arrays and NumPy scalars keep their dtype; a Python number takes the smallest
-    integer dtype that holds it, or floatX; a list takes int64, or floatX. `ndim` pads the shape with leading ones."""
+    integer dtype that holds it, or floatX; a list takes int64, or floatX. `ndim` pads the
+    shape with leading ones."""
     if isinstance(value, Variable):
         raise TypeError(f"constant() takes a value, not the symbolic variable {value}")
     array = _array(value, dtype)

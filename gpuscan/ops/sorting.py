@@ -64,7 +64,6 @@ class ArgSort(Op):
     """The positions, int64, that put an axis in rising order. Equal elements keep theirs."""
 
     axis: int
-    steering = (0,)
 
     def infer(self, x: TensorType) -> TensorType:
         return TensorType("int64", x.shape)
