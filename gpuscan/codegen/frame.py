@@ -14,8 +14,8 @@ from ..ops.linalg import Dot
 from ..ops.shape import Dim
 from ..rules.shapes import pushed_dims
 from ..types import TensorType
-from .kernel import Array, Name, Number, Pointer, binary, product, row_major
-from .lower import Lowering, Memory, NotLowered
+from .kernel import Array, If, Name, Number, Pointer, Return, binary, product, row_major
+from .lower import FAILED, Lowering, Memory, NotLowered
 from .program import Fixed, Scratch, Size, Stride
 from .render import DTYPES
 
@@ -86,6 +86,9 @@ class Frame(Lowering):
 
     def sizes(self, v: Variable) -> list[Any]:
         return [self._size_of(v, i) for i in range(v.ndim)]
+
+    def require(self, condition: Any) -> None:
+        self.before.append(If(binary("eq", condition, Number(0)), (Return(FAILED),)))
 
     # ---- memory -----------------------------------------------------------------------------
 

@@ -9,8 +9,9 @@ product, a reduction, a draw.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,14 +86,18 @@ class Operand:
     def sizes(self) -> list[Any]:
         return self._lowering.sizes(self._v)
 
-    def at(self, index: Sequence[Any]) -> Any:
-        """The element at a position."""
-        return self._lowering.element(self._v, [_expr(i) for i in index])
+    def at(self, index: Sequence[Any], where: Any = None) -> Any:
+        """The element at a position; `where`: a condition without which it is not read."""
+        with self._lowering.guarded(where):
+            return self._lowering.element(self._v, [_expr(i) for i in index])
 
     def checked(self, i: Any, size: Any) -> Any:
         """A position counted from either end, checked when the kernel runs."""
         if isinstance(i, int):
-            return Number(i) if i >= 0 else binary("add", size, Number(i))
+            place = Number(i) if i >= 0 else binary("add", size, Number(i))
+            if not (isinstance(size, Number) and -size.value <= i < size.value):
+                self._lowering.require(size > i if i >= 0 else size >= -i)
+            return place
         return self._lowering.checked(i, size)
 
     def plus(self, a: Any, b: Any) -> Any:
@@ -118,6 +123,7 @@ class Lowering:
         self.locals: dict[Variable, Any] = {}  # scalars of the step
         self.packed: dict[tuple[Variable, bool], Array] = {}  # constant operands of products
         self._names = 0
+        self._guard: Any = None  # a condition without which nothing may be read
         self._statements: list[list[Any]] = [[]]
         self._seen: list[dict[Any, Any]] = [{}]  # elements computed in the open nests
 
@@ -141,8 +147,11 @@ class Lowering:
         index = [Number(0) if s == 1 else i for i, s in zip(index, v.type.shape, strict=True)]
         if v in self.memory:
             m = self.memory[v]
-            return self._once((v, *index), Load(m.array, m.offset(index)))
-        key = (v, *index)
+            value: Any = Load(m.array, m.offset(index))
+            if self._guard is not None:
+                value = Choose(self._guard, value, Number(0, v.dtype))
+            return self._once((v, *index, self._guard), value)
+        key = (v, *index, self._guard)
         for seen in reversed(self._seen):
             if key in seen:
                 return seen[key]
@@ -189,17 +198,33 @@ class Lowering:
         self._seen[-1][key] = name
         return name
 
+    @contextlib.contextmanager
+    def guarded(self, where: Any) -> Iterator[None]:
+        """What is read inside is read only under a condition; else it is 0."""
+        outer = self._guard
+        if where is not None:
+            self._guard = where if outer is None else binary("and_", outer, where)
+        yield
+        self._guard = outer
+
+    def require(self, condition: Any) -> None:
+        """A condition on sizes, without which the kernel fails before it starts."""
+        raise NotImplementedError
+
     def checked(self, i: Any, size: Any) -> Any:
         """A position counted from either end; the kernel fails where it is out of range."""
         given = self._once(("position", i), i)
-        key = ("checked", given, size)
+        key = ("checked", given, size, self._guard)
         for seen in reversed(self._seen):
             if key in seen:
                 return seen[key]
         name = self.fresh("i", "int64")
         wrapped = (given < 0).choose(binary("add", given, size), given)
         self.emit(Let(name, wrapped))
-        self.emit(If(binary("or_", name < 0, name >= size), (Return(FAILED),)))
+        outside = binary("or_", name < 0, name >= size)
+        if self._guard is not None:
+            outside = binary("and_", self._guard, outside)
+        self.emit(If(outside, (Return(FAILED),)))
         self._seen[-1][key] = name
         return name
 

@@ -229,11 +229,11 @@ class IncSubtensor(Indexing):
 
     def element(self, node: Variable, index: Any, operands: Any) -> Any:
         x, y = operands[:2]
-        found = positions_written(self.pattern, index, node, y)
+        found = positions_written(self.pattern, index, node, x)
         if found is None:
             return None
         inside, position = found
-        old, new = x.at(index), y.at(position)
+        old, new = x.at(index), y.at(position, inside)
         return inside.choose(new if self.set else x.plus(old, new), old)
 
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:

@@ -42,18 +42,19 @@ def positions_read(
 
 
 def positions_written(
-    pattern: Pattern, index: Sequence[Any], node: Variable, y: Any
+    pattern: Pattern, index: Sequence[Any], node: Variable, operand: Any
 ) -> tuple[Any, list[Any]] | None:
-    """For an element of x with y written into x[pattern]: whether it is one of y's, and which.
+    """For an element of x (`operand`) with y written into x[pattern]: whether it is one of y's,
+    and which.
     None where the pattern has symbolic parts or steps."""
     x, value = node.inputs[:2]
     inside: Any = None
     position: list[Any] = []
     for axis, (entry, i) in enumerate(zip(extended(pattern, x.ndim), index)):
-        size = x.type.shape[axis]
         match entry:
-            case At(int(k)) if k >= 0 or size is not None:
-                here = (i <= k % size if size else i <= k) & (i >= (k % size if size else k))
+            case At(int(k)):
+                place = operand.checked(k, operand.sizes[axis])
+                here = (i <= place) & (i >= place)
             case Slice(None, None, None):
                 position.append(i)
                 continue

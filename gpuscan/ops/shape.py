@@ -574,10 +574,14 @@ class Join(Op):
         index = list(index)
         *parts, last = operands
         here, chosen = index[self.axis], []
+        own: Any = None  # whether the element is not one of a part before this one
         for x in parts:
-            chosen.append((here < x.sizes[self.axis], x.at(_replaced(index, self.axis, here))))
+            inside = here < x.sizes[self.axis]
+            where = inside if own is None else own & inside
+            chosen.append((inside, x.at(_replaced(index, self.axis, here), where)))
             here = here - x.sizes[self.axis]
-        value = last.at(_replaced(index, self.axis, here))
+            own = here >= 0
+        value = last.at(_replaced(index, self.axis, here), own)
         for condition, v in reversed(chosen):
             value = condition.choose(v, value)
         return value

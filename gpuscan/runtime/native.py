@@ -211,9 +211,11 @@ class _Runner:
 
 
 def _laid_out(x: Any, whole: bool) -> Any:
-    """The operand as the kernel reads it: strides that are whole elements, the last axis dense
-    unless any stride will do."""
+    """The operand as the kernel reads it: aligned, strides that are whole elements, the last
+    axis dense unless any stride will do."""
     x = np.asarray(x)
+    if not x.flags.aligned:
+        return x.copy()
     if x.ndim == 0:
         return x
     odd = any(s % x.itemsize for s in x.strides)
