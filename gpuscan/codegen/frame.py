@@ -10,8 +10,10 @@ import numpy as np
 
 from ..graph import Constant, Variable, constant_leaf
 from ..ops.elemwise import Elemwise
+from ..ops.index import IncSubtensor
 from ..ops.linalg import Dot
-from ..ops.shape import Dim
+from ..ops.patterns import part_sizes
+from ..ops.shape import BroadcastTo, Dim, Join, Reshape, Specify, as_int64, dims
 from ..rules.shapes import pushed_dims
 from ..types import TensorType
 from .kernel import Array, If, Name, Number, Pointer, Return, binary, product, row_major
@@ -52,8 +54,11 @@ class Frame(Lowering):
         computed = [v for v in computed if isinstance(v.type, TensorType)]
         values = list(dict.fromkeys([*computed, *given]))
         places = [(v, i) for v in values for i, s in enumerate(v.type.shape) if s is None]
-        outside = self._outside(pushed_dims([Dim(i)(v) for v, i in places]))
+        asked = list(dict.fromkeys(_equal_expressions(computed)))
+        expressions = [e for pair in asked for e in pair]
+        outside = self._outside(pushed_dims([*(Dim(i)(v) for v, i in places), *expressions]))
         known: dict[Axis, Variable | None] = dict(zip(places, outside))
+        others = iter(outside[len(places) :])
 
         def size(v: Variable, axis: int) -> Variable | None:
             s = v.type.shape[axis]
@@ -62,6 +67,9 @@ class Frame(Lowering):
         same = _Classes()
         for a, b in [*_equal_sizes(computed), *also]:
             x, y = size(*a), size(*b)
+            if x is not None and y is not None:
+                same.join(x, y)
+        for x, y in zip(others, others):
             if x is not None and y is not None:
                 same.join(x, y)
         for v in values:
@@ -147,6 +155,37 @@ def _equal_sizes(values: Sequence[Variable]) -> Iterator[tuple[Axis, Axis]]:
         elif isinstance(v.op, Dot):
             x, y = v.inputs
             yield (x, x.ndim - 1), (y, 0)
+        elif isinstance(v.op, Join):
+            for x in v.inputs[1:]:
+                for axis in range(v.ndim):
+                    if axis != v.op.axis:
+                        yield (v.inputs[0], axis), (x, axis)
+        elif isinstance(v.op, BroadcastTo | Specify):
+            x = v.inputs[0]
+            for axis, size in enumerate(x.type.shape):
+                if size != 1:
+                    yield (x, axis), (v, v.ndim - x.ndim + axis)
+
+
+def _equal_expressions(values: Sequence[Variable]) -> Iterator[tuple[Variable, Variable]]:
+    """Sizes that an op takes to be equal and that are not sizes of values."""
+    for v in values:
+        if isinstance(v.op, IncSubtensor):
+            x, y, *rest = v.inputs
+            part = part_sizes(v.op.pattern, x, rest)[-y.ndim :] if y.ndim else []
+            for axis, size in enumerate(part):
+                if y.type.shape[axis] != 1:
+                    yield Dim(axis)(y), size
+        elif isinstance(v.op, Reshape) and None in (*v.type.shape, *v.inputs[0].type.shape):
+            yield _total(v.inputs[0]), _total(v)
+
+
+def _total(v: Variable) -> Variable:
+    """The number of elements of a value."""
+    size: Variable = as_int64(1)
+    for d in dims(v):
+        size = size * d
+    return size
 
 
 class _Classes:
