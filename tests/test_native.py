@@ -465,6 +465,37 @@ def test_a_short_sequence_and_a_position_out_of_range_raise_the_references_error
         agree(pair, steps, np.array(positions), numbers(5))
 
 
+def broadcast(a: Any, b: Any) -> Any:
+    return a + T.broadcast_to(b * a[0], (a.shape[0],))
+
+
+# what a step does with its state and a constant, and sizes of the two that do not fit
+MISFITS: dict[str, tuple[Callable[[Any, Any], Any], int, int]] = {
+    "element read": (lambda a, b: a * b[5], 3, 3),
+    "element read from the end": (lambda a, b: a * b[-3], 3, 2),
+    "element written": (lambda a, b: T.set_subtensor((a + b)[5], 1.0), 3, 3),
+    "element written from the end": (lambda a, b: T.set_subtensor((a + b)[-4], 1.0), 3, 3),
+    "part written": (lambda a, b: T.inc_subtensor((a * 2)[1:4], b * a[0]), 6, 2),
+    "part beyond the end": (lambda a, b: T.set_subtensor((a * 2)[1:4], b * a[0]), 3, 3),
+    "stack": (lambda a, b: T.stack([a * 2, b * a[0]]).sum(axis=0), 5, 4),
+    "broadcast_to": (broadcast, 5, 3),
+    "reshape": (lambda a, b: a + (b * a[0]).reshape((2, 3)).sum(axis=0)[0], 5, 7),
+    "specify_shape": (lambda a, b: a + T.specify_shape(b * a[0], (3,)).sum(), 5, 4),
+}
+
+
+@pytest.mark.parametrize("step", MISFITS)
+def test_sizes_that_do_not_fit_in_a_step_raise_the_references_error(step: str) -> None:
+    run, *sizes = MISFITS[step]
+    a, b = T.vector(), T.vector()
+    y, _ = scan(run, outputs_info=[a], non_sequences=[b], n_steps=2)
+    f, g = (function([a, b], [y], device=d) for d in ("native", "reference"))
+    assert f.explain().scans[0].path == "fused"
+    with pytest.raises((ValueError, IndexError)):
+        g(*map(numbers, sizes))
+    agree((f, g), *map(numbers, sizes))
+
+
 def test_outputs_do_not_alias_inputs_shared_variables_or_each_other() -> None:
     s = shared(numbers(3))
     x = T.vector()
