@@ -20,7 +20,7 @@ from .errors import (
     describe,
 )
 from .evaluate import Program
-from .graph import Item, Undefined, Variable, leaves, substitute, toposort
+from .graph import Item, Undefined, Variable, derived, leaves, substitute, toposort
 from .ops.control import (
     DisconnectedGrad,
     GradClip,
@@ -385,7 +385,8 @@ def Rop(
     answers: list[Any] = []
     for v in outputs:
         if v not in dependent:
-            if v.inputs:  # as in Theano only a leaf is a mistake
+            apart = v.inputs and set(targets).isdisjoint(toposort([v]))
+            if apart or derived([v]):  # as in Theano no mistake
                 answers.append(_zero(v))
                 continue
             _disconnected_output(v, disconnected_outputs)

@@ -1195,6 +1195,8 @@ def test_rop_of_what_does_not_depend():
     x, y = T.dvector("x"), T.dvector("y")
     with pytest.raises(Disconnected):
         T.Rop(y, x, x)
+    with pytest.raises(Disconnected):
+        T.Rop(T.arange(x.shape[0]) * 2.0, x, x)
     for f, how in ((y * 2, "raise"), (y, "ignore")):
         g = T.Rop(f, x, x, disconnected_outputs=how)
         assert run(g, [x, y], [[1], [1, 2]]).tolist() == [0, 0]
