@@ -52,7 +52,7 @@ def cotangents(
     `known` fixes the cotangent of some variables on the way."""
     stop = set(constant)
     order = toposort(outputs, stop)
-    useful = depending(order, set(wrt) - stop, stop)
+    useful = depending(order, set(wrt), stop)
     found: dict[Variable, Cotangent] = {}
     parts: dict[Variable, list[Cotangent]] = {}  # of nodes with several results
 

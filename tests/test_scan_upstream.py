@@ -50,6 +50,14 @@ def test_positions_of_maxima_and_of_an_order_have_a_gradient_of_zeros():
         assert T.grad(p * 1.0, m).eval({m: [[1, 2]]}).tolist() == [[0, 0]]
 
 
+def test_nothing_flows_through_a_constant_of_a_gradient_but_to_it():
+    x, y = T.dscalar("x"), T.dscalar("y")
+    h = x * y
+    values = {x: 2, y: 3}
+    assert [g.eval(values) for g in T.grad(h * x, [x, h], consider_constant=[h])] == [6, 2]
+    assert T.grad(x * y + x**2, x, consider_constant=[x]).eval(values) == 3 + 4
+
+
 # ---- constants ----------------------------------------------------------------------------------
 
 
