@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..types import FLOATS
 from .kernel import (
     Array,
     Assign,
@@ -174,6 +175,8 @@ class Renderer:
         name = e.scalar.name
         if name.startswith("cast_"):
             x = operands[0]
+            if e.of == "bool" and e.dtype in FLOATS:  # gcc vectorises a choice, not this cast
+                return f"({x} ? {_literal(1, e.dtype)} : {_literal(0, e.dtype)})"
             return f"({x} != 0)" if e.dtype == "bool" else f"(({self.type(e.dtype)}){x})"
         if e.of == "bool" and name in ("add", "mul", "maximum", "minimum"):
             word = "|" if name in ("add", "maximum") else "&"
