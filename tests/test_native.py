@@ -572,6 +572,8 @@ def test_results_do_not_depend_on_the_number_of_threads(rows: Any, monkeypatch: 
 LONG = """
     import numpy as np, signal, time, gpuscan
     from gpuscan import tensor as T
+    # a shell's background jobs, and what they start, ignore interrupts unless they ask for them
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     x = gpuscan.shared({initial}, name="x")
     n = T.lscalar()
     y, _ = gpuscan.scan(lambda x: {step}, outputs_info=[x], n_steps=n)
@@ -605,8 +607,8 @@ def test_an_interrupt_stops_a_long_loop_and_leaves_shared_variables(
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.6)
         sent = time.time()
@@ -614,6 +616,8 @@ def test_an_interrupt_stops_a_long_loop_and_leaves_shared_variables(
         out, _ = process.communicate(timeout=20)
     finally:
         process.kill()
+        process.wait()
+        process.stdout.close()
     word, at, unchanged, *_ = out.split()
     assert word == "interrupted", out
     assert float(at) - sent < 1.0
