@@ -1165,6 +1165,104 @@ def cases(draw: Any, options: Options = ANY) -> Case:
     )
 
 
+@st.composite
+def cells(draw: Any, options: Options = DERIVATIVES) -> Case:
+    """Recurrent networks: what the rules on loops are made for. Products of rows and of states
+    with matrices, gates cut from one product, outputs read by nothing in the loop, and sums over
+    the steps; V is one example, M a batch."""
+    o = options
+
+    def pick(*choices: Any) -> Any:
+        return draw(st.sampled_from(choices))
+
+    s = pick("V", "M")
+    dtype = pick(*o.floats)
+    n = draw(st.integers(o.min_steps, o.max_steps))
+    form = pick(*o.n_forms)
+    x = Seq(Value("x0", dtype, s), pick((0,), (0, -1), (1, 0)), draw(st.integers(0, 1)))
+    if form == "sequence":
+        x = replace(x, extra=0)
+    weights = [Value(f"c{i}", dtype, "W", pick("input", "shared", "expr")) for i in range(3)]
+    bias = Value("c3", dtype, "V", pick("input", "shared"))
+    rows = [("leaf", x.leaf(t)) for t in x.taps]
+    taps = pick((-1,), (-1,), (-2, -1), (-2,))
+    h = Output(Value("s0", dtype, s, pick("input", "constant")), (), taps)
+    past = [("leaf", h.leaf(t)) for t in taps]
+
+    def matrix() -> Expression:
+        w = ("leaf", pick(*weights).name)
+        return pick(w, w, ("transposed", w), ("unary", "half", w), ("binary", "mul", w, w))
+
+    def term(read: Sequence[Expression]) -> Expression:
+        e = pick(*read)
+        return pick(
+            ("dot", e, matrix()), ("dot", e, matrix()), ("gates", e, matrix(), matrix()),
+            ("binary", "mul", e, ("leaf", "c3")), ("unary", "sin", e),
+        )  # fmt: skip
+
+    def total(read: Sequence[Expression]) -> Expression:
+        found = term(read)
+        for _ in range(draw(st.integers(0, 2))):
+            found = ("binary", pick("add", "add", "mul"), found, term(read))
+        return ("binary", "add", found, ("leaf", "c3"))
+
+    new = ("unary", "tanh", ("binary", "add", total(rows), total(past)))
+    outputs = [replace(h, expression=new)]
+    both = [*rows, *past, new]
+    for i in range(1, 1 + draw(st.integers(0, 3))):
+        kind = pick("map", "softmax", "sum of products", "sum", "passed on", "count")
+        match kind:
+            case "map" | "softmax":
+                e = ("binary", "add", ("dot", pick(*both), matrix()), ("leaf", "c3"))
+                e = ("binary", "mul", e, pick(*both)) if pick(False, True) else e
+                e = ("softmax", e) if kind == "softmax" else e
+                v, t = Value(f"s{i}", dtype, s), None
+            case "sum of products":
+                a, b = pick(*both), pick(*both)
+                product = ("outer", a, b) if s == "V" else ("dot", ("transposed", a), b)
+                v, t = Value(f"s{i}", dtype, "W"), (-1,)
+                mine = ("leaf", f"s{i}[t-1]")
+                more = pick(product, product, ("accumulate", mine, product))
+                e = ("accumulate", mine, more)
+            case "sum":
+                v, t = Value(f"s{i}", dtype, s), (-1,)
+                mine = ("leaf", f"s{i}[t-1]")
+                more = pick(term(both), ("accumulate", mine, term(both)))
+                e = ("accumulate", mine, more)
+            case "passed on":
+                v, t, e = Value(f"s{i}", dtype, s), (-1,), pick(*both)
+            case _:
+                v, t = Value(f"s{i}", "int64", "S"), (-1,)
+                e = ("int_unary", "plus", ("leaf", f"s{i}[t-1]"))
+        outputs.append(Output(v, e, t))
+    ends: list[Any] = [("last",)] * 2 if n else []
+    if n > 1:
+        ends.append(("item", 0))
+    whole = [
+        ("whole",),
+        ("sum",),
+        ("slice", None, None, -1),
+        ("slice", -2, None, None),
+        ("length",),
+    ]
+    used = []
+    for v in outputs:
+        uses = draw(st.lists(st.sampled_from([*ends, *ends, *whole]), max_size=2, unique=True))
+        used.append(replace(v, uses=tuple(uses)))
+    if not any(v.uses for v in used):
+        used[-1] = replace(used[-1], uses=(("sum",),))
+    stop = None
+    if o.until and not (n == 1 and form == "constant") and pick(False, True):
+        e = ("item", 0, pick(*both))
+        stop = ("above", e if s == "V" else ("item", 0, e))
+    return Case(
+        n=n, n_form=form, seqs=(x,), outputs=tuple(used), consts=(*weights, bias), until=stop,
+        backwards=draw(st.booleans()), truncate=pick(-1, -1, 2) if o.truncate else -1,
+        closure=draw(st.booleans()), static=draw(st.booleans()),
+        sizes=(("D", pick(3, 2)), ("E", pick(2, 3))), dtype=dtype, seed=draw(st.integers(0, 1000)),
+    )  # fmt: skip
+
+
 # ---- comparison ---------------------------------------------------------------------------------
 
 TOLERANCE = {"float64": 1e-8, "float32": 2e-3}

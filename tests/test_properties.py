@@ -16,6 +16,8 @@ from strategies import (
     Options,
     assert_same,
     cases,
+    cells,
+    names,
 )
 
 import gpuscan
@@ -153,7 +155,8 @@ def test_sizes_are_those_of_the_values(mode: str, case: Case) -> None:
 @given(case=cases(Options(until=False, shared=False, draws=False)))
 def test_sizes_need_no_loop(case: Case) -> None:
     uses = {u[0] for o in case.outputs for u in o.uses}
-    assume(not uses & {"sum", "dot"})
+    choices = "ifelse" in {n for e in case.expressions for n in names(e)}
+    assume(not uses & {"sum", "dot"} and not choices)  # the size of a choice is the one taken's
     asked = case.function(_asked(case)).maker.fgraph.outputs
     assert not [v for v in toposort(asked) if isinstance(v.op, Scan)]
 
@@ -170,6 +173,18 @@ def test_gradients_are_those_of_the_unrolled_graph(device: str, case: Case) -> N
     _differentiable(case)
     got = case.run(case.gradients(case.loop), device=device)
     assert_same(got, case.run(case.gradients(case.unrolled()), "FAST_COMPILE"))
+
+
+@given(case=cells())
+def test_recurrent_networks_and_their_gradients(device: str, case: Case) -> None:
+    _differentiable(case)
+
+    def all_of(graphs: Graphs) -> Graphs:
+        gradients = case.gradients(graphs)
+        return Graphs([*graphs.results, *gradients.results], graphs.updates)
+
+    got = case.run(all_of(case.loop), device=device)
+    assert_same(got, case.run(all_of(case.unrolled()), "FAST_COMPILE"))
 
 
 @given(case=cases(DERIVATIVES))
