@@ -12,8 +12,11 @@ from .codegen.program import LoopProgram
 from .codegen.render import C, Renderer
 from .compile import LoopPlan, name_of
 from .graph import Variable, inherit, rebuild, results, toposort
+from .ops.linalg import Dot
 from .runtime.device import Device
 from .runtime.native import Native, NativeLoop, NativeNest
+from .runtime.products import DTYPES as PRODUCTS
+from .runtime.products import NativeProduct
 from .scan.op import Scan
 
 
@@ -38,11 +41,16 @@ def compiled_native(
     nests = lower_nests(outputs) if fuse != "never" else []
     kernels = [program.kernel for program, _ in fused.values()]
     kernels += [nest.program.kernel for nest in nests]
-    if not kernels:
+    if not kernels and not any(map(_is_product, toposort(outputs))):
         return device.compile(inputs, outputs), tuple(plans)
-    source = Renderer(C).source(kernels)
-    functions = dict(zip([k.name for k in kernels], device.load(source, [k.name for k in kernels])))
+    names = [k.name for k in kernels]
+    functions = dict(zip(names, device.load(Renderer(C).source(kernels), names) if names else ()))
     return device.compile(inputs, _replaced(outputs, fused, nests, functions)), tuple(plans)
+
+
+def _is_product(v: Variable) -> bool:
+    """Whether v is a product of two matrices of floats."""
+    return isinstance(v.op, Dot) and v.dtype in PRODUCTS and all(x.ndim == 2 for x in v.inputs)
 
 
 def _replaced(
@@ -83,6 +91,8 @@ def _replaced(
             assert isinstance(op, Scan)
             loop = NativeLoop(op, program, functions[program.kernel.name])
             new[v] = inherit(loop(*inputs), v)
+        elif _is_product(v):
+            new[v] = inherit(NativeProduct()(*inputs), v)
         else:
             new[v] = rebuild(v, inputs) if v.inputs else v
     return [new[v] for v in outputs]

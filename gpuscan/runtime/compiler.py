@@ -18,9 +18,11 @@ from . import cache
 # -O3 with the CPU's own vectors. errno and traps are given up, IEEE values are not: no fast-math,
 # no contraction (elementwise chains must round alike on every device).
 FLAGS = (
-    "-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno",
+    "-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-fno-math-errno",
     "-fno-trapping-math", "-ffp-contract=off", "-fwrapv", "-Werror=implicit-function-declaration",
 )  # fmt: skip
+# gcc interleaves the independent parts of long loop bodies only when told to.
+GCC_FLAGS = ("-fschedule-insns", "-fsched-pressure")
 
 
 @functools.cache
@@ -42,13 +44,26 @@ def find() -> tuple[str, ...] | None:
 
 
 @functools.cache
+def flags() -> tuple[str, ...]:
+    """What the compiler is called with."""
+    return FLAGS + GCC_FLAGS if "Free Software Foundation" in _version() else FLAGS
+
+
+@functools.cache
+def _version() -> str:
+    command = find()
+    assert command is not None
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout
+
+
+@functools.cache
 def identity() -> str:
     """What makes two builds differ beside their source: compiler, flags, headers, CPU."""
     command = find()
     assert command is not None
-    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
     headers = [p.read_text() for p in sorted(kernels_dir().glob("*.h"))]
-    return cache.digest(" ".join(command), version.stdout, *FLAGS, _cpu(), *headers)
+    return cache.digest(" ".join(command), _version(), *flags(), _cpu(), *headers)
 
 
 def _cpu() -> str:
@@ -65,7 +80,7 @@ def library(source: str) -> ctypes.CDLL:
     with the compiler's words and the numbered source."""
 
     def build(path: Path) -> None:
-        command = [*(find() or ()), *FLAGS, "-I", str(kernels_dir()), "-x", "c", "-", "-o",
+        command = [*(find() or ()), *flags(), "-I", str(kernels_dir()), "-x", "c", "-", "-o",
                    str(path), "-lm"]  # fmt: skip
         done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -1,0 +1,73 @@
+"""Products of matrices outside of loops, by the same routine as inside, on all threads."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..graph import Op, Variable
+from ..ops.linalg import Dot
+from ..types import TensorType
+from . import team
+
+DTYPES = {"float32": "f32", "float64": "f64"}
+_LEAST = 4  # rows and columns: NumPy is as good at what is nearly a vector
+_WORTH_SHARING = 1 << 20  # multiplications
+_GRAIN = {True: 32, False: 8}  # columns, rows: what the routine takes at a time
+
+
+@functools.cache
+def _kernel(suffix: str) -> tuple[Any, int]:
+    """The routine, and how many elements of scratch memory each of its threads needs."""
+    function = getattr(team.library(), f"gs_product_kernel_{suffix}")
+    function.restype = ctypes.c_longlong
+    function.argtypes = [ctypes.c_longlong, ctypes.c_longlong, ctypes.c_void_p, ctypes.c_void_p]
+    return function, int(team.library().gs_product_scratch_elements())
+
+
+@dataclass(frozen=True)
+class NativeProduct(Op):
+    """A Dot of two matrices of floats."""
+
+    def infer(self, x: TensorType, y: TensorType) -> TensorType:
+        return Dot().infer(x, y)
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        return functools.partial(_product, *_kernel(DTYPES[node.dtype]))
+
+
+def _product(kernel: Any, elements: int, a: Any, b: Any) -> Any:
+    (rows, depth), (height, wide) = a.shape, b.shape
+    if height != depth or min(rows, wide) < _LEAST:
+        return Dot().eval(a, b)
+    a, b = _whole_strides(a), _whole_strides(b)
+    c = np.empty((rows, wide), a.dtype)
+    by_columns = rows < wide
+    extent = wide if by_columns else rows
+    grain = _GRAIN[by_columns]
+    most = -(-extent // grain) if rows * wide * depth > _WORTH_SHARING else 1
+    n = team.size(most)
+    item = a.itemsize
+    integers = (ctypes.c_longlong * 8)(
+        by_columns, rows, wide, depth, *(s // item for s in (*a.strides, *b.strides))
+    )
+    shares, keep = [], []
+    for k in range(n):
+        scratch = np.empty(elements, a.dtype)
+        keep.append(scratch)
+        memory = (ctypes.c_void_p * 4)(*[x.ctypes.data for x in (a, b, c, scratch)])
+        first, last = (min(extent, most * i // n * grain) for i in (k, k + 1))
+        shares.append((first, last if k + 1 < n else extent, memory, integers))
+    team.run(kernel, shares)
+    return c
+
+
+def _whole_strides(x: Any) -> Any:
+    """The matrix, aligned and with strides that are whole elements."""
+    odd = not x.flags.aligned or any(s % x.itemsize for s in x.strides)
+    return np.ascontiguousarray(x) if odd else x

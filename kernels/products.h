@@ -1,0 +1,202 @@
+/* Products of matrices on the host.
+ *
+ * The right operand is packed into panels of GS_NR_* columns, row by row, padded with zeros. A
+ * block of rows of the left operand is multiplied with one panel at a time; the sums are held in
+ * vectors, and each runs over the depth in order, by multiply-add: so what an element is does not
+ * depend on which rows and columns are computed with it. */
+#ifndef GS_PRODUCTS_H
+#define GS_PRODUCTS_H
+
+#ifdef __AVX512F__
+#define GS_VECTOR 64 /* bytes */
+#elif defined(__AVX__)
+#define GS_VECTOR 32
+#else
+#define GS_VECTOR 16
+#endif
+
+typedef float gs_vector_f32 __attribute__((vector_size(GS_VECTOR)));
+typedef double gs_vector_f64 __attribute__((vector_size(GS_VECTOR)));
+
+#define GS_WIDE_f32 (GS_VECTOR / 4)
+#define GS_WIDE_f64 (GS_VECTOR / 8)
+#define GS_NR_f32 (2 * GS_WIDE_f32)
+#define GS_NR_f64 (2 * GS_WIDE_f64)
+
+/* Products may be fused with their sums here, and only here: a contraction's rounding is not
+ * part of what devices agree on to the bit. */
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#else
+#pragma GCC push_options
+#pragma GCC optimize("fp-contract=fast")
+#endif
+
+/* Element (k, j) of the operand is b[k * down + j * right]. */
+#define GS_PACK(type, t)                                                                  \
+    static __attribute__((noinline, unused)) void gs_pack_##t(                            \
+        long long depth, long long wide, const type *b, long long down, long long right,  \
+        type *panel) {                                                                    \
+        const long long whole = right == 1 ? wide - wide % GS_NR_##t : 0;                 \
+        for (long long k = 0; k < depth; k++) /* along rows, as they lie in memory */     \
+            for (long long j = 0; j < whole; j += GS_NR_##t)                              \
+                __builtin_memcpy(panel + j * depth + k * GS_NR_##t, b + k * down + j,     \
+                                 GS_NR_##t * sizeof(type));                               \
+        for (long long j = whole; j < wide; j += GS_NR_##t) {                             \
+            const long long n = wide - j < GS_NR_##t ? wide - j : GS_NR_##t;              \
+            for (long long k = 0; k < depth; k++) {                                       \
+                const type *row = b + k * down + j * right;                               \
+                type *to = panel + j * depth + k * GS_NR_##t;                             \
+                for (long long i = 0; i < n; i++) to[i] = row[i * right];                 \
+                for (long long i = n; i < GS_NR_##t; i++) to[i] = 0;                      \
+            }                                                                             \
+        }                                                                                 \
+    }
+
+GS_PACK(float, f32)
+GS_PACK(double, f64)
+
+/* R rows of a times P panels side by side; added to what c holds where `onto` is not 0. */
+#define GS_TILE(type, t, R, P)                                                            \
+    static inline __attribute__((always_inline)) void gs_tile_##t##_##R##_##P(            \
+        long long depth, const type *a, long long row, long long column,                  \
+        const type *panel, type *c, long long stride, long long wide, int onto) {         \
+        gs_vector_##t sum[R][P][2] = {0};                                                 \
+        if (onto)                                                                         \
+            _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)                           \
+                _Pragma("GCC unroll 8") for (int p = 0; p < P; p++) {                     \
+                    const type *in = c + r * stride + p * GS_NR_##t;                      \
+                    const long long left = wide - p * GS_NR_##t;                          \
+                    if (left >= GS_NR_##t)                                                \
+                        __builtin_memcpy(sum[r][p], in, sizeof sum[r][p]);                \
+                    else if (left > 0)                                                    \
+                        __builtin_memcpy(sum[r][p], in, (unsigned long)left * sizeof(type)); \
+                }                                                                         \
+        for (long long k = 0; k < depth; k++) {                                           \
+            _Pragma("GCC unroll 8") for (int p = 0; p < P; p++) {                         \
+                const type *q = panel + (p * depth + k) * GS_NR_##t;                      \
+                gs_vector_##t x, y;                                                       \
+                __builtin_memcpy(&x, q, sizeof x);                                        \
+                __builtin_memcpy(&y, q + GS_WIDE_##t, sizeof y);                          \
+                _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                     \
+                    const type v = a[r * row + k * column];                               \
+                    sum[r][p][0] += v * x;                                                \
+                    sum[r][p][1] += v * y;                                                \
+                }                                                                         \
+            }                                                                             \
+        }                                                                                 \
+        _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)                               \
+            _Pragma("GCC unroll 8") for (int p = 0; p < P; p++) {                         \
+                type *out = c + r * stride + p * GS_NR_##t;                               \
+                const long long left = wide - p * GS_NR_##t;                              \
+                if (left >= GS_NR_##t)                                                    \
+                    __builtin_memcpy(out, sum[r][p], sizeof sum[r][p]);                   \
+                else if (left > 0)                                                        \
+                    __builtin_memcpy(out, sum[r][p], (unsigned long)left * sizeof(type)); \
+            }                                                                             \
+    }
+
+/* as many rows as there are registers for */
+#ifdef __AVX512F__
+#define GS_MR 8
+#else
+#define GS_MR 6
+#endif
+#define GS_TILE_OF_(t, R, P) gs_tile_##t##_##R##_##P
+#define GS_TILE_OF(t, R, P) GS_TILE_OF_(t, R, P)
+#define GS_TILE_(type, t, R, P) GS_TILE(type, t, R, P)
+#define GS_TILES(type, t)                                                                 \
+    GS_TILE_(type, t, GS_MR, 1) GS_TILE(type, t, 4, 1) GS_TILE(type, t, 2, 1)             \
+    GS_TILE(type, t, 1, 1) GS_TILE(type, t, 1, 4)
+GS_TILES(float, f32)
+GS_TILES(double, f64)
+
+/* c = a @ b, or c + a @ b where `onto` is not 0, of `rows` rows of a; b is packed, and `wide`
+ * columns of it are real. */
+#define GS_GEMM(type, t)                                                                  \
+    static __attribute__((noinline, unused)) void gs_gemm_onto_##t(                       \
+        long long rows, long long wide, long long depth, const type *a, long long row,    \
+        long long column, const type *panel, type *c, long long stride, int onto) {       \
+        for (long long j = 0; j < wide;) {                                                \
+            const int four = rows < 3 && wide - j > 3 * GS_NR_##t;                        \
+            const type *p = panel + j * depth;                                            \
+            long long i = 0;                                                              \
+            for (; four && i < rows; i++)                                                 \
+                gs_tile_##t##_1_4(depth, a + i * row, row, column, p, c + i * stride + j, \
+                                  stride, wide - j, onto);                                \
+            for (; i + GS_MR <= rows; i += GS_MR)                                         \
+                GS_TILE_OF(t, GS_MR, 1)(depth, a + i * row, row, column, p,               \
+                                        c + i * stride + j, stride, wide - j, onto);      \
+            for (; i + 4 <= rows; i += 4)                                                 \
+                gs_tile_##t##_4_1(depth, a + i * row, row, column, p, c + i * stride + j, \
+                                  stride, wide - j, onto);                                \
+            for (; i + 2 <= rows; i += 2)                                                 \
+                gs_tile_##t##_2_1(depth, a + i * row, row, column, p, c + i * stride + j, \
+                                  stride, wide - j, onto);                                \
+            for (; i < rows; i++)                                                         \
+                gs_tile_##t##_1_1(depth, a + i * row, row, column, p, c + i * stride + j, \
+                                  stride, wide - j, onto);                                \
+            j += four ? 4 * GS_NR_##t : GS_NR_##t;                                        \
+        }                                                                                 \
+    }                                                                                     \
+    static inline __attribute__((unused)) void gs_gemm_##t(                               \
+        long long rows, long long wide, long long depth, const type *a, long long row,    \
+        long long column, const type *panel, type *c, long long stride) {                 \
+        gs_gemm_onto_##t(rows, wide, depth, a, row, column, panel, c, stride, 0);         \
+    }
+GS_GEMM(float, f32)
+GS_GEMM(double, f64)
+
+/* A whole product in blocks that stay in a core's cache: GS_BLOCK_DEPTH x GS_BLOCK_WIDE of b,
+ * and, where a's rows do not lie along memory, GS_BLOCK_ROWS x GS_BLOCK_DEPTH of a. */
+#define GS_BLOCK_DEPTH 256
+#define GS_BLOCK_WIDE 512
+#define GS_BLOCK_ROWS 96
+
+/* The elements of scratch memory that gs_product needs. */
+static inline __attribute__((unused)) long long gs_product_scratch(void) {
+    return GS_BLOCK_DEPTH * (GS_BLOCK_WIDE + GS_BLOCK_ROWS);
+}
+
+static inline long long gs_fewer(long long a, long long b) { return a < b ? a : b; }
+
+/* c[i * stride + j] = sum over k of a[i * row + k * column] * b[k * down + j * right] */
+#define GS_PRODUCT(type, t)                                                               \
+    static __attribute__((noinline, unused)) void gs_product_##t(                         \
+        long long rows, long long wide, long long depth, const type *a, long long row,    \
+        long long column, const type *b, long long down, long long right, type *c,        \
+        long long stride, type *scratch) {                                                \
+        type *const panel = scratch, *const slab = scratch + GS_BLOCK_DEPTH * GS_BLOCK_WIDE; \
+        for (long long k = 0; k < depth || !k; k += GS_BLOCK_DEPTH) {                     \
+            const long long kn = gs_fewer(depth - k, GS_BLOCK_DEPTH);                     \
+            for (long long j = 0; j < wide; j += GS_BLOCK_WIDE) {                         \
+                const long long jn = gs_fewer(wide - j, GS_BLOCK_WIDE);                   \
+                gs_pack_##t(kn, jn, b + k * down + j * right, down, right, panel);        \
+                if (column == 1) {                                                        \
+                    gs_gemm_onto_##t(rows, jn, kn, a + k, row, 1, panel, c + j, stride, k > 0); \
+                    continue;                                                             \
+                }                                                                         \
+                for (long long i = 0; i < rows; i += GS_BLOCK_ROWS) {                     \
+                    const long long n = gs_fewer(rows - i, GS_BLOCK_ROWS);                \
+                    for (long long l = 0; l < kn; l++) {                                  \
+                        const type *from = a + i * row + (k + l) * column;                \
+                        type *to = slab + l * GS_BLOCK_ROWS;                              \
+                        if (row == 1)                                                     \
+                            for (long long r = 0; r < n; r++) to[r] = from[r];            \
+                        else                                                              \
+                            for (long long r = 0; r < n; r++) to[r] = from[r * row];      \
+                    }                                                                     \
+                    gs_gemm_onto_##t(n, jn, kn, slab, 1, GS_BLOCK_ROWS, panel,            \
+                                     c + i * stride + j, stride, k > 0);                  \
+                }                                                                         \
+            }                                                                             \
+        }                                                                                 \
+    }
+GS_PRODUCT(float, f32)
+GS_PRODUCT(double, f64)
+
+#if !defined(__clang__)
+#pragma GCC pop_options
+#endif
+
+#endif
