@@ -1,7 +1,8 @@
-/* What a loop on the host calls for whole operands: draws, and products. */
+/* What a loop on the host calls for whole operands: draws, products, and meetings. */
 #ifndef GS_LOOPS_H
 #define GS_LOOPS_H
 
+#include "meetings.h"
 #include "philox.h"
 #include "products.h"
 #include "scalars.h"

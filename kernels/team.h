@@ -5,6 +5,7 @@
 #ifndef GS_TEAM_H
 #define GS_TEAM_H
 
+#include "meetings.h"
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -15,14 +16,6 @@ typedef long long gs_kernel(long long first, long long last, void *const *memory
 
 #define GS_TEAM_MOST 256 /* threads */
 #define GS_TEAM_SPINS 20000
-
-static inline void gs_pause(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
 
 static struct {
     pthread_mutex_t busy; /* one run at a time */

@@ -1,0 +1,172 @@
+"""The stages of a step: what workers that share its units compute without meeting.
+
+A unit is a position along the last axis. Each worker computes its own units of every value of a
+size that is shared out, and all of every other value. Within a stage it reads only what it has
+computed itself, or what all had published when the stage began. A new stage begins, with a
+meeting, in front of a group of values that reads other workers' units of a value which this step,
+or the one before, has computed; and of one that writes where others may still be reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..graph import Constant, Variable
+from ..ops.control import Identity
+from ..ops.elemwise import Elemwise
+from ..ops.index import IncSubtensor, Subtensor
+from ..ops.linalg import Dot
+from ..ops.patterns import FULL
+from ..ops.reduce import Reduce
+from ..ops.shape import BroadcastTo, DimShuffle, FirstRows, Specify
+from .kernel import Number
+from .plan import read
+
+LEAST_UNITS = 128  # known to be fewer, they are not worth sharing
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A carry in memory: its parameter; its new value, which stands where the next step finds it
+    (None: it is copied there behind the step); and whether the two take turns in two buffers
+    (otherwise each step has memory of its own)."""
+
+    entry: Variable
+    new: Variable | None
+    turns: bool
+
+    @property
+    def place(self) -> Any:
+        """What stands for the memory of the next value."""
+        return self.new if self.new is not None else ("copy", self.entry)
+
+
+class Stages:
+    """Which groups of a step begin a stage.
+
+    groups    the values that are put into memory, in the order in which they are computed; behind
+              them come the copies of carries
+    carries   those in memory
+    steps_own values that every step has memory of its own for: rows of traces
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Variable]],
+        carries: Sequence[Kept],
+        steps_own: Collection[Variable],
+        sizes_of: Callable[[Variable], Sequence[Any]],
+    ) -> None:
+        self._sizes_of = sizes_of
+        self._memory = {v for g in groups for v in g} | {c.entry for c in carries}
+        self.shared: set[Any] = {v for g in groups for v in g if self._can_share(v)}
+        for c in carries:
+            if c.new is None and self._has_units(c.entry):
+                self.shared |= {c.entry, c.place}
+            elif c.new in self.shared:
+                self.shared.add(c.entry)
+        foreign = [frozenset(self._foreign(g)) for g in groups]
+        written = [frozenset(v for v in g if v in self.shared) for g in groups]
+        copied = frozenset(c.place for c in carries if c.new is None) & self.shared
+        self.starts = _meetings([*foreign, frozenset()], [*written, copied], carries, steps_own)
+
+    def shares_units(self, v: Variable) -> bool:
+        """Whether a worker computes only its own units of v."""
+        return v in self.shared
+
+    def _can_share(self, v: Variable) -> bool:
+        return self._has_units(v) and isinstance(v.op, (Dot, *_POINTWISE))
+
+    def _has_units(self, v: Variable) -> bool:
+        if v.ndim == 0:
+            return False
+        size = self._sizes_of(v)[-1]
+        return not isinstance(size, Number) or bool(size.value >= LEAST_UNITS)
+
+    def _foreign(self, group: Sequence[Variable]) -> Iterator[Variable]:
+        """The shared values of which computing a group reads other units than the worker's."""
+        seen: set[tuple[Variable, bool]] = set()
+        stack = [(x, own) for v in group for x, own in self._reads(v, self.shares_units(v))]
+        while stack:
+            x, own = stack.pop()
+            if (x, own) in seen:
+                continue
+            seen.add((x, own))
+            if x in self._memory:
+                if not own and x in self.shared:
+                    yield x
+            else:
+                stack += self._reads(x, own)
+
+    def _reads(self, v: Variable, own: bool) -> list[tuple[Variable, bool]]:
+        """What v's elements are made from, and whether one of v's own units needs only the same
+        unit of it."""
+        return [(x, own and self._in_step(v, x)) for x in read(v) if not isinstance(x, Constant)]
+
+    def _in_step(self, v: Variable, x: Variable) -> bool:
+        if x.ndim == 0 or v.ndim == 0 or self._sizes_of(x)[-1] != self._sizes_of(v)[-1]:
+            return False
+        match v.op:
+            case Elemwise() | BroadcastTo() | Specify() | Identity():
+                return True
+            case DimShuffle(order):
+                return bool(order) and order[-1] == x.ndim - 1
+            case FirstRows():
+                return x.ndim > 1
+            case Reduce(axes=axes):
+                return x.ndim - 1 not in axes
+            case Subtensor(pattern):
+                return x is v.inputs[0] and _leaves_last(pattern, x.ndim)
+            case IncSubtensor(pattern):
+                return x in v.inputs[:2] and _leaves_last(pattern, v.ndim)
+        return False
+
+
+def _meetings(
+    foreign: Sequence[frozenset[Any]], written: Sequence[frozenset[Any]],
+    carries: Sequence[Kept], steps_own: Collection[Variable],
+) -> frozenset[int]:  # fmt: skip
+    """The groups in front of which the workers meet, in a step that follows another."""
+    before: tuple[frozenset[Any], frozenset[Any]] = (frozenset(), frozenset())
+    while True:
+        fresh, watched = map(set, before)  # written, and read by others, since they met
+        starts = set()
+        for k in range(len(written)):
+            if foreign[k] & fresh or written[k] & watched:
+                starts.add(k)
+                fresh, watched = set(), set()
+            fresh |= written[k]
+            watched |= foreign[k]
+        after = (
+            before[0] | {c.entry for c in carries if c.place in fresh},
+            before[1] | _turned(watched, carries, steps_own),
+        )
+        if after == before:
+            return frozenset(starts)
+        before = after
+
+
+def _turned(
+    watched: Collection[Any], carries: Sequence[Kept], steps_own: Collection[Variable]
+) -> set[Any]:
+    """What the next step must not write before the workers meet, since others may read it."""
+    found = {v for v in watched if v not in steps_own}
+    for c in carries:
+        found -= {c.entry, c.place}
+        if c.turns and c.entry in watched:  # of two buffers, the one that was read is written next
+            found.add(c.place)
+        if c.turns and c.place in watched:
+            found.add(c.entry)
+    return found
+
+
+_POINTWISE = (
+    Elemwise, BroadcastTo, Specify, Identity, DimShuffle, FirstRows, Subtensor, IncSubtensor,
+)  # fmt: skip
+
+
+def _leaves_last(pattern: Sequence[Any], ndim: int) -> bool:
+    """Whether an index leaves the last axis as it is."""
+    return len(pattern) < ndim or pattern[-1] == FULL
