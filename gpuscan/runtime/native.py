@@ -9,7 +9,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -32,6 +31,7 @@ from ..codegen.program import (
 from ..errors import DeviceError
 from ..evaluate import Program
 from ..graph import Op, Variable
+from ..record import field, record
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
 from . import compiler, threads
@@ -40,7 +40,7 @@ _BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
 _NEVER = threading.Event()  # that nobody sets
 
 
-@dataclass(frozen=True)
+@record
 class NativeLoop(Op):
     """A Scan with its program: (*the Scan's operands, *sizes) -> the Scan's results."""
 
@@ -164,7 +164,7 @@ class _Runner:
         return (*finals, *(x if whole else x[:done] for x in traces), np.int64(done))
 
 
-@dataclass(frozen=True)
+@record
 class NativeNest(Op):
     """A nest with its program: (*operands, *sizes) -> its results."""
 
