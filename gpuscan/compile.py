@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from .graph import Variable, toposort
+from .record import record
 from .runtime.device import Device
 from .scan.op import Scan
 
 
-@dataclass(frozen=True)
+@record
 class LoopPlan:
     """How one scan of a function runs. `path` is "fused" (the whole loop is one kernel) or
     "interpreted" (step by step, each op by NumPy)."""

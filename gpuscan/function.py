@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,20 @@ from .clone import fitted
 from .compile import LoopPlan, compiled
 from .config import config
 from .errors import MissingInputError, UnusedInputError, built_at, describe, listed
-from .graph import Apply, Constant, Variable, derived, leaves, pack, substitute, toposort, unpack
+from .graph import (
+    Apply,
+    Constant,
+    Variable,
+    derived,
+    leaves,
+    nodes_kept,
+    pack,
+    substitute,
+    toposort,
+    unpack,
+)
 from .ops.convert import as_tensor
+from .record import record
 from .rules.passes import optimised
 from .runtime.device import select
 from .scan.updates import OrderedUpdates, advanced_by_scans, default_updates
@@ -353,7 +364,7 @@ def _check_inputs(
 # ---- the callable --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Explanation:
     """How a function runs: as data, and as text by str()."""
 
@@ -400,12 +411,13 @@ class Function:
         self._targets = list(updates)
         self._stateful = [i for i, a in enumerate(arguments) if a.update is not None]
         roots = [*outputs, *updates.values(), *next_defaults]
-        graph = optimised(roots) if mode.rewrites else list(roots)
-        self._shared = [v for v in leaves(graph) if isinstance(v, SharedVariable)]
         self.device = select(device).name
-        self._program, self._plans = compiled(
-            [*variables, *self._shared], graph, select(device), fuse
-        )
+        with nodes_kept():
+            graph = optimised(roots) if mode.rewrites else list(roots)
+            self._shared = [v for v in leaves(graph) if isinstance(v, SharedVariable)]
+            self._program, self._plans = compiled(
+                [*variables, *self._shared], graph, select(device), fuse
+            )
         self._n_outputs = len(outputs)
         self.maker = Maker(FunctionGraph(list(variables), graph))
 
@@ -593,7 +605,7 @@ def _owned(values: Iterable[Any], held: Iterable[Any]) -> list[np.ndarray]:
     return owned
 
 
-@dataclass(frozen=True)
+@record
 class FunctionGraph:
     """The graph that a function runs, after the rewrites, as Theano shows it."""
 
@@ -611,7 +623,7 @@ class FunctionGraph:
         return set(self.toposort())
 
 
-@dataclass(frozen=True)
+@record
 class Maker:
     """Theano's way from a function to its graph: f.maker.fgraph."""
 

@@ -11,13 +11,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from .operators import TensorMethods
+from .record import field, record
 from .types import TensorType, TupleType, Type
 
 Origin = tuple[str, int]
@@ -27,7 +27,7 @@ _EXAMPLES = os.path.join(_PACKAGE, "examples") + os.sep
 
 
 class Op:
-    """What a node does. A subclass is a frozen dataclass; its fields are the op's parameters.
+    """What a node does. A subclass is a record; its fields are the op's parameters.
 
     infer      the result's type from the inputs' types
     eval       the meaning, by NumPy
@@ -76,7 +76,7 @@ class Op:
         return type(self).__name__
 
 
-@dataclass(frozen=True)
+@record
 class Undefined:
     """A cotangent that does not exist, and why."""
 
@@ -99,19 +99,23 @@ class Tag:
 
 _interned: WeakValueDictionary[tuple[Any, ...], Variable] = WeakValueDictionary()
 _lock = threading.RLock()
+_kept: list[list[Variable]] = []  # in a block of nodes_kept, those that it has made
 _origin: list[Origin | None] = []  # a pass that rewrites says whose line its nodes stand for
 
 
 class Variable(TensorMethods):
     """An op applied to inputs: `Variable(op, inputs)`. Its `type` follows."""
 
-    __slots__ = ("op", "inputs", "type", "name", "origin", "_tag", "__weakref__", "__dict__")
+    __slots__ = (
+        "op", "inputs", "type", "name", "origin", "settled", "_tag", "__weakref__", "__dict__",
+    )  # fmt: skip
 
     op: Op
     inputs: tuple[Variable, ...]
     type: Any
     name: str | None
     origin: Origin | None
+    settled: dict[Any, Variable | None]  # per set of rules what it becomes; None is itself
     _tag: Tag | None
 
     operations: ClassVar[dict[str, Callable[..., Any]]] = {}  # filled by gpuscan.tensor
@@ -132,8 +136,11 @@ class Variable(TensorMethods):
             self.type = type_
             self.name = None
             self.origin = _origin[-1] if _origin else users_line()
+            self.settled = {}
             self._tag = None
             _interned[key] = self
+            if _kept:
+                _kept[-1].append(self)
         return self
 
     def _apply(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -232,11 +239,12 @@ class Variable(TensorMethods):
     def __copy__(self) -> Variable:
         return self
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
+    if TYPE_CHECKING:  # programs leave attributes of their own
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
 
-@dataclass(frozen=True)
+@record
 class Apply:
     """Theano's node: an op with its inputs and all its results."""
 
@@ -289,10 +297,24 @@ class made_for:
         _origin.pop()
 
 
+class nodes_kept:
+    """In this block no new node goes away, so that nothing is built and rewritten again."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        with _lock:
+            _kept.append([])
+
+    def __exit__(self, *_: Any) -> None:
+        with _lock:
+            _kept.pop()
+
+
 # ---- leaves ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Leaf(Op):
     """The ops without inputs."""
 
@@ -305,7 +327,7 @@ class Leaf(Op):
 _uids = itertools.count()
 
 
-@dataclass(frozen=True)
+@record
 class Input(Leaf):
     """A value that the caller of a function gives."""
 
@@ -315,7 +337,7 @@ class Input(Leaf):
         return Input, (self.of,)
 
 
-@dataclass(frozen=True)
+@record
 class Param(Leaf):
     """A parameter of a closed body. Its position says which; its name is part of it so that the
     errors of a body show the names and lines of this body, not of an equal one elsewhere."""
@@ -324,7 +346,7 @@ class Param(Leaf):
     name: str | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Literal(Leaf):
     """A constant. Small values are told apart by content, large ones by where they live."""
 
@@ -389,7 +411,7 @@ TensorType.make_input = input_leaf
 # ---- several results ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Item(Op):
     """One result of a node that has several."""
 
@@ -420,18 +442,19 @@ def toposort(outputs: Iterable[Variable], stop: Iterable[Variable] = ()) -> list
     seen: set[Variable] = set()
     leaves = set(stop)
     order: list[Variable] = []
-    stack: list[tuple[Variable, bool]] = [(v, False) for v in reversed(list(outputs))]
+    stack: list[Variable | tuple[Variable]] = list(outputs)
+    stack.reverse()
     while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
+        node = stack.pop()
+        if isinstance(node, tuple):  # its inputs are in the order
+            order.append(node[0])
         elif node not in seen:
             seen.add(node)
-            if node in leaves or not node.inputs:
-                order.append(node)
+            if node.inputs and node not in leaves:
+                stack.append((node,))
+                stack += node.inputs[::-1]
             else:
-                stack.append((node, True))
-                stack.extend((i, False) for i in reversed(node.inputs) if i not in seen)
+                order.append(node)
     return order
 
 
@@ -453,7 +476,8 @@ def leaves(outputs: Iterable[Variable], stop: Iterable[Variable] = ()) -> list[V
 
 def rebuild(node: Variable, inputs: Sequence[Variable]) -> Variable:
     """The same op on other inputs, with the node's name and line."""
-    if all(a is b for a, b in zip(inputs, node.inputs)):
+    inputs = tuple(inputs)
+    if inputs == node.inputs:
         return node
     with made_for(node):
         new = Variable(node.op, inputs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from weakref import WeakSet
 
 from .graph import Op, Variable, inherit, made_for, rebuild
 
@@ -15,7 +14,6 @@ class Rules:
 
     def __init__(self, *rules: tuple[type[Op], Rule]) -> None:
         self.by_op: dict[type[Op], list[Rule]] = {}
-        self.settled: WeakSet[Variable] = WeakSet()  # variables that no rule changes any more
         for op, rule in rules:
             self.by_op.setdefault(op, []).append(rule)
 
@@ -38,36 +36,37 @@ _MOST_TURNS = 1_000_000  # a set of rules that has not settled by then would go 
 def rewrite(outputs: Sequence[Variable], rules: Rules) -> list[Variable]:
     """The outputs after the rules have been applied, inputs first, until none applies.
 
-    What a rule gives is rewritten in its turn before anything reads it, and what has settled is
-    not looked at again, in this call or a later one: a rule sees its node and what that is
+    What a rule gives is rewritten in its turn before anything reads it. What stands for a node
+    in the end is kept on the node for later calls: a rule sees its node and what that is
     computed from, no more.
     """
-    settled: dict[Variable, Variable] = {}  # a node and what stands for it in the end,
-    turned: dict[Variable, Variable] = {}  # and what it was turned into on the way
+    turned: dict[Variable, Variable] = {}  # a node and what it was turned into on the way
     stack = list(reversed(outputs))
     while stack:
         v = stack[-1]
-        if v in settled:
+        if rules in v.settled:
             stack.pop()
-        elif v in rules.settled:
-            settled[v] = v
         elif v in turned:
-            end = settled.get(turned[v])
-            if end is None or len(turned) > _MOST_TURNS:
+            if rules not in turned[v].settled or len(turned) > _MOST_TURNS:
                 raise RuntimeError(f"the rules do not settle: {v} ({v.type}) becomes {turned[v]}")
-            settled[v] = end
-        elif waiting := [i for i in v.inputs if i not in settled]:
+            v.settled[rules] = _end(turned[v], rules)
+        elif waiting := [i for i in v.inputs if rules not in i.settled]:
             stack.extend(reversed(waiting))
         else:
-            node = rebuild(v, [settled[i] for i in v.inputs]) if v.inputs else v
+            node = rebuild(v, [_end(i, rules) for i in v.inputs]) if v.inputs else v
             found = _applied(node, rules) if node is v else node
             if found is v:
-                settled[v] = v
-                rules.settled.add(v)
+                v.settled[rules] = None  # itself; a node that held itself would be kept alive
             else:
                 turned[v] = found
                 stack.append(found)
-    return [settled[v] for v in outputs]
+    return [_end(v, rules) for v in outputs]
+
+
+def _end(v: Variable, rules: Rules) -> Variable:
+    """What stands for a node that has settled."""
+    end = v.settled[rules]
+    return v if end is None else end
 
 
 def _applied(node: Variable, rules: Rules) -> Variable:

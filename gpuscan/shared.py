@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy as _copy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .graph import Leaf, SharedBase, Variable
+from .record import record
 from .types import TensorType
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Shared(Leaf):
-    """The leaf op of a shared variable; each is its own (eq=False alone inherits Leaf's)."""
+    """The leaf op of a shared variable; each is its own."""
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__

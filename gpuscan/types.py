@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .config import config
+from .record import record
 
 Shape = tuple[int | None, ...]
 
@@ -59,7 +59,7 @@ def float_dtype(*dtypes: str) -> str:
     return dtype if dtype in FLOATS else config.floatX
 
 
-@dataclass(frozen=True, init=False)
+@record
 class TensorType:
     """A tensor's dtype and shape, a size being None where it is not known.
 
@@ -220,7 +220,7 @@ class TensorType:
         return bool(np.allclose(a, b, equal_nan=True))
 
 
-@dataclass(frozen=True)
+@record
 class TupleType:
     """The type of a node with several results."""
 

@@ -2,6 +2,11 @@
 #ifndef GS_PORTABLE_H
 #define GS_PORTABLE_H
 
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+/* gcc interleaves the independent parts of a long loop body only when told to */
+#pragma GCC optimize("schedule-insns", "sched-pressure")
+#endif
+
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define GS_FN static __device__ __forceinline__
 #define GS_TABLE static __device__ const

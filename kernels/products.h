@@ -6,6 +6,7 @@
  * depend on which rows and columns are computed with it. */
 #ifndef GS_PRODUCTS_H
 #define GS_PRODUCTS_H
+#include "portable.h"
 
 #ifdef __AVX512F__
 #define GS_VECTOR 64 /* bytes */

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "gpuscan"
 
 # From the lowest to the highest. A name stands for a module, or for a folder of modules.
 LAYERS = (
-    ("config", "errors", "types", "operators", "maths", "philox", "kernel_files"),
+    ("config", "errors", "record", "types", "operators", "maths", "philox", "kernel_files"),
     ("graph",),
     ("evaluate",),
     ("ops",),
@@ -129,7 +129,7 @@ def test_import_brings_in_only_numpy():
 
 
 def test_import_is_quick(tmp_path):
-    """Less than 0.1 s of processor time, or where the machine is slow, less than NumPy's."""
+    """Less than 0.1 s of processor time more than NumPy alone."""
 
     def seconds(module):
         return in_a_new_process(
@@ -142,4 +142,4 @@ def test_import_is_quick(tmp_path):
         seconds(module)  # writes the byte code
     numpy = min(seconds("numpy") for _ in range(5))  # other work only adds to it
     both = min(seconds("numpy, gpuscan") for _ in range(5))
-    assert both - numpy < max(0.1, numpy)
+    assert both - numpy < 0.1

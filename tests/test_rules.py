@@ -1,11 +1,16 @@
 """Rules on single nodes: the value stays, the form changes."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
 import gpuscan as theano
 from gpuscan import tensor as T
-from gpuscan.graph import toposort
+from gpuscan.graph import nodes_kept, toposort
+from gpuscan.ops.elemwise import Elemwise
+from gpuscan.rewrite import Rules, rewrite, rule
 
 
 def ops_of(f):
@@ -118,3 +123,44 @@ def test_sizes_are_read_without_the_values():
     f = theano.function([x, y], z.shape, on_unused_input="ignore")
     assert not {"Dot", "exp", "Join{1}"} & set(ops_of(f))
     np.testing.assert_array_equal(f(np.ones((4, 3), "f"), np.ones((3, 5), "f")), [6, 4])
+
+
+def test_what_has_settled_is_not_looked_at_again():
+    seen = []
+
+    @rule(Elemwise)
+    def no_negation(v):
+        seen.append(v)
+        return v.inputs[0] if v.op.label == "neg" else None
+
+    rules = Rules(no_negation)
+    x = T.vector("x")
+    y = T.exp(-x)
+    (z,) = rewrite([y], rules)
+    assert z is T.exp(x)
+    assert len(seen) == 2
+    assert rewrite([y, z, T.exp(T.exp(-x))], rules) == [z, z, T.exp(z)]
+    assert len(seen) == 3
+
+
+def test_a_rewritten_graph_goes_when_nobody_holds_it():
+    x = T.vector("x")
+    y = T.exp(x * 1)
+    theano.function([x], y)
+    gc.collect()
+    gone = [weakref.ref(v) for v in toposort([y]) if v.inputs]
+    gc.disable()
+    try:
+        del y
+        assert gone
+        assert all(v() is None for v in gone)
+    finally:
+        gc.enable()
+
+
+def test_nodes_are_kept_for_the_length_of_a_block():
+    x = T.vector("x")
+    with nodes_kept():
+        kept = weakref.ref(T.exp(x))
+        assert kept() is not None
+    assert kept() is None

@@ -16,16 +16,16 @@ its elements are addressed by an offset that the lowering works out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..operators import Operators
 from ..ops.elemwise import Scalar
+from ..record import record
 
 INT = "int64"
 
 
-@dataclass(frozen=True, eq=True)
+@record
 class Expr(Operators):
     """An expression; +, -, *, //, %, <, <=, >, >=, & build positions and conditions."""
 
@@ -39,19 +39,19 @@ class Expr(Operators):
         return Choose(self, expr(a), expr(b))
 
 
-@dataclass(frozen=True)
+@record
 class Number(Expr):
     value: int | float | bool
     dtype: str = INT
 
 
-@dataclass(frozen=True)
+@record
 class Name(Expr):
     text: str
     dtype: str = INT
 
 
-@dataclass(frozen=True)
+@record
 class Array:
     """Memory that holds elements of a dtype."""
 
@@ -59,7 +59,7 @@ class Array:
     dtype: str
 
 
-@dataclass(frozen=True)
+@record
 class Load(Expr):
     array: Array
     offset: Expr
@@ -69,7 +69,7 @@ class Load(Expr):
         return self.array.dtype
 
 
-@dataclass(frozen=True)
+@record
 class Call(Expr):
     """A scalar function of `ops.scalar`; `of` is the dtype of its operands."""
 
@@ -79,7 +79,7 @@ class Call(Expr):
     of: str
 
 
-@dataclass(frozen=True)
+@record
 class Choose(Expr):
     condition: Expr
     a: Any
@@ -90,7 +90,7 @@ class Choose(Expr):
         return self.a.dtype
 
 
-@dataclass(frozen=True)
+@record
 class Binary(Expr):
     """Arithmetic on positions and sizes."""
 
@@ -154,13 +154,13 @@ def row_major(sizes: Sequence[Any]) -> tuple[Any, ...]:
 # ---- statements -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Let:
     name: Name
     value: Any
 
 
-@dataclass(frozen=True)
+@record
 class Declare:
     """A name that is assigned to again."""
 
@@ -168,13 +168,13 @@ class Declare:
     value: Any
 
 
-@dataclass(frozen=True)
+@record
 class Assign:
     name: Name
     value: Any
 
 
-@dataclass(frozen=True)
+@record
 class Point:
     """An array that stands for a place in one of two others."""
 
@@ -185,21 +185,21 @@ class Point:
     b: tuple[Array, Any]
 
 
-@dataclass(frozen=True)
+@record
 class Steps:
     """t = first .. last-1, one after another."""
 
     body: tuple[Any, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Store:
     array: Array
     offset: Any
     value: Any
 
 
-@dataclass(frozen=True)
+@record
 class For:
     """index = start .. extent-1. `lanes`: the steps are independent, and may run side by side."""
 
@@ -210,18 +210,18 @@ class For:
     start: Any = Number(0)
 
 
-@dataclass(frozen=True)
+@record
 class If:
     condition: Any
     body: tuple[Any, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Return:
     value: Any
 
 
-@dataclass(frozen=True)
+@record
 class Use:
     """A routine of `kernels/` with arguments: expressions and (array, offset) pairs."""
 
@@ -229,12 +229,12 @@ class Use:
     arguments: tuple[Any, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Remark:
     text: str
 
 
-@dataclass(frozen=True)
+@record
 class Pointer:
     """A parameter of a kernel that is memory."""
 
@@ -242,7 +242,7 @@ class Pointer:
     written: bool
 
 
-@dataclass(frozen=True)
+@record
 class Kernel:
     """A kernel: memory and integers in, statements."""
 

@@ -7,13 +7,13 @@ not stored is computed in the nests that read it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..graph import Constant, Variable, toposort
 from ..ops.elemwise import Elemwise
 from ..ops.reduce import Reduce
 from ..ops.shape import BroadcastTo, DimShuffle, Specify, dims
+from ..record import record
 from ..rules.shapes import pushed_dims
 from .frame import Frame
 from .kernel import Array, Kernel, Let, Load, Name, Number, Return, Store, row_major
@@ -24,7 +24,7 @@ from .render import DTYPES
 _VIEWS = (BroadcastTo, DimShuffle, Specify)
 
 
-@dataclass(frozen=True)
+@record
 class Nest:
     """A kernel outside of loops: what it computes, from what."""
 
@@ -59,7 +59,7 @@ def _fusable(v: Variable) -> bool:
     return isinstance(v.op, Elemwise) and v.ndim > 0
 
 
-@dataclass(frozen=True)
+@record
 class _Group:
     values: list[Variable]
     inline: set[Variable]

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ..record import record
 from .kernel import Binary, Kernel, Name, Number
 
 
-@dataclass(frozen=True)
+@record
 class Given:
     """Operand number i of the node. `whole`: its last axis may have any stride."""
 
@@ -19,7 +19,7 @@ class Given:
     whole: bool = False
 
 
-@dataclass(frozen=True)
+@record
 class Stride:
     """The stride of an axis of an operand, in elements."""
 
@@ -27,14 +27,14 @@ class Stride:
     axis: int
 
 
-@dataclass(frozen=True)
+@record
 class Trace:
     """Trace number i, a row a step."""
 
     trace: int
 
 
-@dataclass(frozen=True)
+@record
 class State:
     """One of the two buffers of carry j: `parity` 0 holds the initial value."""
 
@@ -42,14 +42,14 @@ class State:
     parity: int
 
 
-@dataclass(frozen=True)
+@record
 class Fixed:
     """A constant of the graph; its `data` is the memory."""
 
     constant: Any
 
 
-@dataclass(frozen=True)
+@record
 class Scratch:
     """Memory of so many elements."""
 
@@ -57,26 +57,26 @@ class Scratch:
     dtype: str
 
 
-@dataclass(frozen=True)
+@record
 class Size:
     """Integer number k of those computed outside."""
 
     position: int
 
 
-@dataclass(frozen=True)
+@record
 class Step:
     """How far apart the rows of trace number i are, in elements."""
 
     trace: int
 
 
-@dataclass(frozen=True)
+@record
 class FirstRow:
     """The first of the rows that a thread has, where threads share a loop's rows."""
 
 
-@dataclass(frozen=True)
+@record
 class Carry:
     """How a carry lives: in a trace's rows, in two buffers by turns, or as a number."""
 
@@ -86,7 +86,7 @@ class Carry:
     trace: int = -1
 
 
-@dataclass(frozen=True)
+@record
 class LoopProgram:
     """A loop in one kernel: run it over steps first .. last-1, as often as one likes."""
 
@@ -100,14 +100,14 @@ class LoopProgram:
     row_axes: tuple[int | None, ...]  # and the axis of each pointer's array that they are
 
 
-@dataclass(frozen=True)
+@record
 class Result:
     """Result number k of a nest."""
 
     position: int
 
 
-@dataclass(frozen=True)
+@record
 class NestProgram:
     """A loop nest in one kernel. `parts`: rows first .. last-1 of its outer axis can be computed
     apart from the others."""

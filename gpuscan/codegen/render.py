@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ..record import record
 from ..types import FLOATS
 from .kernel import (
     Array,
@@ -44,7 +44,7 @@ _SUFFIX = {
 DTYPES = frozenset(_SUFFIX)  # what a kernel can compute with
 
 
-@dataclass(frozen=True)
+@record
 class Dialect:
     """The words of a language of the C family."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import errors
 from ..graph import Constant, Op, Undefined, Variable
+from ..record import record
 from ..types import TensorType, promote
 from .convert import as_tensor, constant
 from .elemwise import cast, zeros_like
@@ -55,7 +55,7 @@ class Identity(Op):
 # ---- the gradient ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class UndefinedGrad(Identity):
     """x, *others -> x, whose cotangent does not exist, nor that of the others: what x was made
     from by a way that gradients don't see."""
@@ -69,7 +69,7 @@ class UndefinedGrad(Identity):
         return [True] * len(node.inputs)
 
 
-@dataclass(frozen=True)
+@record
 class Derived(Identity):
     """x, as the derivative of these variables: a variable of its own where x is a constant, or
     has a meaning already."""
@@ -90,7 +90,7 @@ def derived_from(of: Sequence[Variable], x: Variable, new: bool = False) -> Vari
     return x
 
 
-@dataclass(frozen=True)
+@record
 class ZeroGrad(Identity):
     """x, whose cotangent is zero."""
 
@@ -98,7 +98,7 @@ class ZeroGrad(Identity):
         return [None]
 
 
-@dataclass(frozen=True)
+@record
 class DisconnectedGrad(Identity):
     """x, of which no gradient knows."""
 
@@ -109,7 +109,7 @@ class DisconnectedGrad(Identity):
         return [False]
 
 
-@dataclass(frozen=True)
+@record
 class GradClip(Identity):
     """x, whose cotangent is clipped to [low, high]."""
 
@@ -125,7 +125,7 @@ class GradClip(Identity):
         return [clip(g, low, high)]
 
 
-@dataclass(frozen=True)
+@record
 class GradScale(Identity):
     """x, whose cotangent is multiplied."""
 
@@ -156,7 +156,7 @@ def print_attributes(op: Print, x: Any) -> None:
         print(op.message, name, "=", value() if callable(value) else value)
 
 
-@dataclass(frozen=True)
+@record
 class Print(Identity):
     """x itself; every evaluation prints "message attribute = value", in a scan every step.
 
@@ -184,7 +184,7 @@ class Print(Identity):
 # ---- checks ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Require(Identity):
     """value, *conditions -> value; raises where an element of a condition is false.
 
@@ -222,7 +222,7 @@ assert_op = Assert()
 # ---- branches -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class IfElse(Op):
     """(condition, then, else): one of two values. Only the branch taken is computed."""
 

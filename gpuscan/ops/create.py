@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..config import config
 from ..graph import Op, Variable
+from ..record import record
 from ..types import FLOATS, TensorType, dtype_name, float_dtype, promote
 from .convert import as_tensor, constant, constant_value, static_int
 from .elemwise import cast
@@ -85,7 +85,7 @@ def empty(shape: Any, dtype: Any = None) -> Variable:
 # ---- ranges ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Arange(Op):
     """start, start + step, ... before stop. `length` is what is known of the result's size."""
 
@@ -295,7 +295,7 @@ def to_one_hot(y: Any, nb_class: Any, dtype: Any = None) -> Variable:
 # ---- repetition -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class RepeatedPositions(Op):
     """0 .. n - 1, position i as often as counts[i] says. Inputs: counts, n."""
 

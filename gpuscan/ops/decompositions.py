@@ -7,12 +7,12 @@ computed in float32.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..graph import Op, Undefined, Variable, results
+from ..record import record
 from ..types import Shape, TensorType, TupleType, float_dtype, shape_text
 from .convert import as_tensor
 from .create import arange, tril
@@ -98,7 +98,7 @@ class _OfMatrix(Op):
         return [set(range(len(node.type.items)))] if several else [True]
 
 
-@dataclass(frozen=True)
+@record
 class MatrixInverse(_OfMatrix):
     """The inverse of square matrices. Raises LinAlgError where there is none."""
 
@@ -117,7 +117,7 @@ class MatrixInverse(_OfMatrix):
         return dims(inputs[0])
 
 
-@dataclass(frozen=True)
+@record
 class MatrixPinv(_OfMatrix):
     """The Moore-Penrose pseudo-inverse; the gradient is for a rank that stays as it is."""
 
@@ -144,7 +144,7 @@ def _eye_minus(x: Variable) -> Variable:
     return cast(_identity(dim(x, -1)), x.dtype) - x
 
 
-@dataclass(frozen=True)
+@record
 class Det(_OfMatrix):
     """The determinant of square matrices."""
 
@@ -163,7 +163,7 @@ class Det(_OfMatrix):
         return dims(inputs[0])[:-2]
 
 
-@dataclass(frozen=True)
+@record
 class Cholesky(_OfMatrix):
     """The lower triangular L with L L' = x. Only the lower triangle of x is read.
 
@@ -189,7 +189,7 @@ class Cholesky(_OfMatrix):
         return dims(inputs[0])
 
 
-@dataclass(frozen=True)
+@record
 class Solve(Op):
     """The X with a X = b for square matrices a and matrices b; `a` is "general", or "lower" or
     "upper" triangular: then its other triangle is not read. Raises LinAlgError for a singular a."""
@@ -236,7 +236,7 @@ class Solve(Op):
         return "Solve" if self.a == "general" else f"Solve{{{self.a}}}"
 
 
-@dataclass(frozen=True)
+@record
 class Eigh(_OfMatrix):
     """Eigenvalues, rising, and eigenvectors, as columns, of symmetric matrices, of which only
     the lower triangle is read. The gradient needs eigenvalues that differ."""
@@ -266,7 +266,7 @@ class Eigh(_OfMatrix):
         return [_fit(_symmetric_part(full), inputs[0])]
 
 
-@dataclass(frozen=True)
+@record
 class QR(_OfMatrix):
     """The factors Q, with orthonormal columns, and R, upper triangular, with Q R = x."""
 
@@ -286,7 +286,7 @@ class QR(_OfMatrix):
         return [Undefined("qr has no gradient in gpuscan")]
 
 
-@dataclass(frozen=True)
+@record
 class SVD(_OfMatrix):
     """U, the singular values (falling) and V' with U diag(s) V' = x; the square orthogonal U and
     V' where `full`, otherwise as many columns and rows as singular values."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..graph import Op, Variable, constant_leaf
+from ..record import record
 from ..types import DISCRETE, TensorType, broadcast_shapes, dtype_name, float_dtype, promote
 from .convert import as_tensor, constant_value
 from .shape import broadcast_to, dim, dims, dimshuffle
@@ -16,7 +16,7 @@ from .shape import broadcast_to, dim, dims, dimshuffle
 Derivative = Callable[..., Any]
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Scalar:
     """An elementwise function: calling it builds graph.
 
@@ -36,6 +36,9 @@ class Scalar:
     numpy: Callable[..., Any]
     c: str
     derivative: Derivative | None
+
+    __eq__ = object.__eq__  # one object a name
+    __hash__ = object.__hash__
 
     def __call__(self, *inputs: Any) -> Variable:
         return elemwise(self, *inputs)
@@ -68,7 +71,7 @@ def scalar(
     return scalars[name]
 
 
-@dataclass(frozen=True)
+@record
 class Elemwise(Op):
     """A scalar function of every element. The inputs have the same number of axes; an axis that
     is known to have size 1 broadcasts."""

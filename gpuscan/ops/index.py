@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..graph import Constant, Op, Variable, constant_leaf
+from ..record import record
 from ..types import FLOATS, TensorType, shape_text
 from .convert import as_tensor, constant_value, static_int
 from .elemwise import cast, unbroadcast_to, zeros_like
@@ -73,7 +73,7 @@ class Indexing(Op):
         return f"{type(self).__name__}{{{', '.join(map(entry_text, self.pattern))}}}"
 
 
-@dataclass(frozen=True)
+@record
 class Subtensor(Indexing):
     """x[index] where the index is made of integers and slices: a view. Operands: the symbolic
     ones, int64 scalars, in order. Raises IndexError for a position out of range."""
@@ -126,7 +126,7 @@ class Subtensor(Indexing):
         return _batched_read(self.pattern, inputs, batched, n)
 
 
-@dataclass(frozen=True)
+@record
 class AdvancedSubtensor(Indexing):
     """x[index] where integer arrays are in the index: a copy. The arrays broadcast together, and
     their axes stand in the result where NumPy puts them. Operands: symbolic integers, int64
@@ -190,7 +190,7 @@ def _check_fit(y: Any, known: Sequence[int | None], shape: Sequence[int]) -> Non
             )
 
 
-@dataclass(frozen=True)
+@record
 class IncSubtensor(Indexing):
     """x with y added to x[index], or put there where `set`; integers and slices only. Inputs: x,
     y, and the operands of `Subtensor`. y has the dtype of x and the dimensions of x[index], to
@@ -245,7 +245,7 @@ class IncSubtensor(Indexing):
         return _batched_write(self, inputs, batched, n)
 
 
-@dataclass(frozen=True)
+@record
 class AdvancedIncSubtensor(Indexing):
     """`IncSubtensor` where integer arrays are in the index. A position that is met several times
     gets every addition; set to several values, it keeps the last."""
@@ -316,7 +316,7 @@ def _write_pullback(
 # ---- batches --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class _Batch:
     """An index for a whole batch. The axes of what it takes are named, as they come and in the
     order in which they are wanted."""
@@ -400,7 +400,7 @@ def _batched_write(
 # ---- what users write -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Nonzero(Op):
     """The positions of the nonzero elements, in row-major order: an int64 matrix with a row an
     axis. Sizes that follow as inputs are those of what a mask indexes: they must agree."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..graph import Op, Variable
+from ..record import record
 from ..types import TensorType, shape_text
 from .convert import as_tensor
 from .elemwise import promoted
 from .shape import broadcast_to, dim, dims, dimshuffle, product, reshape, specify
 
 
-@dataclass(frozen=True)
+@record
 class Dot(Op):
     """The product of vectors and matrices: the last axis of x against the first of y."""
 
@@ -118,7 +118,7 @@ def dimshuffle_drop(x: Variable, axis: int) -> Variable:
     return dimshuffle(x, *[i for i in range(x.ndim) if i != axis % x.ndim])
 
 
-@dataclass(frozen=True)
+@record
 class BatchedDot(Op):
     """The matrix products x[k] @ y[k]."""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from ..graph import Variable
+from ..record import record
 from ..types import FLOATS, TensorType, broadcast_shapes, shape_text
 from .convert import static_int
 from .scalar import lt, maximum, minimum, switch
@@ -31,14 +31,14 @@ HOLE: Final = Hole.HOLE
 Bound = int | Hole | None
 
 
-@dataclass(frozen=True)
+@record
 class At:
     """One position of an axis, which is dropped."""
 
     index: int | Hole
 
 
-@dataclass(frozen=True)
+@record
 class Slice:
     """A part of an axis."""
 
@@ -47,12 +47,12 @@ class Slice:
     step: Bound = None
 
 
-@dataclass(frozen=True)
+@record
 class Array:
     """Positions of an axis given by an integer array, an operand."""
 
 
-@dataclass(frozen=True)
+@record
 class NewAxis:
     """A new axis of size 1."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..graph import Op, Variable
+from ..record import record
 from ..types import DISCRETE, TensorType, dtype_name, float_dtype
 from .convert import as_tensor
 from .elemwise import cast
@@ -31,7 +31,7 @@ def _axes(x: Variable, axis: Any, what: str) -> tuple[int, ...]:
     return tuple(sorted(set(axes)))
 
 
-@dataclass(frozen=True)
+@record
 class Reduce(Op):
     """One of sum, prod, max, min, any, all over some axes, which are dropped.
 
@@ -192,7 +192,7 @@ def std(input: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> 
     return sqrt(var(input, axis, ddof, keepdims))
 
 
-@dataclass(frozen=True)
+@record
 class ArgReduce(Op):
     """The position, int64, of the maximum or minimum along an axis; the first of several."""
 
@@ -246,7 +246,7 @@ def max_and_argmax(x: Any, axis: Any = None, keepdims: bool = False) -> list[Var
     return [max(x, axis, keepdims), argmax(x, axis, keepdims)]
 
 
-@dataclass(frozen=True)
+@record
 class Cumulative(Op):
     """Running sums or products along an axis."""
 

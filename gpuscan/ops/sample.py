@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +24,7 @@ import numpy.typing as npt
 
 from .. import maths, philox
 from ..graph import Op, Undefined, Variable, constant_leaf
+from ..record import record
 from ..types import FLOATS, TensorType, float_dtype
 from .control import Require
 from .convert import as_tensor, constant, static_int
@@ -71,7 +71,7 @@ def _undefined(op: Op) -> Undefined:
 # ---- the base -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Uniform(Op):
     """(state, *sizes) -> floats in the open interval (0, 1).
 
@@ -213,7 +213,7 @@ def without_replacement(state: Variable, weights: Variable, k: Variable) -> Vari
 # ---- counts ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Binomial(Op):
     """(state, n, p) -> int64: the successes in n trials, n (int64) and p (float64) of one shape.
 
@@ -246,7 +246,7 @@ class Binomial(Op):
         return dims(inputs[2])
 
 
-@dataclass(frozen=True)
+@record
 class Poisson(Op):
     """(state, mean) -> int64 of the shape of `mean`, a float64.
 
@@ -276,7 +276,7 @@ class Poisson(Op):
         return dims(inputs[1])
 
 
-@dataclass(frozen=True)
+@record
 class Multinomial(Op):
     """(state, n, weights) -> int64 of the shape of `weights`: how often each of the categories
     along the last axis comes up in n trials; n (int64) has the shape of the leading axes.

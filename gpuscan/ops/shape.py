@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import built_at
 from ..graph import Constant, Op, Variable, constant_leaf
+from ..record import field, record
 from ..types import TensorType, TupleType, shape_text
 from .convert import as_tensor, static_int
 
@@ -30,7 +30,7 @@ def dims(x: Variable) -> list[Variable]:
     return [dim(x, i) for i in range(x.ndim)]
 
 
-@dataclass(frozen=True)
+@record
 class Dim(Op):
     """The size of one axis."""
 
@@ -63,7 +63,7 @@ def vector_of(sizes: Sequence[Variable]) -> Variable:
     return MakeVector("int64")(*sizes) if sizes else constant_leaf(np.empty(0, "int64"))
 
 
-@dataclass(frozen=True)
+@record
 class MakeVector(Op):
     """Scalars as one vector."""
 
@@ -94,7 +94,7 @@ class MakeVector(Op):
         return Variable.operations["stack"](rows, axis=1)
 
 
-@dataclass(frozen=True)
+@record
 class DimShuffle(Op):
     """The axes in the order of `pattern`: an int takes an axis, 'x' makes one of size 1. An axis
     left out has size 1."""
@@ -186,7 +186,7 @@ def transpose(x: Any, *axes: Any) -> Variable:
     return dimshuffle(x, *(order or range(x.ndim)[::-1]))
 
 
-@dataclass(frozen=True)
+@record
 class Specify(Op):
     """The same values under a type that knows more, or fewer, of the sizes. Sizes that are
     newly known are checked when the value is there."""
@@ -256,7 +256,7 @@ def specify_shape(x: Any, sizes: Any) -> Variable:
     return CheckSizes(tuple(symbolic))(x, *symbolic.values()) if symbolic else x
 
 
-@dataclass(frozen=True)
+@record
 class CheckSizes(Op):
     """x itself, after a check that some axes have the sizes given."""
 
@@ -284,7 +284,7 @@ class CheckSizes(Op):
         return dims(inputs[0])
 
 
-@dataclass(frozen=True)
+@record
 class FirstRows(Op):
     """(x, n) -> the first n rows of x: x[:n], and a ValueError where x has fewer."""
 
@@ -327,7 +327,7 @@ def first_rows(x: Variable, n: Variable, what: str = "") -> Variable:
     return x if dim(x, 0) is n else FirstRows(what)(x, n)
 
 
-@dataclass(frozen=True)
+@record
 class Reshape(Op):
     """The values in row-major order under another shape; -1 is what the others leave."""
 
@@ -447,7 +447,7 @@ def reshape(x: Any, newshape: Any, ndim: int | None = None) -> Variable:
     return x if result.type == x.type and None not in result.type.shape else result
 
 
-@dataclass(frozen=True)
+@record
 class BroadcastTo(Op):
     """x repeated along axes of size 1, and along new leading axes, to a shape."""
 
@@ -531,7 +531,7 @@ def _replaced(index: Sequence[Any], axis: int, position: Any) -> list[Any]:
     return [*index[:axis], position, *index[axis + 1 :]]
 
 
-@dataclass(frozen=True)
+@record
 class Join(Op):
     """Tensors laid end to end along an axis."""
 
@@ -641,7 +641,7 @@ def stack(*tensors: Any, axis: int = 0) -> Variable:
     return join(where, *[dimshuffle(x, *pattern) for x in xs])
 
 
-@dataclass(frozen=True)
+@record
 class Tuple(Op):
     """Several values as one node: what a pass that needs one root holds on to."""
 

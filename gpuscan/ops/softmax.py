@@ -8,13 +8,13 @@ l + 16, then l + 8, 4, 2 and 1. A missing element is 0. float16 is computed in f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import maths
 from ..graph import Op, Variable
+from ..record import record
 from ..types import TensorType
 from .convert import as_tensor
 from .elemwise import Elemwise
@@ -38,7 +38,7 @@ def lane_sum(x: Any) -> Any:
     return lanes
 
 
-@dataclass(frozen=True)
+@record
 class _AlongAxis(Op):
     """A function of each row along an axis, of the same shape; the dtype is a float."""
 
@@ -73,7 +73,7 @@ class _AlongAxis(Op):
         return type(self)(self.axis + 1)(inputs[0])
 
 
-@dataclass(frozen=True)
+@record
 class Softmax(_AlongAxis):
     """exp(x) over its sum along the axis."""
 
@@ -88,7 +88,7 @@ class Softmax(_AlongAxis):
         return [gy - output * gy.sum(axis=self.axis, keepdims=True)]
 
 
-@dataclass(frozen=True)
+@record
 class LogSoftmax(_AlongAxis):
     """x minus the logarithm of the sum of exp(x) along the axis."""
 

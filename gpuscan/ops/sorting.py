@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..graph import Op, Undefined, Variable
+from ..record import record
 from ..types import FLOATS, TensorType
 from .convert import as_tensor
 from .create import arange, zeros
@@ -33,7 +33,7 @@ def _flat(x: Variable) -> Variable:
 # ---- sorting --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Sort(Op):
     """The elements along an axis in rising order. Equal ones keep their order."""
 
@@ -59,7 +59,7 @@ class Sort(Op):
         return Sort(self.axis + 1)(inputs[0])
 
 
-@dataclass(frozen=True)
+@record
 class ArgSort(Op):
     """The positions, int64, that put an axis in rising order. Equal elements keep theirs."""
 
@@ -166,7 +166,7 @@ def nonzero_values(a: Any) -> Variable:
     return getitem(_flat(a), flatnonzero(a))
 
 
-@dataclass(frozen=True)
+@record
 class SearchSorted(Op):
     """Where each element of v would go in the sorted vector x, before ('left') or after
     ('right') its equals. A third input sorts x: its argsort."""
@@ -203,7 +203,7 @@ def searchsorted(x: Any, v: Any, side: str = "left", sorter: Any = None) -> Vari
     return SearchSorted(side)(as_tensor(x), as_tensor(v), *more)
 
 
-@dataclass(frozen=True)
+@record
 class Unique(Op):
     """The different values of a vector, in rising order."""
 

@@ -9,6 +9,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import BuildError
@@ -21,8 +22,6 @@ FLAGS = (
     "-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-fno-math-errno",
     "-fno-trapping-math", "-ffp-contract=off", "-fwrapv", "-Werror=implicit-function-declaration",
 )  # fmt: skip
-# gcc interleaves the independent parts of long loop bodies only when told to.
-GCC_FLAGS = ("-fschedule-insns", "-fsched-pressure")
 
 
 @functools.cache
@@ -44,26 +43,23 @@ def find() -> tuple[str, ...] | None:
 
 
 @functools.cache
-def flags() -> tuple[str, ...]:
-    """What the compiler is called with."""
-    return FLAGS + GCC_FLAGS if "Free Software Foundation" in _version() else FLAGS
-
-
-@functools.cache
-def _version() -> str:
-    command = find()
-    assert command is not None
-    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
-    return done.stdout
-
-
-@functools.cache
 def identity() -> str:
     """What makes two builds differ beside their source: compiler, flags, headers, CPU."""
     command = find()
     assert command is not None
     headers = [p.read_text() for p in sorted(kernels_dir().glob("*.h"))]
-    return cache.digest(" ".join(command), _version(), *flags(), _cpu(), *headers)
+    return cache.digest(" ".join(command), _version(command), *FLAGS, _cpu(), *headers)
+
+
+def _version(command: Sequence[str]) -> str:
+    """What changes when the compiler does: its file, which needs no process, or where the
+    command names more than one (a launcher, a module), what it says itself."""
+    if len(command) == 1 and (found := shutil.which(command[0])):
+        file = Path(found).resolve()
+        status = file.stat()
+        return f"{file} {status.st_size} {status.st_mtime_ns}"
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout
 
 
 def _cpu() -> str:
@@ -80,7 +76,7 @@ def library(source: str) -> ctypes.CDLL:
     with the compiler's words and the numbered source."""
 
     def build(path: Path) -> None:
-        command = [*(find() or ()), *flags(), "-I", str(kernels_dir()), "-x", "c", "-", "-o",
+        command = [*(find() or ()), *FLAGS, "-I", str(kernels_dir()), "-x", "c", "-", "-o",
                    str(path), "-lm"]  # fmt: skip
         done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
         if done.returncode:

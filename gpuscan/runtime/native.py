@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
+import math
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -29,14 +31,16 @@ from ..codegen.program import (
 from ..errors import DeviceError
 from ..evaluate import Program
 from ..graph import Op, Variable
+from ..record import field, record
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
 from . import compiler, threads
 
 _BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
+_NEVER = threading.Event()  # that nobody sets
 
 
-@dataclass(frozen=True)
+@record
 class NativeLoop(Op):
     """A Scan with its program: (*the Scan's operands, *sizes) -> the Scan's results."""
 
@@ -60,7 +64,13 @@ class _Runner:
         self.n_operands = 1 + len(step.params)
         self.first_init = 1 + len(step.seqs)
         self.n_seqs = len(step.seqs)
-        self.sizes = _positions_of_sizes(op.program)
+        self.plans: _Plans[_LoopPlan] = _Plans(op.program)
+        self.read = {s.operand: s.whole for s in op.program.pointers if isinstance(s, Given)}
+        traces = [Trace(i) for i in range(len(op.program.rows))]
+        states = [State(j, k) for j in range(len(op.program.carries)) for k in (0, 1)]
+        self.places = _places(op.program, [*self.read, *traces, *states])
+        self.constants = _constants(op.program)
+        self.pack = struct.Struct(f"{len(self.places)}Q").pack
         self.definition_node = op.definition(*node.inputs[: self.n_operands])
         self._interpreted: Any = None
 
@@ -71,122 +81,66 @@ class _Runner:
         return self._interpreted(*operands)
 
     def __call__(self, n: Any, *rest: Any) -> Any:
-        program = self.program
         operands = (n, *rest[: self.n_operands - 1])
         steps = int(n)
-        given = [int(s) for s in rest[self.n_operands - 1 :]]
-        sizes = {name: given[k] for name, k in self.sizes}
-        if (
-            steps < 1
-            or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs])
-            or any(size_value(a, sizes) != size_value(b, sizes) for a, b in program.equal)
-        ):
+        arrays = {i: _laid_out(operands[i], whole) for i, whole in self.read.items()}
+        plan = self.plans.find(rest[self.n_operands - 1 :], arrays, _LoopPlan)
+        if steps < 1 or not plan.fits or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs]):
             return self.definition(operands)
-        arrays = {
-            s.operand: _laid_out(operands[s.operand], s.whole)
-            for s in program.pointers
-            if isinstance(s, Given)
-        }
-        traces = [
-            np.empty((steps, *(size_value(s, sizes) for s in shape)), dtype)
-            for dtype, shape in program.rows
-        ]
-        states = self._states(operands, sizes)
+        states = self._states(operands, plan.states)
         if states is None:
             return self.definition(operands)
+        traces = [np.empty((steps, *shape), dtype) for shape, dtype in plan.rows]
+        memory = [*arrays.values(), *traces]
+        for pair in states:
+            memory += pair
+        memory += self.constants
 
         def part(first: int, last: int) -> threads.Work:
             """All steps, for some of the rows."""
-            own = dict(sizes)
-            if program.rows_apart is not None:
-                own[program.kernel.integers[program.rows_apart].text] = last - first
-            memory = [
-                self._memory(k, first, last, arrays, traces, states, own)
-                for k in range(len(program.pointers))
-            ]
-            integers = [
-                self._integer(source, name.text, own, arrays, traces, first)
-                for source, name in zip(program.integers, program.kernel.integers)
-            ]
-            return lambda stop: self._advance(steps, memory, integers, stop)
+            integers, scratch = plan.part(first, last)
+            own = [*memory, *[np.empty(size, dtype) for size, dtype in scratch]]
+            held = [own[i] for i in self.places]
+            if first:
+                held = [self._share(k, x, first) for k, x in enumerate(held)]
+            return lambda stop: self._advance(steps, self.pack(*addresses(held)), integers, stop)
 
-        if program.rows_apart is None:
-            done = part(0, 0)(threading.Event())
+        if plan.row_count is not None and steps * plan.state_size >= threads.WORTH_SHARING:
+            done = threads.share(plan.row_count, part)
         else:
-            rows = sizes[program.kernel.integers[program.rows_apart].text]
-            work = steps * sum(first.size for first, _ in states)
-            if work >= threads.WORTH_SHARING:
-                done = threads.share(rows, part)
-            else:
-                done = part(0, rows)(threading.Event())
+            done = part(0, plan.row_count or 0)(_NEVER)
         if done < 0:
             return self.definition(operands)
         return self._results(done, operands, traces, states)
 
-    def _memory(
-        self, k: int, first: int, last: int, arrays: Mapping[int, Any], traces: Sequence[Any],
-        states: Sequence[Any], sizes: Mapping[str, int],
-    ) -> Any:  # fmt: skip
-        """The array of pointer number k, for rows first .. last-1."""
-        source, axis = self.program.pointers[k], self.program.row_axes[k]
-        match source:
-            case Scratch(elements, dtype):
-                return np.empty(size_value(elements, sizes), dtype)
-            case Fixed(constant):
-                return constant.data
-            case Given(operand):
-                array = arrays[operand]
-            case Trace(i):
-                array = traces[i]
-            case State(j, parity):
-                array = states[j][parity]
-            case _:
-                raise TypeError(source)
+    def _share(self, k: int, array: Any, first: int) -> Any:
+        """The array of pointer number k, from a row on."""
+        axis = self.program.row_axes[k]
         if axis is not None:
-            return array[(slice(None),) * axis + (slice(first, last),)]
+            return array[(slice(None),) * axis + (slice(first, None),)]
         # what all threads would write alike, each but the first writes for itself
-        return array if first == 0 or isinstance(source, Given) else array.copy()
+        return array.copy() if isinstance(self.program.pointers[k], Trace | State) else array
 
-    def _integer(
-        self, source: Any, name: str, sizes: Mapping[str, int], arrays: Mapping[int, Any],
-        traces: Sequence[Any], first: int,
-    ) -> int:  # fmt: skip
-        match source:
-            case Size():
-                return sizes[name]
-            case Stride(operand, axis):
-                array = arrays[operand]
-                return int(array.strides[axis] // array.itemsize)
-            case Step(trace):
-                rows = traces[trace]
-                return int(rows.strides[0] // rows.itemsize)
-            case FirstRow():
-                return first
-        raise TypeError(source)
-
-    def _advance(
-        self, n: int, memory: Sequence[Any], integers: Sequence[int], stop: threading.Event
-    ) -> int:
+    def _advance(self, n: int, pointers: bytes, integers: bytes, stop: threading.Event) -> int:
         """Steps until n or until the loop stops; -1 where a check failed. In pieces, so that an
         interrupt is seen."""
-        pointers = (ctypes.c_void_p * max(1, len(memory)))(*[x.ctypes.data for x in memory])
-        values = (ctypes.c_longlong * max(1, len(integers)))(*integers)
         t, piece = 0, 64
         while t < n and not stop.is_set():
             last = min(n, t + piece)
             began = time.perf_counter()
-            done = int(self.function(t, last, pointers, values))
+            done = int(self.function(t, last, pointers, integers))
             if done != last:
                 return done
             t, spent = last, time.perf_counter() - began
             piece = max(1, int(piece * min(1024.0, _BREATH / max(spent, 1e-6))))
         return t
 
-    def _states(self, operands: Sequence[Any], sizes: Mapping[str, int]) -> list[Any] | None:
+    def _states(self, operands: Sequence[Any], shapes: Sequence[Any]) -> list[Any] | None:
+        """Per carry an array of its initial value, and a second one where it has two buffers;
+        None where an initial value has not the shape of a state."""
         states = []
-        for j, carry in enumerate(self.program.carries):
+        for j, (carry, shape) in enumerate(zip(self.program.carries, shapes)):
             initial = np.asarray(operands[self.first_init + j])
-            shape = tuple(size_value(s, sizes) for s in carry.shape)
             if initial.shape != shape:
                 return None
             first = np.array(initial, carry.dtype, order="C")
@@ -210,21 +164,7 @@ class _Runner:
         return (*finals, *(x if whole else x[:done] for x in traces), np.int64(done))
 
 
-def _laid_out(x: Any, whole: bool) -> Any:
-    """The operand as the kernel reads it: aligned, strides that are whole elements, the last
-    axis dense unless any stride will do."""
-    x = np.asarray(x)
-    if not x.flags.aligned:
-        return x.copy()
-    if x.ndim == 0:
-        return x
-    odd = any(s % x.itemsize for s in x.strides)
-    if odd or not (whole or x.strides[-1] == x.itemsize or x.shape[-1] <= 1):
-        return np.ascontiguousarray(x)
-    return x
-
-
-@dataclass(frozen=True)
+@record
 class NativeNest(Op):
     """A nest with its program: (*operands, *sizes) -> its results."""
 
@@ -245,7 +185,12 @@ class _NestRunner:
 
     def __init__(self, op: NativeNest) -> None:
         self.op, self.program, self.function = op, op.program, op.function
-        self.sizes = _positions_of_sizes(op.program)
+        self.n_operands = len(op.operands)
+        self.plans: _Plans[_NestPlan] = _Plans(op.program)
+        results = [Result(i) for i in range(len(op.program.shapes))]
+        self.places = _places(op.program, [*range(self.n_operands), *results])
+        self.constants = _constants(op.program)
+        self.pack = struct.Struct(f"{len(self.places)}Q").pack
         self._interpreted: Program | None = None
 
     def definition(self, operands: Sequence[Any]) -> Any:
@@ -255,54 +200,187 @@ class _NestRunner:
         return self._interpreted(*operands)
 
     def __call__(self, *inputs: Any) -> Any:
-        program, k = self.program, len(self.op.operands)
-        given = [int(s) for s in inputs[k:]]
-        sizes = {name: given[position] for name, position in self.sizes}
-        if any(size_value(a, sizes) != size_value(b, sizes) for a, b in program.equal):
-            return self.definition(inputs[:k])
-        operands = [_laid_out(x, False) for x in inputs[:k]]
-        results = [
-            np.empty([size_value(s, sizes) for s in shape], dtype)
-            for dtype, shape in program.shapes
-        ]
-        memory = []
-        for source in program.pointers:
-            match source:
-                case Given(operand):
-                    memory.append(operands[operand])
-                case Result(position):
-                    memory.append(results[position])
-                case Fixed(constant):
-                    memory.append(constant.data)
-                case Scratch(elements, dtype):
-                    memory.append(np.empty(size_value(elements, sizes), dtype))
-        pointers = (ctypes.c_void_p * len(memory))(*[x.ctypes.data for x in memory])
-        integers = (ctypes.c_longlong * max(1, len(program.integers)))()
-        for i, source in enumerate(program.integers):
-            if isinstance(source, Size):
-                integers[i] = given[source.position]
-            else:
-                array = operands[source.operand]
-                integers[i] = array.strides[source.axis] // array.itemsize
-        rows = results[0].shape[0] if results[0].ndim else 1
-        work = results[0].size
-        if program.parts and work >= threads.WORTH_SHARING:
-            bad = threads.share(
-                rows, lambda a, b: lambda stop: self.function(a, b, pointers, integers)
-            )
+        operands = [_laid_out(x, False) for x in inputs[: self.n_operands]]
+        plan = self.plans.find(inputs[self.n_operands :], operands, _NestPlan)
+        if not plan.fits:
+            return self.definition(inputs[: self.n_operands])
+        results = [np.empty(shape, dtype) for shape, dtype in plan.results]
+        scratch = [np.empty(size, dtype) for size, dtype in plan.scratch]
+        memory = [*operands, *results, *self.constants, *scratch]
+        pointers = self.pack(*addresses([memory[i] for i in self.places]))
+        function, integers, rows = self.function, plan.integers, plan.row_count
+        if plan.is_shared:
+            bad = threads.share(rows, lambda a, b: lambda stop: function(a, b, pointers, integers))
         else:
-            bad = self.function(0, rows, pointers, integers)
+            bad = function(0, rows, pointers, integers)
         if bad:
-            return self.definition(inputs[:k])
+            return self.definition(inputs[: self.n_operands])
         return tuple(results)
 
 
-def _positions_of_sizes(program: LoopProgram | NestProgram) -> list[tuple[str, int]]:
+# ---- plans ---------------------------------------------------------------------------------------
+
+_MOST_PLANS = 64
+P = TypeVar("P")
+
+
+class _Plans(Generic[P]):
+    """What the host does for a program, worked out once for the sizes and strides that matter."""
+
+    def __init__(self, program: LoopProgram | NestProgram) -> None:
+        self.program = program
+        self.strided = sorted({s.operand for s in program.integers if isinstance(s, Stride)})
+        self.made: dict[Any, P] = {}
+
+    def find(self, given: Sequence[Any], arrays: Any, make: Callable[..., P]) -> P:
+        """The plan for these values of the sizes and these operands; a new one is made by
+        make(program, sizes, arrays)."""
+        sizes = [int(s) for s in given]
+        key = (*sizes, *[arrays[i].strides for i in self.strided])
+        plan = self.made.get(key)
+        if plan is None:
+            if len(self.made) >= _MOST_PLANS:
+                self.made.clear()
+            plan = self.made[key] = make(self.program, sizes, arrays)
+        return plan
+
+
+class _Plan:
+    """fits: whether the sizes that must be the same are."""
+
+    def __init__(self, program: Any, given: Sequence[int], arrays: Any) -> None:
+        self.program = program
+        names = [name.text for name in program.kernel.integers]
+        self.sizes = {
+            name: given[source.position]
+            for name, source in zip(names, program.integers)
+            if isinstance(source, Size)
+        }
+        self.fits = all(
+            size_value(a, self.sizes) == size_value(b, self.sizes) for a, b in program.equal
+        )
+        self.strides = {
+            source: arrays[source.operand].strides[source.axis] // arrays[source.operand].itemsize
+            for source in program.integers
+            if isinstance(source, Stride)
+        }
+
+    def shape(self, sizes: Sequence[Any]) -> tuple[int, ...]:
+        return tuple([size_value(s, self.sizes) for s in sizes])
+
+    def scratch_of(self, sizes: Mapping[str, int]) -> list[tuple[int, str]]:
+        return [
+            (size_value(s.elements, sizes), s.dtype)
+            for s in self.program.pointers
+            if isinstance(s, Scratch)
+        ]
+
+
+class _NestPlan(_Plan):
+    def __init__(self, program: NestProgram, given: Sequence[int], operands: Any) -> None:
+        super().__init__(program, given, operands)
+        if not self.fits:
+            return
+        self.results = [(self.shape(shape), dtype) for dtype, shape in program.shapes]
+        self.scratch = self.scratch_of(self.sizes)
+        integers = [
+            given[s.position] if isinstance(s, Size) else self.strides[s] for s in program.integers
+        ]
+        self.integers = struct.pack(f"{len(integers)}q", *integers)
+        first = self.results[0][0]
+        self.row_count = first[0] if first else 1
+        self.is_shared = program.parts and math.prod(first) >= threads.WORTH_SHARING
+
+
+class _LoopPlan(_Plan):
+    def __init__(self, program: LoopProgram, given: Sequence[int], arrays: Any) -> None:
+        super().__init__(program, given, arrays)
+        if not self.fits:
+            return
+        self.rows = [(self.shape(shape), dtype) for dtype, shape in program.rows]
+        self.states = [self.shape(carry.shape) for carry in program.carries]
+        self.state_size = sum(map(math.prod, self.states))
+        apart = program.rows_apart
+        self.row_name = None if apart is None else program.kernel.integers[apart].text
+        self.row_count = None if self.row_name is None else self.sizes[self.row_name]
+        self.parts: dict[tuple[int, int], tuple[bytes, list[tuple[int, str]]]] = {}
+
+    def part(self, first: int, last: int) -> tuple[bytes, list[tuple[int, str]]]:
+        """The kernel's integers, and the scratch it needs, for some of the rows."""
+        found = self.parts.get((first, last))
+        if found is None:
+            sizes = dict(self.sizes)
+            if self.row_name is not None:
+                sizes[self.row_name] = last - first
+            integers = [
+                self._integer(source, name.text, sizes, first)
+                for source, name in zip(self.program.integers, self.program.kernel.integers)
+            ]
+            packed = struct.pack(f"{len(integers)}q", *integers)
+            found = self.parts[first, last] = (packed, self.scratch_of(sizes))
+        return found
+
+    def _integer(self, source: Any, name: str, sizes: Mapping[str, int], first: int) -> int:
+        match source:
+            case Size():
+                return sizes[name]
+            case Stride():
+                return self.strides[source]
+            case Step(trace):
+                return math.prod(self.rows[trace][0])
+            case FirstRow():
+                return first
+        raise TypeError(source)
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+def _laid_out(x: Any, whole: bool) -> Any:
+    """The operand as the kernel reads it: aligned, strides that are whole elements, the last
+    axis dense unless any stride will do."""
+    x = np.asarray(x)
+    flags = x.flags
+    if not flags.aligned:
+        return x.copy()
+    if flags.c_contiguous:
+        return x
+    odd = any(s % x.itemsize for s in x.strides)
+    if odd or not (whole or x.strides[-1] == x.itemsize or x.shape[-1] <= 1):
+        return np.ascontiguousarray(x)
+    return x
+
+
+# In NumPy's ABI an array object is Python's header, the address of the data, and more; to ask
+# `.ctypes.data` for the address takes ten times as long as to read it there.
+_DATA = object.__basicsize__
+
+
+def addresses(arrays: Sequence[Any]) -> list[int]:
+    """Where the data of the arrays are."""
+    read = ctypes.c_size_t.from_address
+    return [read(id(x) + _DATA).value for x in arrays]
+
+
+_probe = np.empty(1)
+assert addresses([_probe]) == [_probe.ctypes.data], "gpuscan reads arrays of CPython's NumPy"
+
+
+def _constants(program: LoopProgram | NestProgram) -> list[Any]:
+    return [s.constant.data for s in program.pointers if isinstance(s, Fixed)]
+
+
+def _places(program: LoopProgram | NestProgram, first: Sequence[Any]) -> list[int]:
+    """Per pointer its array's position among those of `first` (operands by their numbers,
+    results, traces, states), then the constants, then the scratch."""
+    sources = program.pointers
+    order = [*first, *[s for s in sources if isinstance(s, Fixed)]]
+    scratch = itertools.count(len(order))
     return [
-        (name.text, source.position)
-        for name, source in zip(program.kernel.integers, program.integers)
-        if isinstance(source, Size)
-    ]
+        next(scratch) if isinstance(s, Scratch)
+        else order.index(s.operand if isinstance(s, Given) else s)
+        for s in sources
+    ]  # fmt: skip
 
 
 class Native:

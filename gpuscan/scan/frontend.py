@@ -19,6 +19,7 @@ from ..ops.convert import as_tensor, static_int
 from ..ops.reduce import with_axes
 from ..ops.scalar import identity, minimum
 from ..ops.shape import dim, first_rows, specify
+from ..record import record
 from ..shared import SharedVariable
 from ..types import TensorType
 from .op import Scan, Step, compatible
@@ -39,7 +40,7 @@ class until:
 # ---- what the user gave, in one form ----------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class _Sequence:
     """A sequence and its taps in the order written."""
 
@@ -196,7 +197,7 @@ def _number_of_steps(n_steps: Any) -> tuple[int | None, Variable | None]:
 # ---- what fn returns --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class _Returned:
     outputs: list[Variable]
     updates: OrderedUpdates

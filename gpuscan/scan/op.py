@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,13 +47,14 @@ from ..ops.shape import (
     number,
     specify,
 )
+from ..record import field, record, replace
 from ..rules.shapes import pushed_dims
 from ..types import TensorType, TupleType
 
 Group = tuple[Variable, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Step:
     """One step of a loop, closed over its parameters."""
 
@@ -98,7 +98,7 @@ class Step:
         )
 
 
-@dataclass(frozen=True)
+@record
 class Operands:
     """What a Scan is applied to: the number of steps, and a value for each parameter."""
 
@@ -112,7 +112,7 @@ class Operands:
         return (self.n, *self.seqs, *self.inits, *self.consts)
 
 
-@dataclass(frozen=True)
+@record
 class Results:
     """What a Scan gives."""
 
@@ -121,7 +121,7 @@ class Results:
     steps: Variable
 
 
-@dataclass(frozen=True)
+@record
 class Scan(Op):
     """A loop whose step is closed."""
 

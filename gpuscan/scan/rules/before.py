@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ...graph import (
     Constant,
     Variable,
@@ -18,6 +16,7 @@ from ...ops.shape import (
     first_rows,
     specify,
 )
+from ...record import replace
 from .build import Found, applied, same, scan_op
 from .lift import Lift, certain, frontier
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from ...graph import (
     Constant,
@@ -25,6 +24,7 @@ from ...ops.shape import (
     reshape,
     specify,
 )
+from ...record import replace
 from ...types import TensorType
 from ..op import Step
 from .build import Found, applied, scan_op

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ...graph import (
@@ -11,6 +10,7 @@ from ...graph import (
     inherit,
     made_for,
 )
+from ...record import replace
 from ..op import Operands, Results, Scan, Step
 
 Found = Sequence[Variable | None]  # what stands for each result; None for one that is not read

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from ...graph import (
@@ -23,6 +21,7 @@ from ...ops.shape import (
     dims,
     specify,
 )
+from ...record import replace
 from ...rewrite import rule
 from ...rules.shapes import pushed_dims
 from ..op import Scan

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ...graph import (
     Variable,
     substitute,
     toposort,
 )
+from ...record import replace
 from ..op import Group, Operands, Scan, Step
 from .build import applied, pick, scan_op
 
