@@ -78,6 +78,7 @@ class _Runner:
         sizes = {name: given[k] for name, k in self.sizes}
         if (
             steps < 1
+            or min(given, default=0) < 0
             or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs])
             or any(size_value(a, sizes) != size_value(b, sizes) for a, b in program.equal)
         ):
