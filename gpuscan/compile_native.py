@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .codegen.loop import lower_loop
-from .codegen.lower import NotLowered
 from .codegen.nest import Nest, lower_nests
+from .codegen.plan import NotLowered
 from .codegen.program import LoopProgram
 from .codegen.render import C, Renderer
 from .compile import LoopPlan, name_of

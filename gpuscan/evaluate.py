@@ -19,7 +19,7 @@ from .errors import describe
 from .graph import Constant, Item, Variable, toposort
 
 _serial = itertools.count()
-_Block = tuple[tuple[Variable, int], ...]  # the branches that a node stands in, outermost first
+Block = tuple[tuple[Variable, int], ...]  # the branches that a node stands in, outermost first
 
 
 class Program:
@@ -52,13 +52,13 @@ class Program:
             names.setdefault(v, f"x{i}")
         for i, v in enumerate(order):
             names.setdefault(v, f"v{i}")
-        blocks = _blocks(order, outputs)
+        blocks = branch_blocks(order, outputs)
         last = _last_uses(order, outputs)
 
         values: dict[str, Any] = {}
         parameters = ", ".join(f"x{i}" for i in range(len(inputs)))
         text = [f"def program({parameters}):"]
-        inside: dict[_Block, list[Variable]] = {}
+        inside: dict[Block, list[Variable]] = {}
         for v in order:
             if v in given:
                 continue
@@ -67,7 +67,7 @@ class Program:
             else:
                 inside.setdefault(blocks[v], []).append(v)
 
-        def emit(block: _Block, indent: str) -> None:
+        def emit(block: Block, indent: str) -> None:
             for v in inside.get(block, ()):
                 args = [names[i] for i in v.inputs]
                 if getattr(v.op, "is_lazy", False):
@@ -116,11 +116,11 @@ def _note(node: Variable, values: Sequence[Any]) -> str:
     return f"in {node.op.label}{name}{line}, applied to " + "; ".join(operands or ["nothing"])
 
 
-def _blocks(order: Sequence[Variable], outputs: Sequence[Variable]) -> dict[Variable, _Block]:
+def branch_blocks(order: Sequence[Variable], outputs: Sequence[Variable]) -> dict[Variable, Block]:
     """Per node the branches that hold all its uses."""
-    blocks: dict[Variable, _Block] = dict.fromkeys(outputs, ())
+    blocks: dict[Variable, Block] = dict.fromkeys(outputs, ())
 
-    def use(v: Variable, block: _Block) -> None:
+    def use(v: Variable, block: Block) -> None:
         if v in blocks:
             common = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(blocks[v], block))
             blocks[v] = tuple(pair[0] for pair in common)
@@ -140,7 +140,7 @@ def _last_uses(
     """Per node the values that nothing needs after it. Constants are not variables of the
     function; a node in a branch is left to the function's end."""
     kept = set(outputs)
-    blocks = _blocks(order, outputs)
+    blocks = branch_blocks(order, outputs)
     position = {v: i for i, v in enumerate(order)}
     last: dict[Variable, Variable] = {}
     for v in order:

@@ -21,7 +21,7 @@ import pytest
 import gpuscan
 from gpuscan import config, function, scan, shared, until
 from gpuscan import tensor as T
-from gpuscan.codegen.lower import NotLowered
+from gpuscan.codegen.plan import NotLowered
 from gpuscan.gradient import grad
 from gpuscan.runtime import compiler, threads
 from gpuscan.tensor.random import RandomStreams

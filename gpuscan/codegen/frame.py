@@ -3,21 +3,28 @@ the values, which the host computes just before they are needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..graph import Constant, Variable, constant_leaf
+from ..graph import Constant, Variable, constant_leaf, substitute, toposort
+from ..ops.control import IfElse
 from ..ops.elemwise import Elemwise
-from ..ops.index import IncSubtensor
-from ..ops.linalg import Dot
-from ..ops.patterns import part_sizes
-from ..ops.shape import BroadcastTo, Dim, Join, Reshape, Specify, as_int64, dims
+from ..ops.index import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor
+from ..ops.linalg import BatchedDot, Dot
+from ..ops.patterns import Array as Entries
+from ..ops.patterns import holes, part_sizes
+from ..ops.shape import BroadcastTo, CheckSizes, Dim, Join, Reshape, Specify, as_int64, dims
 from ..rules.shapes import pushed_dims
+from ..scan.op import Operands, Scan, Step
 from ..types import TensorType
-from .kernel import Array, If, Name, Number, Pointer, Return, binary, product, row_major
-from .lower import FAILED, Lowering, Memory, NotLowered
+from .control import Control, Inner, with_own_parameters
+from .kernel import Array, Binary, If, Name, Number, Pointer, Return, binary, product, row_major
+from .lower import FAILED, Memory
+from .plan import NotLowered
 from .program import Fixed, Scratch, Size, Stride
 from .render import DTYPES
 
@@ -25,57 +32,97 @@ PANEL = 64  # a product's packed operand is padded to a multiple of this many co
 Axis = tuple[Variable, int]
 
 
-class Frame(Lowering):
-    """A kernel while it is put together.
+# Sizes in terms of what the host knows: None where it does not.
+Outside = Callable[[list[Variable]], Sequence[Variable | None]]
 
-    outside    sizes of values, in terms of what the host knows: None where it does not
-    """
 
-    def __init__(self, outside: Callable[[list[Variable]], Sequence[Variable | None]]) -> None:
+@dataclass(frozen=True)
+class _Scope:
+    """The values of a step whose sizes are learnt."""
+
+    computed: Sequence[Variable]
+    given: Sequence[Variable]
+    outside: Outside
+    also: Sequence[tuple[Axis, Axis]] = ()  # sizes that are equal, and no op says so
+
+
+class Frame(Control):
+    """A kernel while it is put together."""
+
+    def __init__(self) -> None:
         super().__init__(self._size_of, self._scratch)
-        self._outside = outside
+        self.inner: dict[Variable, Inner] = {}
         self.outer_sizes: list[Variable] = []
         self.pointers: list[tuple[Pointer, Any]] = []
         self.integers: list[tuple[Name, Any]] = []
         self.before: list[Any] = []  # statements in front of the loop
         self.equal: list[tuple[Any, Any]] = []
         self._size: dict[Axis, Any] = {}
+        self._told: dict[Variable, Any] = {}  # other integers that the host was asked for
 
     # ---- sizes ------------------------------------------------------------------------------
 
-    def learn_sizes(
-        self,
-        computed: Iterable[Variable],
-        given: Iterable[Variable],
-        also: Iterable[tuple[Axis, Axis]] = (),
-    ) -> None:
-        """Every size of the values. Those that an op takes to be equal are one: the host
-        compares them before the kernel runs. `also` names more that are equal."""
-        computed = [v for v in computed if isinstance(v.type, TensorType)]
-        values = list(dict.fromkeys([*computed, *given]))
-        places = [(v, i) for v in values for i, s in enumerate(v.type.shape) if s is None]
-        asked = list(dict.fromkeys(_equal_expressions(computed)))
-        expressions = [e for pair in asked for e in pair]
-        outside = self._outside(pushed_dims([*(Dim(i)(v) for v, i in places), *expressions]))
-        known: dict[Axis, Variable | None] = dict(zip(places, outside))
-        others = iter(outside[len(places) :])
+    def learn_sizes(self, computed: Sequence[Variable], given: Sequence[Variable]) -> None:
+        """Every size of values outside of loops."""
+        self._learn([_Scope(computed, given, lambda sizes: sizes)])
+
+    def learn_sizes_of_step(self, step: Step, outside: Outside) -> None:
+        """Every size of a step's values and of those of the loops in it."""
+        self._learn(list(self._scopes(step, outside)))
+
+    def _scopes(self, step: Step, outside: Outside) -> Iterator[_Scope]:
+        computed = toposort(step.outputs, step.params)
+        carried = [
+            ((p, axis), (new, axis))
+            for p, new in zip(step.carries, step.new)
+            for axis in range(p.ndim)
+        ]
+        yield _Scope(computed, step.params, outside, carried)
+        for v in computed:
+            if not isinstance(v.op, Scan):
+                continue
+            o = v.op.split(v.inputs)
+            own = with_own_parameters(v.op.step, o)
+            self.inner[v] = Inner(o, own)
+            yield from self._scopes(own, functools.partial(_through, Scan(own), o, outside))
+
+    def _learn(self, scopes: Sequence[_Scope]) -> None:
+        """Those sizes that an op takes to be equal are one: the host compares them before the
+        kernel runs."""
+        known: dict[Axis, Variable | None] = {}
+        told: dict[Variable, Variable | None] = {}
+        equal: list[tuple[Variable | None, Variable | None]] = []
+        values: dict[Variable, None] = {}
 
         def size(v: Variable, axis: int) -> Variable | None:
             s = v.type.shape[axis]
             return known[v, axis] if s is None else constant_leaf(np.asarray(s, "int64"))
 
+        for scope in scopes:
+            computed = [v for v in scope.computed if isinstance(v.type, TensorType)]
+            own = dict.fromkeys([*computed, *scope.given])
+            places = [(v, i) for v in own for i, s in enumerate(v.type.shape) if s is None]
+            pairs = list(dict.fromkeys(_equal_expressions(computed)))
+            sizes = [Dim(i)(v) for v, i in places]
+            asked = [*(e for pair in pairs for e in pair), *_expressions(computed)]
+            found = _pushed([*sizes, *asked], scope.outside)
+            known |= zip(places, found)
+            told |= zip(asked, found[len(places) :])
+            for a, b in pairs:
+                if told[a] is None or told[b] is None:
+                    raise NotLowered("sizes that are computed in the step have to agree")
+                equal.append((told[a], told[b]))
+            equal += [(size(*a), size(*b)) for a, b in [*_equal_sizes(computed), *scope.also]]
+            values |= own
         same = _Classes()
-        for a, b in [*_equal_sizes(computed), *also]:
-            x, y = size(*a), size(*b)
-            if x is not None and y is not None:
-                same.join(x, y)
-        for x, y in zip(others, others):
+        for x, y in equal:
             if x is not None and y is not None:
                 same.join(x, y)
         for v in values:
             for axis in range(v.ndim):
                 if (s := size(v, axis)) is not None:
                     self._size[v, axis] = self._expression(same.find(s))
+        self._told = {e: self._expression(same.find(s)) for e, s in told.items() if s is not None}
         self.equal = [(self._expression(x), self._expression(y)) for x, y in same.pairs]
 
     def _expression(self, outside: Variable) -> Any:
@@ -95,7 +142,23 @@ class Frame(Lowering):
     def sizes(self, v: Variable) -> list[Any]:
         return [self._size_of(v, i) for i in range(v.ndim)]
 
+    def part_sizes(self, v: Variable) -> list[Any]:
+        found = [self._told.get(s) for s in _part_sizes(v)]
+        if None in found:
+            raise NotLowered(f"the sizes of what {v.op.label} writes are known only in the step")
+        return found
+
+    def is_fixed(self, e: Any) -> bool:
+        match e:
+            case Binary(_, a, b):
+                return self.is_fixed(a) and self.is_fixed(b)
+            case Name():
+                return any(e == n for n, _ in self.integers)
+        return isinstance(e, Number)
+
     def require(self, condition: Any) -> None:
+        if condition == Number(True, "bool"):
+            return
         self.before.append(If(binary("eq", condition, Number(0)), (Return(FAILED),)))
 
     # ---- memory -----------------------------------------------------------------------------
@@ -160,6 +223,15 @@ def _equal_sizes(values: Sequence[Variable]) -> Iterator[tuple[Axis, Axis]]:
                 for axis in range(v.ndim):
                     if axis != v.op.axis:
                         yield (v.inputs[0], axis), (x, axis)
+        elif isinstance(v.op, BatchedDot):
+            x, y = v.inputs
+            yield (x, 0), (y, 0)
+            yield (x, 2), (y, 1)
+        elif isinstance(v.op, IfElse):
+            for axis in range(v.ndim):
+                yield (v.inputs[1], axis), (v.inputs[2], axis)
+        elif isinstance(v.op, AdvancedSubtensor | AdvancedIncSubtensor):
+            yield from _sizes_of_arrays(v)
         elif isinstance(v.op, BroadcastTo | Specify):
             x = v.inputs[0]
             for axis, size in enumerate(x.type.shape):
@@ -170,14 +242,64 @@ def _equal_sizes(values: Sequence[Variable]) -> Iterator[tuple[Axis, Axis]]:
 def _equal_expressions(values: Sequence[Variable]) -> Iterator[tuple[Variable, Variable]]:
     """Sizes that an op takes to be equal and that are not sizes of values."""
     for v in values:
-        if isinstance(v.op, IncSubtensor):
-            x, y, *rest = v.inputs
-            part = part_sizes(v.op.pattern, x, rest)[-y.ndim :] if y.ndim else []
+        if isinstance(v.op, IncSubtensor | AdvancedIncSubtensor):
+            y = v.inputs[1]
+            part = _part_sizes(v)[-y.ndim :] if y.ndim else []
             for axis, size in enumerate(part):
                 if y.type.shape[axis] != 1:
                     yield Dim(axis)(y), size
+        elif isinstance(v.op, CheckSizes):
+            for axis, size in zip(v.op.axes, v.inputs[1:]):
+                yield Dim(axis)(v.inputs[0]), size
         elif isinstance(v.op, Reshape) and None in (*v.type.shape, *v.inputs[0].type.shape):
             yield _total(v.inputs[0]), _total(v)
+
+
+def _sizes_of_arrays(v: Variable) -> Iterator[tuple[Axis, Axis]]:
+    """Axes of index arrays, counted from the last, of which none is known to be 1."""
+    assert isinstance(v.op, AdvancedSubtensor | AdvancedIncSubtensor)
+    pattern = v.op.pattern
+    operands = v.inputs[1:] if isinstance(v.op, AdvancedSubtensor) else v.inputs[2:]
+    arrays = [x for x, k in zip(operands, holes(pattern)) if pattern[k] == Entries()]
+    for back in range(1, 1 + max(x.ndim for x in arrays)):
+        wide = [x for x in arrays if x.ndim >= back and x.type.shape[-back] != 1]
+        for x in wide[1:]:
+            yield (wide[0], wide[0].ndim - back), (x, x.ndim - back)
+
+
+def _part_sizes(v: Variable) -> list[Variable]:
+    """The sizes of the part that an op writes into."""
+    x, _, *operands = v.inputs
+    return part_sizes(v.op.pattern, x, operands)  # type: ignore[attr-defined]
+
+
+def _expressions(values: Sequence[Variable]) -> Iterator[Variable]:
+    """Other integers that a kernel asks the host for."""
+    for v in values:
+        if isinstance(v.op, AdvancedIncSubtensor):
+            yield from _part_sizes(v)
+
+
+def _pushed(sizes: Sequence[Variable], outside: Outside) -> list[Variable | None]:
+    """Sizes as the host knows them. That of a choice is the size of both branches, which the
+    host compares: unknown where one of them is."""
+    pushed = pushed_dims(sizes)
+    choices: dict[Variable, Variable] = {}
+    for v in toposort(pushed):
+        if isinstance(v.op, IfElse):
+            choices[v] = substitute([v.inputs[1]], choices)[0]
+    if not choices:
+        return list(outside(pushed))
+    return list(outside(pushed_dims(substitute(pushed, choices))))
+
+
+def _through(
+    loop: Scan, o: Operands, outside: Outside, sizes: list[Variable]
+) -> Sequence[Variable | None]:
+    """Sizes inside a loop that stands inside of a step."""
+    there = loop.outside(sizes, o)
+    found = iter(_pushed([s for s in there if s is not None], outside))
+    return [None if s is None else next(found) for s in there]
 
 
 def _total(v: Variable) -> Variable:

@@ -5,8 +5,8 @@
             | Call(scalar, operands, dtype) | Choose(condition, a, b) | Binary(op, a, b)
     stmt   := Let(name, expr) | Declare(name, expr) | Assign(name, expr)
             | Point(array, condition, a, b) | Store(array, offset, expr)
-            | For(index, extent, body, lanes) | Steps(body) | If(condition, body) | Return(expr)
-            | Use(routine, arguments) | Remark(text)
+            | For(index, extent, body, lanes) | Steps(body) | If(condition, body, other) | Break()
+            | Return(expr) | Use(routine, arguments) | Remark(text)
 
 Positions and sizes are int64 expressions (`Binary`), values are expressions over the scalar
 functions of `ops.scalar` (`Call`), whose text they bring along. An array is a name with a dtype;
@@ -15,6 +15,7 @@ its elements are addressed by an offset that the lowering works out.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,7 +101,7 @@ class Binary(Expr):
 
     @property
     def dtype(self) -> str:
-        return "bool" if self.op in ("lt", "le", "gt", "ge", "and_", "or_") else INT
+        return "bool" if self.op in ("lt", "le", "gt", "ge", "eq", "and_", "or_") else INT
 
 
 def expr(x: Any) -> Any:
@@ -114,6 +115,14 @@ def binary(op: str, a: Any, b: Any = None) -> Any:
         return binary("sub", Number(0), a)
     known = isinstance(a, Number) and isinstance(b, Number)
     match op:
+        case "lt" | "le" | "gt" | "ge" | "eq":
+            if known:
+                return Number(getattr(operator, op)(a.value, b.value), "bool")
+        case "and_" | "or_":
+            decides = op == "or_"  # the operand that makes the other one idle
+            for x, y in ((a, b), (b, a)):
+                if isinstance(x, Number):
+                    return x if bool(x.value) == decides else y
         case "add":
             if known:
                 return Number(a.value + b.value)
@@ -214,6 +223,12 @@ class For:
 class If:
     condition: Any
     body: tuple[Any, ...]
+    other: tuple[Any, ...] = ()  # where it does not hold
+
+
+@dataclass(frozen=True)
+class Break:
+    """The end of the innermost loop."""
 
 
 @record
@@ -252,4 +267,4 @@ class Kernel:
     body: tuple[Any, ...]
 
 
-Stmt = Let | Declare | Assign | Point | Store | For | Steps | If | Return | Use | Remark
+Stmt = Let | Declare | Assign | Point | Store | For | Steps | If | Break | Return | Use | Remark

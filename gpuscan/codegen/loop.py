@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..graph import Constant, Variable, toposort
+from ..graph import Constant, Variable
 from ..ops.linalg import Dot
 from ..scan.op import Scan
 from ..scan.rules.lift import clients
 from .frame import Frame
 from .kernel import (
     Array,
-    Assign,
     Declare,
     If,
     Kernel,
@@ -27,12 +26,12 @@ from .kernel import (
     product,
     row_major,
 )
-from .lower import Memory, keeps_rows_apart, walk
+from .lower import Memory
+from .plan import keeps_rows_apart, walk
 from .program import Carry, FirstRow, Given, LoopProgram, State, Stride, Trace
 from .program import Step as Stepping
 
 T = Name("t")
-PANEL = 64  # a product's packed operand is padded to a multiple of this many columns
 
 
 def lower_loop(node: Variable, name: str) -> tuple[LoopProgram, list[Variable]]:
@@ -46,15 +45,9 @@ class _Loop(Frame):
     def __init__(self, node: Variable) -> None:
         assert isinstance(node.op, Scan)
         op, o = node.op, node.op.split(node.inputs)
-        super().__init__(lambda sizes: op.outside(sizes, o))
-        self.op, self.node, self.o = op, node, o
-        step = op.step
-        carried = [
-            ((p, axis), (new, axis))
-            for p, new in zip(step.carries, step.new)
-            for axis in range(p.ndim)
-        ]
-        self.learn_sizes(toposort(step.outputs), step.params, carried)
+        super().__init__()
+        self.op = op
+        self.learn_sizes_of_step(op.step, lambda sizes: op.outside(sizes, o))
 
     def pack(self, weight: Variable, transposed: bool) -> Array:
         m = self.place_of(weight)
@@ -62,7 +55,8 @@ class _Loop(Frame):
         if weight in self.op.step.consts or isinstance(weight, Constant):
             self.before.append(self.packing(weight, transposed, m, panel))
         else:  # changes from step to step
-            self.emit(self.packing(weight, transposed, m, panel))
+            self.emit_beside(weight, self.packing(weight, transposed, m, panel))
+        self.packed.maps[-1 - self.depth_of(weight)][weight, transposed] = panel
         return panel
 
     def first_element(self, v: Variable) -> Any:
@@ -119,7 +113,7 @@ class _Loop(Frame):
             for a, sizes, z in zip(traces, row_sizes, apart)
         ]
         carries: list[Carry] = []
-        nexts: list[Memory | None] = []  # where a carry's new value goes
+        nexts: list[Memory | None] = []  # where a carry's new value goes, if it is no trace's row
         numbers: dict[int, Name] = {}
         after: list[Any] = []
         for j, (p, new) in enumerate(zip(step.carries, step.new)):
@@ -140,7 +134,7 @@ class _Loop(Frame):
                 previous = binary("mul", binary("sub", T, Number(1)), apart[i])
                 self.emit(Point(now, False, T, (traces[i], previous), (initial, Number(0))))
                 carries.append(Carry("trace", p.dtype, shape, i))
-                nexts.append(rows[i])
+                nexts.append(None)
             else:
                 other = self.pointer(Array(f"b{j}", p.dtype), True, State(j, 1))
                 odd = binary("mod", T, Number(2))
@@ -151,27 +145,7 @@ class _Loop(Frame):
                 nexts.append(Memory(then, row_major(shape)))
             self.memory[p] = Memory(now, row_major(shape))
 
-        stored: dict[Variable, Memory] = {}
-        copies: list[tuple[Variable, Memory]] = []
-        wanted = [(v, m) for v, m in zip(step.traces, rows)]
-        wanted += [(v, m) for v, m, c in zip(step.new, nexts, carries)
-                   if m is not None and c.kind != "trace"]  # fmt: skip
-        given = set(self.memory) | set(self.locals)
-        for v, m in wanted:
-            if v in given or v in stored or isinstance(v, Constant):
-                copies.append((v, m))
-            else:
-                stored[v] = m
-        scalar_new = [v for v in step.new if v.ndim == 0 and v not in given]
-        stop = [step.stop] if step.stop is not None else []
-        self._scalars = {v for v in (*scalar_new, *stop) if not isinstance(v, Constant)}
-        self.step([*step.outputs], stored)
-        for v, m in copies:
-            self._copy(v, m)
-        values = {j: self._number(step.new[j]) for j in numbers}
-        for j, value in values.items():
-            if value != numbers[j]:
-                self.emit(Assign(numbers[j], value))
+        self.advance(step, rows, nexts, numbers)
         if step.stop is not None:
             done = (*after, Return(binary("add", T, Number(1))))
             self.emit(If(self.element(step.stop, []), done))
@@ -221,19 +195,6 @@ class _Loop(Frame):
                     axes.append(None)
         names = [n for n, _ in self.integers]
         return names.index(rows), tuple(axes)
-
-    def _number(self, v: Variable) -> Any:
-        """A scalar's value, under a name of its own: the carries change all at once."""
-        value = self.element(v, [])
-        name = self.fresh("v", v.dtype)
-        self.emit(Let(name, value))
-        return name
-
-    def _copy(self, v: Variable, m: Memory) -> None:
-        def body(index: list[Any]) -> None:
-            self.emit(Store(m.array, m.offset(index), self.element(v, list(index))))
-
-        self.nest(self.sizes(v), body, True)
 
 
 def _is_weight(p: Variable, user: Variable) -> bool:

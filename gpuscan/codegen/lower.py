@@ -1,39 +1,28 @@
 """The values of a step as element expressions, and their loop nests.
 
 Every value of a graph says what its element i is, in terms of its inputs' elements. A value that
-is read through memory (an operand of a product, a value of another loop nest) is *stored*: it
-has an array, written once; any other is computed where it is read. Stored values of one shape
-and level share one loop nest. A new level starts behind every op that needs whole operands: a
-product, a reduction, a draw.
+is *stored* has an array, written once; any other is computed where it is read. `plan` says which
+are stored and in what order, `whole` how ops come about that need whole operands, `control` loops
+and branches inside of a step.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from ..graph import Constant, Variable
 from ..ops import scalar
-from ..ops.control import Identity
-from ..ops.elemwise import Elemwise, scalars
-from ..ops.index import IncSubtensor, Subtensor
-from ..ops.linalg import Dot
-from ..ops.patterns import FULL
-from ..ops.reduce import Reduce
-from ..ops.sample import Uniform
-from ..ops.shape import BroadcastTo, Dim, DimShuffle, Join, Reshape, Specify
-from ..types import FLOATS, TensorType
+from ..ops.elemwise import Elemwise
+from ..ops.shape import Dim, Reshape
+from ..types import TensorType
 from .kernel import (
     Array,
-    Assign,
     Call,
     Choose,
-    Declare,
     For,
     If,
     Let,
@@ -44,17 +33,12 @@ from .kernel import (
     Store,
     Use,
     binary,
-    product,
     row_major,
 )
+from .plan import NotLowered, Plan
 from .render import DTYPES
 
-WHOLE = (Dot, Reduce, Uniform)  # ops that need whole operands
 FAILED = Number(-1)  # what a kernel returns where a check failed: the host runs the definition
-
-
-class NotLowered(Exception):
-    """A step, or an op, that has no kernel, and why."""
 
 
 @dataclass
@@ -100,6 +84,10 @@ class Operand:
             return place
         return self._lowering.checked(i, size)
 
+    def demand(self, condition: Any) -> None:
+        """A condition without which the kernel fails."""
+        self._lowering.demand(condition)
+
     def plus(self, a: Any, b: Any) -> Any:
         """The sum of two elements."""
         return Call(scalar.add, (a, b), a.dtype, a.dtype)
@@ -119,9 +107,11 @@ class Lowering:
     ) -> None:
         self.size_of = size_of
         self.scratch = scratch
-        self.memory: dict[Variable, Memory] = {}
-        self.locals: dict[Variable, Any] = {}  # scalars of the step
-        self.packed: dict[tuple[Variable, bool], Array] = {}  # constant operands of products
+        # what a block knows is forgotten at its end: these have a dictionary a block
+        self.memory: ChainMap[Variable, Memory] = ChainMap()
+        self.locals: ChainMap[Variable, Any] = ChainMap()  # scalars of the step
+        self.packed: ChainMap[tuple[Variable, bool], Array] = ChainMap()  # operands of products
+        self.rows: dict[Variable, tuple[Variable, Any]] = {}  # rows of other values, by number
         self._names = 0
         self._guard: Any = None  # a condition without which nothing may be read
         self._statements: list[list[Any]] = [[]]
@@ -141,7 +131,7 @@ class Lowering:
         if isinstance(v, Constant) and v.data.size == 1:
             return Number(v.data.flat[0].item(), v.dtype)
         if isinstance(v, Constant):
-            self.memory.setdefault(v, self.constant(v))
+            self.place_of(v)
         if isinstance(v.op, Dim):
             return self.size_of(v.inputs[0], v.op.axis)
         index = [Number(0) if s == 1 else i for i, s in zip(index, v.type.shape, strict=True)]
@@ -151,6 +141,9 @@ class Lowering:
             if self._guard is not None:
                 value = Choose(self._guard, value, Number(0, v.dtype))
             return self._once((v, *index, self._guard), value)
+        if v in self.rows:
+            whole, t = self.rows[v]
+            return self.element(whole, [t, *index])
         key = (v, *index, self._guard)
         for seen in reversed(self._seen):
             if key in seen:
@@ -193,16 +186,14 @@ class Lowering:
         for seen in reversed(self._seen):
             if key in seen:
                 return seen[key]
-        name = self.fresh("v", value.dtype)
-        self.emit(Let(name, value))
-        self._seen[-1][key] = name
-        return name
+        self._seen[-1][key] = self.named(value)
+        return self._seen[-1][key]
 
     @contextlib.contextmanager
     def guarded(self, where: Any) -> Iterator[None]:
         """What is read inside is read only under a condition; else it is 0."""
         outer = self._guard
-        if where is not None:
+        if where is not None and where != Number(True, "bool"):
             self._guard = where if outer is None else binary("and_", outer, where)
         yield
         self._guard = outer
@@ -228,6 +219,24 @@ class Lowering:
         self._seen[-1][key] = name
         return name
 
+    def demand(self, condition: Any) -> None:
+        """A condition without which the kernel fails, where it is known or before it starts."""
+        key = ("demanded", condition, self._guard)
+        if any(key in seen for seen in self._seen):
+            return
+        self._seen[-1][key] = condition
+        if self.is_fixed(condition):
+            self.require(condition)
+            return
+        broken = binary("eq", condition, Number(0))
+        if self._guard is not None:
+            broken = binary("and_", self._guard, broken)
+        self.emit(If(broken, (Return(FAILED),)))
+
+    def is_fixed(self, e: Any) -> bool:
+        """Whether an integer expression is known before the kernel starts."""
+        raise NotImplementedError
+
     # ---- statements -------------------------------------------------------------------------
 
     def fresh(self, letter: str, dtype: str) -> Name:
@@ -236,6 +245,14 @@ class Lowering:
 
     def emit(self, s: Any) -> None:
         self._statements[-1].append(s)
+
+    def named(self, value: Any) -> Any:
+        """A name for a value that has none yet."""
+        if isinstance(value, Name | Number):
+            return value
+        name = self.fresh("v", value.dtype)
+        self.emit(Let(name, value))
+        return name
 
     def nest(
         self,
@@ -262,6 +279,28 @@ class Lowering:
         for s in inner:
             self.emit(s)
 
+    @contextlib.contextmanager
+    def block(self) -> Iterator[list[Any]]:
+        """The statements of a block: what is stored and named inside is known only there."""
+        outer = self.memory, self.locals, self.packed
+        self.memory, self.locals = self.memory.new_child(), self.locals.new_child()
+        self.packed = self.packed.new_child()
+        self._statements.append([])
+        self._seen.append({})
+        yield self._statements[-1]
+        self._seen.pop()
+        self._statements.pop()
+        self.memory, self.locals, self.packed = outer
+
+    def emit_beside(self, v: Variable, s: Any) -> None:
+        """A statement of the block in which v is stored, in front of the blocks inside it."""
+        self._statements[self.depth_of(v)].append(s)
+
+    def depth_of(self, v: Variable) -> int:
+        """The block in which a value is stored, counted from the outermost."""
+        maps = self.memory.maps
+        return len(maps) - 1 - next(k for k, known in enumerate(maps) if v in known)
+
     def statements(self) -> tuple[Any, ...]:
         return tuple(self._statements[0])
 
@@ -270,10 +309,10 @@ class Lowering:
     def step(self, outputs: Sequence[Variable], stored: dict[Variable, Memory]) -> None:
         """Statements that compute the outputs; `stored` says where some of them go."""
         given = set(self.memory) | set(self.locals)
-        plan = _Plan(outputs, set(stored), given, lambda v: tuple(self.sizes(v)))
+        plan = Plan(outputs, set(stored), given, lambda v: tuple(self.sizes(v)))
         for group in plan.groups:
-            if isinstance(group[0].op, WHOLE) and group[0] not in self.locals:
-                self._whole(group[0], stored)
+            if plan.is_whole(group[0]):
+                self.whole(group[0], stored, plan.results.get(group[0], ()))
                 continue
             scalars = [v for v in group if v.ndim == 0]
             for v in scalars:
@@ -281,7 +320,7 @@ class Lowering:
             tensors = [v for v in group if v.ndim]
             if not tensors:
                 continue
-            places = {v: stored.get(v) or self._place(v) for v in tensors}
+            places = {v: stored.get(v) or self.place(v) for v in tensors}
 
             def body(index: list[Any], places: Any = places) -> None:
                 for v, m in places.items():
@@ -291,40 +330,39 @@ class Lowering:
             self.nest(self.sizes(tensors[0]), body, True)
             self.memory.update(places)
 
+    def whole(
+        self, v: Variable, stored: dict[Variable, Memory], results: Sequence[Variable]
+    ) -> None:
+        """Statements for an op that needs whole operands; `results`: of several, those read."""
+        raise NotImplementedError
+
+    def copy(self, v: Variable, m: Memory) -> None:
+        """A value, element by element, to where it is wanted."""
+
+        def body(index: list[Any]) -> None:
+            self.emit(Store(m.array, m.offset(index), self.element(v, list(index))))
+
+        self.nest(self.sizes(v), body, True)
+
     def _scalar(self, v: Variable, stored: dict[Variable, Memory]) -> None:
-        value = self.element(v, [])
-        if not isinstance(value, Name | Number):
-            name = self.fresh("v", v.dtype)
-            self.emit(Let(name, value))
-            value = name
+        value = self.named(self.element(v, []))
         self.locals[v] = value
         if v in stored:
             self.emit(Store(stored[v].array, stored[v].offset([]), value))
 
     def place_of(self, v: Variable) -> Memory:
         """Where a value's elements lie."""
-        if isinstance(v, Constant):
-            self.memory.setdefault(v, self.constant(v))
+        if isinstance(v, Constant) and v not in self.memory:
+            self.memory.maps[-1][v] = self.constant(v)
         return self.memory[v]
 
     def constant(self, v: Constant) -> Memory:
         raise NotImplementedError  # a frame says where
 
-    def _place(self, v: Variable) -> Memory:
+    def place(self, v: Variable) -> Memory:
         return Memory(self.scratch(v), row_major(self.sizes(v)))
 
-    def _whole(self, v: Variable, stored: dict[Variable, Memory]) -> None:
-        if v.dtype not in DTYPES:
-            raise NotLowered(f"{v.op.label} of {v.dtype}")
-        match v.op:
-            case Dot():
-                self._dot(v, stored.get(v) or self._place(v))
-            case Reduce():
-                self._reduce(v, stored)
-            case Uniform():
-                self._uniform(v, stored.get(v) or self._place(v))
-
-    # ---- ops that need whole operands ---------------------------------------------------------
+    # ---- products -----------------------------------------------------------------------------
 
     def _dot(self, v: Variable, out: Memory) -> None:
         x, y = v.inputs
@@ -364,7 +402,8 @@ class Lowering:
         """The panels of an operand of a product, laid out inside the loop."""
         m = self.place_of(weight)
         panel = self.scratch_panels(weight)
-        self.emit(self.packing(weight, transposed, m, panel))
+        self.emit_beside(weight, self.packing(weight, transposed, m, panel))
+        self.packed.maps[-1 - self.depth_of(weight)][weight, transposed] = panel
         return panel
 
     def packing(self, weight: Variable, transposed: bool, m: Memory, panel: Array) -> Use:
@@ -381,228 +420,11 @@ class Lowering:
     def scratch_panels(self, weight: Variable) -> Array:
         raise NotImplementedError  # a loop's lowering says where
 
-    def _reduce(self, v: Variable, stored: dict[Variable, Memory]) -> None:
-        x, op = v.inputs[0], v.op
-        assert isinstance(op, Reduce)
-        combine, start = _COMBINED[op.kind]
-        if start is None:  # no elements have no maximum: NumPy says so
-            start = _extreme(op.kind, op.dtype)
-            count = product([self.sizes(x)[a] for a in op.axes])
-            if not isinstance(count, Number):
-                self.emit(If(binary("le", count, Number(0)), (Return(FAILED),)))
-        sizes = self.sizes(x)
-        kept = [i for i in range(x.ndim) if i not in op.axes]
-        out = None if v.ndim == 0 else stored.get(v) or self._place(v)
-
-        def term(index: list[Any]) -> Any:
-            value = self.element(x, index)
-            if x.dtype != op.dtype:
-                value = Call(scalars[f"cast_{op.dtype}"], (value,), op.dtype, x.dtype)
-            return value
-
-        along_rows = bool(kept) and kept[-1] == x.ndim - 1
-
-        def whole(outer: list[Any]) -> None:
-            """One element of the result: a sum in the order of the elements."""
-            total = self.fresh("s", op.dtype)
-            self.emit(Declare(total, Number(start, op.dtype)))
-
-            def inner(index: list[Any]) -> None:
-                full: list[Any] = [None] * x.ndim
-                for i, k in zip(outer, kept):
-                    full[k] = i
-                for i, k in zip(index, op.axes):
-                    full[k] = i
-                self.emit(Assign(total, Call(combine, (total, term(full)), op.dtype, op.dtype)))
-
-            self.nest([sizes[a] for a in op.axes], inner, False)
-            if out is None:
-                self.locals[v] = total
-                if v in stored:
-                    self.emit(Store(stored[v].array, stored[v].offset([]), total))
-            else:
-                self.emit(Store(out.array, out.offset(outer), total))
-
-        def clear(index: list[Any]) -> None:
-            assert out is not None
-            self.emit(Store(out.array, out.offset(index), Number(start, op.dtype)))
-
-        def rows(index: list[Any]) -> None:
-            assert out is not None
-            position = out.offset([index[k] for k in kept])
-            old = Load(out.array, position)
-            value = Call(combine, (old, term(index)), op.dtype, op.dtype)
-            self.emit(Store(out.array, position, value))
-
-        if along_rows:
-            assert out is not None
-            self.nest([sizes[k] for k in kept], clear, True)
-            self.nest(sizes, rows, True)
-        else:
-            if out is None:
-                whole([])
-            else:
-                self.nest([sizes[k] for k in kept], whole, False)
-        if out is not None:
-            self.memory[v] = out
-
-    def first_element(self, v: Variable) -> Any:
-        """The element of a draw at which this kernel's part of it starts."""
-        return Number(0)
-
-    def _uniform(self, v: Variable, out: Memory) -> None:
-        if v.dtype not in ("float32", "float64"):
-            raise NotLowered(f"a draw of {v.dtype}")
-        t = "f32" if v.dtype == "float32" else "f64"
-        state = self.place_of(v.inputs[0])
-        count = product(self.sizes(v))
-        self.emit(
-            Use(
-                f"gs_uniforms_{t}",
-                ((state.array, state.start), self.first_element(v), count, (out.array, out.start)),
-            )
-        )
-        if v.ndim == 0:
-            self.locals[v] = Load(out.array, out.start)
-        self.memory[v] = out
-
-
-_COMBINED: dict[str, tuple[Any, int | None]] = {
-    "sum": (scalar.add, 0),
-    "prod": (scalar.mul, 1),
-    "any": (scalar.or_, 0),
-    "all": (scalar.and_, 1),
-    "max": (scalar.maximum, None),
-    "min": (scalar.minimum, None),
-}
-
-
-def _extreme(kind: str, dtype: str) -> Any:
-    """The value that any other wins against."""
-    sign = -1 if kind == "max" else 1
-    if dtype in FLOATS:
-        return sign * math.inf
-    if dtype == "bool":
-        return sign > 0
-    limits = np.iinfo(dtype)
-    return int(limits.min if sign < 0 else limits.max)
-
-
-def keeps_rows_apart(v: Variable, rows: Any, sizes_of: Callable[[Variable], Sequence[Any]]) -> bool:
-    """Whether row i of v, along a first axis of the size `rows`, needs only rows i of what it
-    is computed from; and nothing else is of that size."""
-    sizes = sizes_of(v)
-    if rows in sizes[1:]:
-        return False
-    if isinstance(v, Constant) or not v.inputs:
-        return not isinstance(v, Constant) or rows not in sizes
-    inputs = [sizes_of(x) for x in read(v)]
-    if not any(rows in s for s in (sizes, *inputs)):
-        return True
-    match v.op:
-        case Elemwise() | BroadcastTo() | DimShuffle() | Specify() | Uniform():
-            return True
-        case Dot():
-            x, y = inputs
-            return x[0] == rows and len(x) == 2 and rows not in y
-        case Reduce(axes=axes):
-            return 0 not in axes
-        case Join(axis=axis):
-            return axis != 0
-        case Subtensor(pattern) | IncSubtensor(pattern):
-            return bool(pattern) and pattern[0] == FULL and inputs[0][0] == rows
-    return isinstance(v.op, Identity) and not getattr(v.op, "has_effect", False)
-
-
-def read(v: Variable) -> Sequence[Variable]:
-    """The inputs whose elements v's elements are made from; sizes are known without them."""
-    if isinstance(v.op, Dim):
-        return ()
-    return v.inputs[:1] if isinstance(v.op, BroadcastTo | Reshape | Uniform) else v.inputs
-
-
-def walk(outputs: Sequence[Variable], given: set[Variable]) -> list[Variable]:
-    """The values that have to be computed, inputs first."""
-    order: list[Variable] = []
-    seen = set(given)
-    stack = [(v, False) for v in reversed(outputs)]
-    while stack:
-        v, ready = stack.pop()
-        if ready:
-            order.append(v)
-        elif v not in seen:
-            seen.add(v)
-            stack.append((v, True))
-            stack += [(x, False) for x in reversed(read(v))]
-    return order
-
 
 def _returns(body: Iterable[Any]) -> bool:
     return any(
-        isinstance(s, Return) or (isinstance(s, If | For) and _returns(s.body)) for s in body
-    )
-
-
-class _Plan:
-    """Which values are stored, and the groups in which they are computed."""
-
-    def __init__(
-        self, outputs: Sequence[Variable], wanted: set[Variable], given: set[Variable],
-        shape_of: Callable[[Variable], tuple[Any, ...]],
-    ) -> None:  # fmt: skip
-        order = [v for v in walk(outputs, given) if not isinstance(v, Constant)]
-        for v in order:
-            if not isinstance(v.type, TensorType):
-                raise NotLowered(f"{v.op.label} inside the step")
-        users: dict[Variable, list[Variable | None]] = {v: [None] for v in outputs}
-        for v in order:
-            for x in read(v):
-                users.setdefault(x, []).append(v)
-        level: dict[Variable, tuple[int, int]] = {}
-        stored: set[Variable] = set(wanted)
-        for v in order:
-            if isinstance(v.op, WHOLE):
-                stored.add(v)
-                if isinstance(v.op, Dot):
-                    stored |= {x for x in v.inputs if x not in given}
-                elif isinstance(v.op, Uniform):
-                    stored |= {v.inputs[0]} - given
-            elif isinstance(v.op, Elemwise) and not _cheap(v):
-                for u in users.get(v, ()):
-                    if u is None or not isinstance(u.op, Elemwise) or shape_of(u) != shape_of(v):
-                        single_sum = u is not None and isinstance(u.op, Reduce)
-                        if not (single_sum and len(users[v]) == 1):
-                            stored.add(v)
-        for v in order:
-            deepest = (0, 0)
-            for x in read(v):
-                if x in level:
-                    a, b = level[x]
-                    if isinstance(x.op, WHOLE):
-                        here = (a, 0)
-                    elif x in stored and shape_of(x) != shape_of(v):
-                        here = (a, b + 1)
-                    else:
-                        here = (a, b)
-                    deepest = max(deepest, here)
-            level[v] = (deepest[0] + 1, 0) if isinstance(v.op, WHOLE) else deepest
-        # an elementwise value that another level reads has to be stored
-        for v in order:
-            if isinstance(v.op, Elemwise) and not _cheap(v):
-                for u in users.get(v, ()):
-                    if u is not None and u in level and level[u] != level[v]:
-                        stored.add(v)
-        groups: dict[Any, list[Variable]] = {}
-        for v in order:
-            if v in stored:
-                whole = isinstance(v.op, WHOLE)
-                key = (*level[v], not whole, v if whole else shape_of(v))
-                groups.setdefault(key, []).append(v)
-        self.groups = [groups[k] for k in sorted(groups, key=lambda k: k[:3])]
-
-
-def _cheap(v: Variable) -> bool:
-    """Whether computing an element again costs about as much as reading it."""
-    return all(isinstance(x, Constant) or not x.inputs for x in v.inputs) and (
-        v.op.label in ("add", "sub", "mul", "neg") or v.op.label.startswith("cast_")
+        isinstance(s, Return)
+        or (isinstance(s, If | For) and _returns(s.body))
+        or (isinstance(s, If) and _returns(s.other))
+        for s in body
     )

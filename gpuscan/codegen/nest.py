@@ -17,7 +17,8 @@ from ..record import record
 from ..rules.shapes import pushed_dims
 from .frame import Frame
 from .kernel import Array, Kernel, Let, Load, Name, Number, Return, Store, row_major
-from .lower import Memory, NotLowered, read
+from .lower import Memory
+from .plan import NotLowered, read
 from .program import Given, NestProgram, Result
 from .render import DTYPES
 
@@ -147,7 +148,7 @@ def _inside(group: Sequence[Variable], inline: set[Variable]) -> list[Variable]:
 
 class _Nest(Frame):
     def __init__(self, values: Sequence[Variable], inline: set[Variable]) -> None:
-        super().__init__(lambda sizes: sizes)
+        super().__init__()
         self.values = list(values)
         inside = _inside(values, inline)
         computed = set(inside)

@@ -12,6 +12,7 @@ from .kernel import (
     Array,
     Assign,
     Binary,
+    Break,
     Call,
     Choose,
     Declare,
@@ -65,7 +66,7 @@ C = Dialect(
         "uint32": "unsigned", "uint64": "unsigned long long", "float32": "float",
         "float64": "double",
     },
-    includes=("scalars.h", "philox.h", "loops.h"),
+    includes=("scalars.h", "philox.h", "loops.h", "rows.h"),
     signature="long long {name}(long long first, long long last, void *const *memory, "
     "const long long *integer)",
     pointer="    {const}{type} *const restrict {name} = ({const}{type} *)memory[{position}];",
@@ -132,10 +133,15 @@ class Renderer:
                 yield f"{indent}for (long long {i} = {begin}; {i} < {end}; {i}++) {{"
                 yield from self.block(body, indent + "    ")
                 yield indent + "}"
-            case If(condition, body):
+            case If(condition, body, other):
                 yield f"{indent}if ({self.text(condition)}) {{"
                 yield from self.block(body, indent + "    ")
+                if other:
+                    yield indent + "} else {"
+                    yield from self.block(other, indent + "    ")
                 yield indent + "}"
+            case Break():
+                yield f"{indent}break;"
             case Return(value):
                 yield f"{indent}return {self.text(value)};"
             case Use(routine, arguments):

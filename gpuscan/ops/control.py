@@ -242,6 +242,10 @@ class IfElse(Op):
     def eval(self, condition: Any, then: Any, other: Any) -> Any:
         return then if condition else other
 
+    def element(self, node: Variable, index: Any, operands: Any) -> Any:
+        condition, then, other = operands
+        return condition.at([]).choose(then.at(index), other.at(index))
+
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
         condition, then, other = inputs
         zero = [specify(zeros_like(x, g.dtype), x.type.shape) for x in (then, other)]

@@ -103,6 +103,12 @@ class Arange(Op):
             raise ValueError("arange: the step is 0")
         return np.arange(start, stop, step, dtype=self.dtype)
 
+    def element(self, node: Variable, index: Any, operands: Any) -> Any:
+        if self.dtype != "int64" or not static_int(node.inputs[2]):
+            return None
+        start, _, step = operands
+        return index[0] * step.at([]) + start.at([])
+
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
         if not output.type.is_float:
             return [None, None, None]

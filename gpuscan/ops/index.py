@@ -148,6 +148,10 @@ class AdvancedSubtensor(Indexing):
         index = indexer(pattern, node.inputs[1:])
         return lambda x, *operands: x[index(operands)]
 
+    def element(self, node: Variable, index: Any, operands: Any) -> Any:
+        positions = positions_read(self.pattern, index, operands)
+        return None if positions is None else operands[0].at(positions)
+
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
         x, *operands = inputs
         if not output.type.is_float:
@@ -228,13 +232,17 @@ class IncSubtensor(Indexing):
         return _write_pullback(self, Subtensor(self.pattern), inputs, output, g)
 
     def element(self, node: Variable, index: Any, operands: Any) -> Any:
-        x, y = operands[:2]
-        found = positions_written(self.pattern, index, node, x)
+        x, y, *_ = operands
+        found = positions_written(self.pattern, index, node, operands)
         if found is None:
             return None
         inside, position = found
-        old, new = x.at(index), y.at(position, inside)
-        return inside.choose(new if self.set else x.plus(old, new), old)
+        new = y.at(position, inside)
+        if self.set and inside is None:
+            return new
+        old = x.at(index)
+        new = new if self.set else x.plus(old, new)
+        return new if inside is None else inside.choose(new, old)
 
     def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
         return dims(inputs[0])

@@ -277,6 +277,9 @@ class CheckSizes(Op):
                 )
         return x
 
+    def element(self, node: Variable, index: Any, operands: Any) -> Any:
+        return operands[0].at(index)
+
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
         return [g, *[None] * len(self.axes)]
 
@@ -310,6 +313,11 @@ class FirstRows(Op):
             return x[:n]
 
         return run
+
+    def element(self, node: Variable, index: Any, operands: Any) -> Any:
+        x, n = operands
+        x.demand(x.sizes[0] >= n.at([]))
+        return x.at(index)
 
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
         x, n = inputs

@@ -1,0 +1,259 @@
+"""Loops and branches inside of a step, as statements of the same kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..graph import Constant, Variable, substitute
+from ..ops.control import IfElse
+from ..ops.shape import FirstRows, dim
+from ..rules.shapes import pushed_dims
+from ..scan.op import Operands, Scan, Step
+from .kernel import (
+    Array,
+    Assign,
+    Break,
+    Declare,
+    For,
+    If,
+    Let,
+    Name,
+    Number,
+    Point,
+    binary,
+    row_major,
+)
+from .lower import Memory
+from .whole import Whole
+
+
+def with_own_parameters(step: Step, o: Operands) -> Step:
+    """The step with parameters of its own: equal steps are one object, and may stand inside each
+    other. A const is the operand itself, where they are of one type."""
+    mapping: dict[Variable, Variable] = {p: p.type() for p in step.params}
+    mapping |= {p: x for p, x in zip(step.consts, o.consts) if p.type == x.type}
+    own = step.mapped(substitute(step.outputs, mapping))
+    return replace(
+        own,
+        seqs=tuple(mapping[p] for p in step.seqs),
+        carries=tuple(mapping[p] for p in step.carries),
+        consts=tuple(mapping[p] for p in step.consts),
+    )
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A loop inside of a step: its node's operands, and its step with parameters of its own."""
+
+    o: Operands
+    step: Step
+
+
+@dataclass
+class _Carry:
+    """Where a carry of an inner loop lives: its initial value, and what comes after it, by turns
+    or, where `rows` is given, row by row."""
+
+    first: Memory
+    second: Memory
+    rows: bool
+
+    def after(self, steps: Any) -> tuple[Any, tuple[Array, Any], tuple[Array, Any]]:
+        """A condition and two places: where the value after some steps is."""
+        start = (self.first.array, self.first.start)
+        if not self.rows:
+            return binary("mod", steps, Number(2)), (self.second.array, self.second.start), start
+        last = _row(self.second, binary("sub", steps, Number(1)))
+        return binary("gt", steps, Number(0)), (last.array, last.start), start
+
+
+def _row(m: Memory, t: Any) -> Memory:
+    """Row t of what lies in memory."""
+    return Memory(m.array, m.strides[1:], binary("add", m.start, binary("mul", t, m.strides[0])))
+
+
+class Control(Whole):
+    """A lowering that knows inner loops and choices; `inner` says what it has to know of a loop
+    before it starts."""
+
+    inner: Mapping[Variable, Inner]
+
+    def whole(
+        self, v: Variable, stored: dict[Variable, Memory], results: Sequence[Variable]
+    ) -> None:
+        match v.op:
+            case Scan():
+                self._loop(v, stored, set(results))
+            case IfElse():
+                self._choice(v, stored)
+            case _:
+                super().whole(v, stored, results)
+
+    # ---- a step ---------------------------------------------------------------------------------
+
+    def advance(
+        self,
+        step: Step,
+        rows: Sequence[Memory | None],
+        nexts: Sequence[Memory | None],
+        numbers: Mapping[int, Name],
+    ) -> None:
+        """A loop's step: its traces go to `rows` (None: nobody reads it), the new carries to
+        `nexts`, or to the `numbers` that scalars are. (None of the two: it is a trace's row.)"""
+        stored: dict[Variable, Memory] = {}
+        copies: list[tuple[Variable, Memory]] = []
+        given = set(self.memory) | set(self.locals)
+        for v, m in [*zip(step.traces, rows), *zip(step.new, nexts)]:
+            if m is None:
+                continue
+            if v in given or v in stored or isinstance(v, Constant):
+                copies.append((v, m))
+            else:
+                stored[v] = m
+        read = [v for v, m in zip(step.traces, rows) if m is not None]
+        stop = [] if step.stop is None else [step.stop]
+        self.step([*step.new, *read, *stop], stored)
+        for v, m in copies:
+            self.copy(v, m)
+        values = {j: self._frozen(step.new[j]) for j in numbers}  # carries change all at once
+        for j, value in values.items():
+            if value != numbers[j]:
+                self.emit(Assign(numbers[j], value))
+
+    def _frozen(self, v: Variable) -> Any:
+        """A scalar's value under a name that no assignment changes."""
+        value = self.element(v, [])
+        if isinstance(value, Number):
+            return value
+        name = self.fresh("v", v.dtype)
+        self.emit(Let(name, value))
+        return name
+
+    # ---- loops ----------------------------------------------------------------------------------
+
+    def _loop(self, node: Variable, stored: dict[Variable, Memory], read: set[Variable]) -> None:
+        assert isinstance(node.op, Scan)
+        o, step, r = self.inner[node].o, self.inner[node].step, node.op.results(node)
+        places = {
+            item: stored.get(item) or self.place(item) for item in r.traces if item in read
+        }  # fmt: skip
+        rows = [places.get(item) for item in r.traces]
+        n = self._steps(o, [item for item in places if step.stop is None])
+        t = self.fresh("t", "int64")
+        steps: Any = n
+        if step.stop is not None:
+            steps = self.fresh("m", "int64")
+            self.emit(Declare(steps, n))
+        numbers: dict[int, Name] = {}
+        carries: dict[int, _Carry] = {}
+        for j, (p, new, x) in enumerate(zip(step.carries, step.new, o.inits)):
+            if p.ndim == 0:
+                numbers[j] = self.fresh("u", p.dtype)
+                self.emit(Declare(numbers[j], self.element(x, [])))
+                continue
+            history = rows[step.traces.index(new)] if new in step.traces else None
+            if new in step.params or isinstance(new, Constant):
+                history = None
+            first = self.place(p)
+            self.copy(x, first)
+            carries[j] = _Carry(first, history or self.place(p), history is not None)
+
+        with self.block() as body:
+            self._enter(step, o, t, numbers, carries)
+            nexts: list[Memory | None] = [None] * len(step.carries)
+            for j, c in carries.items():
+                if not c.rows:
+                    nexts[j] = self._pointed(step.carries[j], c.after(t + 1), True)
+            now = [None if m is None else _row(m, t) for m in rows]
+            self.advance(step, now, nexts, numbers)
+            if step.stop is not None:
+                done = (Assign(steps, t + 1), Break())
+                self.emit(If(self.element(step.stop, []), done))
+        self.emit(For(t, n, tuple(body)))
+
+        for j, item in enumerate(r.finals):
+            if j in numbers:
+                self.finish(item, stored.get(item), numbers[j], [])
+            elif item in read:
+                self.memory[item] = self._pointed(step.carries[j], carries[j].after(steps), False)
+                if item in stored:
+                    self.copy(item, stored[item])
+        self.memory.update(places)
+        if r.steps in read:
+            self.finish(r.steps, stored.get(r.steps), steps, [])
+
+    def _steps(self, o: Operands, traces: Sequence[Variable]) -> Any:
+        """The number of steps, checked against the sequences; `traces`: those of so many rows."""
+        n = self.sizes(traces[0])[0] if traces else self.named(self.element(o.n, []))
+        self.demand(n >= 0)
+        wanted, *lengths = pushed_dims([o.n, *(dim(x, 0) for x in o.seqs)])
+        for x, length in zip(o.seqs, lengths):
+            if isinstance(x.op, FirstRows):
+                rows, first = x.inputs
+                self.demand(self.sizes(rows)[0] >= self.element(first, []))
+            if length is not wanted:
+                self.demand(self.sizes(x)[0] >= n)
+        return n
+
+    def _enter(
+        self, step: Step, o: Operands, t: Name, numbers: Mapping[int, Name],
+        carries: Mapping[int, _Carry],
+    ) -> None:  # fmt: skip
+        """What the parameters of an inner loop's step are in step t."""
+        for p, x in zip(step.seqs, o.seqs):
+            if p.ndim == 0:
+                self.locals[p] = self.named(self.element(x, [t]))
+            elif x in self.memory or isinstance(x, Constant):
+                self.memory[p] = _row(self.place_of(x), t)
+            else:
+                self.rows[p] = x, t
+        for j, p in enumerate(step.carries):
+            if j in numbers:
+                self.locals[p] = numbers[j]
+            else:
+                self.memory[p] = self._pointed(p, carries[j].after(t), False)
+        for p, x in zip(step.consts, o.consts):
+            if p is x:
+                continue
+            if p.ndim == 0:
+                self.locals[p] = self.element(x, [])
+            else:
+                place = self.place_of(x)
+                self.memory.maps[-1 - self.depth_of(x)][p] = place
+
+    def _pointed(self, p: Variable, places: Any, written: bool) -> Memory:
+        """A carry in one of two places."""
+        array = Array(self.fresh("o" if written else "g", p.dtype).text, p.dtype)
+        self.emit(Point(array, written, *places))
+        return Memory(array, row_major(self.sizes(p)))
+
+    # ---- choices --------------------------------------------------------------------------------
+
+    def _choice(self, v: Variable, stored: dict[Variable, Memory]) -> None:
+        """One of two values: only the branch taken is computed."""
+        condition, *branches = v.inputs
+        test = self.element(condition, [])
+        bodies = []
+        if v.ndim == 0:
+            name = self.fresh("v", v.dtype)
+            self.emit(Declare(name, Number(0, v.dtype)))
+            for x in branches:
+                with self.block() as body:
+                    self.step([x], {})
+                    self.emit(Assign(name, self.element(x, [])))
+                bodies.append(tuple(body))
+            self.emit(If(test, *bodies))
+            self.finish(v, stored.get(v), name, [])
+            return
+        out = stored.get(v) or self.place(v)
+        for x in branches:
+            with self.block() as body:
+                if x in self.memory or isinstance(x, Constant):
+                    self.copy(x, out)
+                else:
+                    self.step([x], {x: out})
+            bodies.append(tuple(body))
+        self.emit(If(test, *bodies))
+        self.memory[v] = out

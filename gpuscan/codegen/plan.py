@@ -1,0 +1,245 @@
+"""Which values of a step are stored, and the groups in which they are computed.
+
+A value that is read through memory (an operand of a product, a value of another loop nest) is
+*stored*; any other is computed where it is read. Stored values of one shape and level are one
+group: they share a loop nest. A new level starts behind every op that needs whole operands, each
+of which is a group of its own. So is a choice whose branches are worth leaving out: what only a
+branch reads is no part of the plan, but of the branch's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..evaluate import branch_blocks
+from ..graph import Constant, Item, Variable, toposort
+from ..ops.control import Identity, IfElse, Require
+from ..ops.elemwise import Elemwise
+from ..ops.index import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, Subtensor
+from ..ops.linalg import BatchedDot, Dot
+from ..ops.patterns import FULL, HOLE, At
+from ..ops.reduce import ArgReduce, Cumulative, Reduce
+from ..ops.sample import Uniform
+from ..ops.shape import BroadcastTo, Dim, DimShuffle, Join, Reshape, Specify
+from ..ops.softmax import LogSoftmax, Softmax
+from ..scan.op import Scan
+from ..types import TensorType
+
+# Ops that need whole operands, and those of them that read each element once.
+WHOLE = (
+    Dot, BatchedDot, Reduce, ArgReduce, Cumulative, Softmax, LogSoftmax, AdvancedIncSubtensor,
+    Uniform, Scan, Require,
+)  # fmt: skip
+_READ_ONCE = (Reduce, ArgReduce, Cumulative, Softmax, LogSoftmax)
+_VIEWS = (BroadcastTo, Dim, DimShuffle, Reshape, Specify)
+
+
+class NotLowered(Exception):
+    """A step, or an op, that has no kernel, and why."""
+
+
+def read(v: Variable) -> Sequence[Variable]:
+    """The inputs whose elements v's elements are made from; sizes are known without them."""
+    if isinstance(v.op, Dim):
+        return ()
+    return v.inputs[:1] if isinstance(v.op, BroadcastTo | Reshape | Uniform) else v.inputs
+
+
+def walk(
+    outputs: Sequence[Variable],
+    given: set[Variable],
+    reads: Callable[[Variable], Sequence[Variable]] = read,
+) -> list[Variable]:
+    """The values that have to be computed, inputs first."""
+    order: list[Variable] = []
+    seen = set(given)
+    stack = [(v, False) for v in reversed(outputs)]
+    while stack:
+        v, ready = stack.pop()
+        if ready:
+            order.append(v)
+        elif v not in seen:
+            seen.add(v)
+            stack.append((v, True))
+            stack += [(x, False) for x in reversed(reads(v))]
+    return order
+
+
+def is_cheap(v: Variable) -> bool:
+    """Whether computing an element again costs about as much as reading it."""
+    return all(isinstance(x, Constant) or not x.inputs for x in v.inputs) and _is_arithmetic(v)
+
+
+def _is_arithmetic(v: Variable) -> bool:
+    return v.op.label in ("add", "sub", "mul", "neg") or v.op.label.startswith("cast_")
+
+
+class Plan:
+    """The groups of a step's values, in order.
+
+    outputs   what is computed
+    wanted    those of the outputs that are put where they are told
+    given     what has its place already
+    """
+
+    def __init__(
+        self, outputs: Sequence[Variable], wanted: set[Variable], given: set[Variable],
+        shape_of: Callable[[Variable], tuple[Any, ...]],
+    ) -> None:  # fmt: skip
+        everything = toposort(outputs, given)
+        self.choices = _choices(outputs, everything)
+        self.results: dict[Variable, list[Variable]] = {}  # of a loop: those that are read
+        for v in everything:
+            if isinstance(v.op, Item) and v not in given:
+                self.results.setdefault(v.inputs[0], []).append(v)
+        order = [v for v in walk(outputs, given, self._reads) if not isinstance(v, Constant)]
+        for v in order:
+            if not isinstance(v.type, TensorType) and not isinstance(v.op, Scan):
+                raise NotLowered(f"{v.op.label} inside the step")
+        users: dict[Variable, list[Variable | None]] = {v: [None] for v in outputs}
+        for v in order:
+            for x in self._reads(v):
+                users.setdefault(x, []).append(v)
+
+        def shape(v: Variable) -> Any:
+            return None if isinstance(v.op, Scan) else shape_of(v)
+
+        level: dict[Variable, tuple[int, int]] = {}
+        stored: set[Variable] = set(wanted)
+        for v in order:
+            stored |= self._stored_for(v, given)
+            if self._is_computed(v):
+                for u in users.get(v, ()):
+                    if u is None or not self._is_pointwise(u) or shape(u) != shape(v):
+                        read_once = u is not None and isinstance(u.op, _READ_ONCE)
+                        if not (read_once and len(users[v]) == 1):
+                            stored.add(v)
+        for v in order:
+            deepest = (0, 0)
+            for x in self._reads(v):
+                if x in level:
+                    a, b = level[x]
+                    if self.is_whole(x):
+                        here = (a, 0)
+                    elif x in stored and shape(x) != shape(v):
+                        here = (a, b + 1)
+                    else:
+                        here = (a, b)
+                    deepest = max(deepest, here)
+            level[v] = (deepest[0] + 1, 0) if self.is_whole(v) else deepest
+        # a computed value that another level reads has to be stored
+        for v in order:
+            if self._is_computed(v):
+                for u in users.get(v, ()):
+                    if u is not None and u in level and level[u] != level[v]:
+                        stored.add(v)
+        groups: dict[Any, list[Variable]] = {}
+        for v in order:
+            if v in stored and not isinstance(v.op, Item):
+                whole = self.is_whole(v)
+                key = (*level[v], not whole, v if whole else shape(v))
+                groups.setdefault(key, []).append(v)
+        self.groups = [groups[k] for k in sorted(groups, key=lambda k: k[:3])]
+
+    def _reads(self, v: Variable) -> Sequence[Variable]:
+        return self.choices[v] if v in self.choices else read(v)
+
+    def is_whole(self, v: Variable) -> bool:
+        """Whether a value has a group of its own."""
+        return isinstance(v.op, WHOLE) or v in self.choices
+
+    def _is_pointwise(self, v: Variable) -> bool:
+        return isinstance(v.op, Elemwise | IfElse) and v not in self.choices
+
+    def _is_computed(self, v: Variable) -> bool:
+        """Whether an element costs more than a read."""
+        return self._is_pointwise(v) and not is_cheap(v)
+
+    def _stored_for(self, v: Variable, given: set[Variable]) -> set[Variable]:
+        """What has to be stored because v is computed: itself, or what it reads."""
+        found: set[Variable] = set()
+        match v.op:
+            case Dot() | BatchedDot():
+                found = set(v.inputs)
+            case Uniform():
+                found = {v.inputs[0]}
+            case Scan():
+                o = v.op.split(v.inputs)
+                found = {x for x in v.inputs if x.ndim == 0 or _may_fail(x)} | set(o.consts)
+            case IfElse() if v in self.choices:
+                found = {v.inputs[0]}
+            case AdvancedSubtensor():  # all positions are checked, whatever is read of it
+                return {v}
+        if self.is_whole(v):
+            found = {v} | (found - given)
+        return {x for x in found if not isinstance(x, Constant)}
+
+
+def _may_fail(x: Variable) -> bool:
+    """Whether a position is checked when the value is read."""
+    return isinstance(x.op, Subtensor) and At(HOLE) in x.op.pattern
+
+
+def _choices(
+    outputs: Sequence[Variable], order: Sequence[Variable]
+) -> dict[Variable, list[Variable]]:
+    """The choices whose branches are worth leaving out, and what each reads: the condition, and
+    what its branches read that is computed anyway."""
+    if not any(isinstance(v.op, IfElse) for v in order):
+        return {}
+    inside: dict[Variable, list[Variable]] = {}
+    for v, block in branch_blocks(order, outputs).items():
+        for choice, _ in block:
+            inside.setdefault(choice, []).append(v)
+    found = {}
+    for v in order:
+        own = set(inside.get(v, ()))
+        if not isinstance(v.op, IfElse) or all(map(_is_free, own)):
+            continue
+        outside = [x for w in own for x in read(w)] + list(v.inputs)
+        found[v] = list(dict.fromkeys(x for x in outside if x not in own))
+    return found
+
+
+def _is_free(v: Variable) -> bool:
+    """Whether a value of a branch costs next to nothing and can't fail."""
+    if isinstance(v.op, Elemwise):
+        return _is_arithmetic(v)
+    return not v.inputs or isinstance(v.op, _VIEWS)
+
+
+# ---- rows -----------------------------------------------------------------------------------
+
+
+def keeps_rows_apart(v: Variable, rows: Any, sizes_of: Callable[[Variable], Sequence[Any]]) -> bool:
+    """Whether row i of v, along a first axis of the size `rows`, needs only rows i of what it
+    is computed from; and nothing else is of that size."""
+    if isinstance(v.op, Scan | Item):
+        return False
+    sizes = sizes_of(v)
+    if rows in sizes[1:]:
+        return False
+    if isinstance(v, Constant) or not v.inputs:
+        return not isinstance(v, Constant) or rows not in sizes
+    inputs = [sizes_of(x) for x in read(v)]
+    if not any(rows in s for s in (sizes, *inputs)):
+        return True
+    match v.op:
+        case Elemwise() | IfElse() | BroadcastTo() | DimShuffle() | Specify() | Uniform():
+            return True
+        case Dot():
+            x, y = inputs
+            return x[0] == rows and len(x) == 2 and rows not in y
+        case BatchedDot():
+            x, y = inputs
+            return x[0] == y[0] == rows
+        case Reduce(axes=axes):
+            return 0 not in axes
+        case Softmax(axis) | LogSoftmax(axis) | ArgReduce(axis=axis) | Cumulative(axis=axis):
+            return axis != 0
+        case Join(axis=axis):
+            return axis != 0
+        case Subtensor(pattern) | IncSubtensor(pattern):
+            return bool(pattern) and pattern[0] == FULL and inputs[0][0] == rows
+    return isinstance(v.op, Identity) and not getattr(v.op, "has_effect", False)

@@ -1,0 +1,328 @@
+"""Ops that need whole operands: reductions, positions, running sums, softmax, draws, scattering,
+checks, and products for which there is no packed kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..graph import Variable
+from ..ops import scalar
+from ..ops.control import Require
+from ..ops.elemwise import scalars
+from ..ops.index import AdvancedIncSubtensor
+from ..ops.linalg import BatchedDot, Dot
+from ..ops.positions import positions_read
+from ..ops.reduce import ArgReduce, Cumulative, Reduce
+from ..ops.sample import Uniform
+from ..ops.softmax import LogSoftmax, Softmax
+from ..types import FLOATS
+from .kernel import (
+    Assign,
+    Call,
+    Declare,
+    If,
+    Load,
+    Number,
+    Return,
+    Store,
+    Use,
+    binary,
+    product,
+)
+from .lower import FAILED, Lowering, Memory, Operand
+from .plan import NotLowered
+from .render import DTYPES
+
+
+class Whole(Lowering):
+    """A lowering that knows these ops."""
+
+    def whole(
+        self, v: Variable, stored: dict[Variable, Memory], results: Sequence[Variable]
+    ) -> None:
+        if v.dtype not in DTYPES:
+            raise NotLowered(f"{v.op.label} of {v.dtype}")
+        match v.op:
+            case Dot() if v.dtype in FLOATS:
+                self._dot(v, stored.get(v) or self.place(v))
+            case Dot() | BatchedDot():
+                self._products(v, stored)
+            case Reduce():
+                self._reduce(v, stored)
+            case ArgReduce():
+                self._arg_reduce(v, stored)
+            case Cumulative():
+                self._cumulative(v, stored.get(v) or self.place(v))
+            case Softmax() | LogSoftmax():
+                self._softmax(v, stored.get(v) or self.place(v))
+            case AdvancedIncSubtensor():
+                self._scatter(v, stored.get(v) or self.place(v))
+            case Uniform():
+                self._uniform(v, stored.get(v) or self.place(v))
+            case Require():
+                self._require(v, stored)
+
+    def finish(self, v: Variable, out: Memory | None, value: Any, index: Sequence[Any]) -> None:
+        """An element of a value is there; `out`: where it goes, unless v is a scalar of the
+        step."""
+        if out is not None:
+            self.emit(Store(out.array, out.offset(index), value))
+        if v.ndim == 0:
+            self.locals[v] = value
+
+    # ---- along axes ---------------------------------------------------------------------------
+
+    def _reduce(self, v: Variable, stored: dict[Variable, Memory]) -> None:
+        x, op = v.inputs[0], v.op
+        assert isinstance(op, Reduce)
+        combine, start = _COMBINED[op.kind]
+        if start is None:  # no elements have no maximum: NumPy says so
+            start = _extreme(op.kind, op.dtype)
+            self.demand(product([self.sizes(x)[a] for a in op.axes]) > 0)
+        sizes = self.sizes(x)
+        kept = [i for i in range(x.ndim) if i not in op.axes]
+        out = stored.get(v) if v.ndim == 0 else stored.get(v) or self.place(v)
+
+        def term(index: list[Any]) -> Any:
+            value = self.element(x, index)
+            if x.dtype != op.dtype:
+                value = Call(scalars[f"cast_{op.dtype}"], (value,), op.dtype, x.dtype)
+            return value
+
+        along_rows = bool(kept) and kept[-1] == x.ndim - 1
+
+        def whole(outer: list[Any]) -> None:
+            """One element of the result: a sum in the order of the elements."""
+            total = self.fresh("s", op.dtype)
+            self.emit(Declare(total, Number(start, op.dtype)))
+
+            def inner(index: list[Any]) -> None:
+                full: list[Any] = [None] * x.ndim
+                for i, k in zip(outer, kept):
+                    full[k] = i
+                for i, k in zip(index, op.axes):
+                    full[k] = i
+                self.emit(Assign(total, Call(combine, (total, term(full)), op.dtype, op.dtype)))
+
+            self.nest([sizes[a] for a in op.axes], inner, False)
+            self.finish(v, out, total, outer)
+
+        def clear(index: list[Any]) -> None:
+            assert out is not None
+            self.emit(Store(out.array, out.offset(index), Number(start, op.dtype)))
+
+        def rows(index: list[Any]) -> None:
+            assert out is not None
+            position = out.offset([index[k] for k in kept])
+            old = Load(out.array, position)
+            value = Call(combine, (old, term(index)), op.dtype, op.dtype)
+            self.emit(Store(out.array, position, value))
+
+        if along_rows:
+            assert out is not None
+            self.nest([sizes[k] for k in kept], clear, True)
+            self.nest(sizes, rows, True)
+        else:
+            self.nest([sizes[k] for k in kept], whole, False)
+        if out is not None:
+            self.memory[v] = out
+
+    def _arg_reduce(self, v: Variable, stored: dict[Variable, Memory]) -> None:
+        """The first position of the largest or smallest element; a NaN is more than either."""
+        (x,), op = v.inputs, v.op
+        assert isinstance(op, ArgReduce)
+        sizes = self.sizes(x)
+        self.demand(sizes[op.axis] > 0)
+        out = stored.get(v) if v.ndim == 0 else stored.get(v) or self.place(v)
+
+        def along(outer: list[Any]) -> None:
+            def at(i: Any) -> Any:
+                return self.element(x, [*outer[: op.axis], i, *outer[op.axis :]])
+
+            best, position = self.fresh("e", x.dtype), self.fresh("j", "int64")
+            self.emit(Declare(best, at(Number(0))))
+            self.emit(Declare(position, Number(0)))
+
+            def body(index: list[Any]) -> None:
+                value = self.named(at(index[0]))
+                passes = binary("le" if op.kind == "argmax" else "ge", value, best)
+                beaten = binary("eq", passes, Number(0))
+                if x.dtype in FLOATS:
+                    beaten = binary("and_", beaten, binary("eq", best, best))
+                self.emit(If(beaten, (Assign(best, value), Assign(position, index[0]))))
+
+            self.nest([sizes[op.axis]], body, False)
+            self.finish(v, out, position, outer)
+
+        self.nest(self.sizes(v), along, False)
+        if out is not None:
+            self.memory[v] = out
+
+    def _cumulative(self, v: Variable, out: Memory) -> None:
+        (x,), op = v.inputs, v.op
+        assert isinstance(op, Cumulative)
+        combine, start = (scalar.add, 0) if op.kind == "cumsum" else (scalar.mul, 1)
+        first = -0.0 if start == 0 and v.dtype in FLOATS else start  # -0 + x is x, for -0 also
+        sizes = self.sizes(x)
+
+        def along(outer: list[Any]) -> None:
+            total = self.fresh("s", v.dtype)
+            self.emit(Declare(total, Number(first, v.dtype)))
+
+            def body(index: list[Any]) -> None:
+                full = [*outer[: op.axis], index[0], *outer[op.axis :]]
+                term = self.element(x, list(full))
+                self.emit(Assign(total, Call(combine, (total, term), v.dtype, v.dtype)))
+                self.emit(Store(out.array, out.offset(full), total))
+
+            self.nest([sizes[op.axis]], body, False)
+
+        self.nest([*sizes[: op.axis], *sizes[op.axis + 1 :]], along, False)
+        self.memory[v] = out
+
+    def _softmax(self, v: Variable, out: Memory) -> None:
+        op = v.op
+        assert isinstance(op, Softmax | LogSoftmax)
+        t = _floats(v, "a softmax")
+        routine = "gs_softmax" if isinstance(op, Softmax) else "gs_log_softmax"
+        self.copy(v.inputs[0], out)
+        sizes = self.sizes(v)
+
+        def along(outer: list[Any]) -> None:
+            start = out.offset([*outer[: op.axis], Number(0), *outer[op.axis :]])
+            row = (sizes[op.axis], (out.array, start), out.strides[op.axis])
+            self.emit(Use(f"{routine}_{t}", row))
+
+        self.nest([*sizes[: op.axis], *sizes[op.axis + 1 :]], along, False)
+        self.memory[v] = out
+
+    # ---- products -----------------------------------------------------------------------------
+
+    def _products(self, v: Variable, stored: dict[Variable, Memory]) -> None:
+        """Rows of sums of rows: a stack of products, or one of integers."""
+        x, y = v.inputs
+        lead = 1 if isinstance(v.op, BatchedDot) else 0
+        depth, wide = self.sizes(x)[-1], self.sizes(y)[lead + 1 :]
+        out = stored.get(v) or self.place(v)
+        zero = Number(0, v.dtype)
+
+        def row(outer: list[Any]) -> None:
+            stack = outer[:lead]
+
+            def clear(j: list[Any]) -> None:
+                self.emit(Store(out.array, out.offset([*outer, *j]), zero))
+
+            def term(k: list[Any]) -> None:
+                def add(j: list[Any]) -> None:
+                    a, b = self.element(x, [*outer, *k]), self.element(y, [*stack, *k, *j])
+                    place = out.offset([*outer, *j])
+                    step = Call(scalar.mul, (a, b), v.dtype, v.dtype)
+                    old = Load(out.array, place)
+                    total = Call(scalar.add, (old, step), v.dtype, v.dtype)
+                    self.emit(Store(out.array, place, total))
+
+                self.nest(wide, add, True)
+
+            self.nest(wide, clear, True)
+            self.nest([depth], term, False)
+
+        self.nest(self.sizes(x)[:-1], row, False)
+        self.memory[v] = out
+        if v.ndim == 0:
+            self.locals[v] = self.named(Load(out.array, out.start))
+
+    # ---- by position --------------------------------------------------------------------------
+
+    def _scatter(self, v: Variable, out: Memory) -> None:
+        """x, and then y's elements one after another: a position may be met again."""
+        x, y, *symbolic = v.inputs
+        op = v.op
+        assert isinstance(op, AdvancedIncSubtensor)
+        self.copy(x, out)
+
+        def body(index: list[Any]) -> None:
+            operands = [Operand(self, w) for w in (x, *symbolic)]
+            position = positions_read(op.pattern, index, operands)
+            if position is None:
+                raise NotLowered(f"{op.label} with these parameters has no element rule")
+            value = self.element(y, list(index))
+            place = self.named(out.offset(position))
+            if not op.set:
+                old = Load(out.array, place)
+                value = Call(scalar.add, (old, value), v.dtype, v.dtype)
+            self.emit(Store(out.array, place, value))
+
+        self.nest(self.part_sizes(v), body, False)
+        self.memory[v] = out
+
+    def part_sizes(self, v: Variable) -> list[Any]:
+        """The sizes of what an op writes into."""
+        raise NotImplementedError
+
+    # ---- draws and checks ---------------------------------------------------------------------
+
+    def first_element(self, v: Variable) -> Any:
+        """The element of a draw at which this kernel's part of it starts."""
+        return Number(0)
+
+    def _uniform(self, v: Variable, out: Memory) -> None:
+        t = _floats(v, "a draw")
+        state = self.place_of(v.inputs[0])
+        count = product(self.sizes(v))
+        self.emit(
+            Use(
+                f"gs_uniforms_{t}",
+                ((state.array, state.start), self.first_element(v), count, (out.array, out.start)),
+            )
+        )
+        if v.ndim == 0:
+            self.locals[v] = Load(out.array, out.start)
+        self.memory[v] = out
+
+    def _require(self, v: Variable, stored: dict[Variable, Memory]) -> None:
+        x, *conditions = v.inputs
+        for c in conditions:
+
+            def body(index: list[Any], c: Variable = c) -> None:
+                broken = binary("eq", self.element(c, list(index)), Number(0))
+                self.emit(If(broken, (Return(FAILED),)))
+
+            self.nest(self.sizes(c), body, False)
+        if v.ndim == 0:
+            self.finish(v, stored.get(v), self.element(x, []), [])
+            return
+        out = stored.get(v) or self.place(v)
+        self.copy(x, out)
+        self.memory[v] = out
+
+
+def _floats(v: Variable, what: str) -> str:
+    """The suffix of a routine for a float dtype."""
+    if v.dtype not in ("float32", "float64"):
+        raise NotLowered(f"{what} of {v.dtype}")
+    return "f32" if v.dtype == "float32" else "f64"
+
+
+_COMBINED: dict[str, tuple[Any, int | None]] = {
+    "sum": (scalar.add, 0),
+    "prod": (scalar.mul, 1),
+    "any": (scalar.or_, 0),
+    "all": (scalar.and_, 1),
+    "max": (scalar.maximum, None),
+    "min": (scalar.minimum, None),
+}
+
+
+def _extreme(kind: str, dtype: str) -> Any:
+    """The value that any other wins against."""
+    sign = -1 if kind == "max" else 1
+    if dtype in FLOATS:
+        return sign * math.inf
+    if dtype == "bool":
+        return sign > 0
+    limits = np.iinfo(dtype)
+    return int(limits.min if sign < 0 else limits.max)

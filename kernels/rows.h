@@ -1,0 +1,68 @@
+/* What a loop on the host calls for the rows of a softmax: gpuscan/ops/softmax.py gives the order of
+ * the sum. A row's n elements are `stride` apart and are written over. */
+#ifndef GS_ROWS_H
+#define GS_ROWS_H
+
+#include "scalars.h"
+
+#define GS_LANES 32
+
+#define GS_SOFTMAX(type, t)                                                               \
+    /* y - max(y); NaN where one of them is. */                                           \
+    static inline __attribute__((always_inline)) void gs_centre_##t(                      \
+        long long n, type *restrict y, long long stride) {                                \
+        type most = y[0];                                                                 \
+        for (long long i = 1; i < n; i++)                                                 \
+            most = y[i * stride] > most ? y[i * stride] : most;                           \
+        for (long long i = 0; i < n; i++) y[i * stride] -= most;                          \
+    }                                                                                     \
+    /* The sum of exp(y), which also replace the elements where `keep`. */                \
+    static inline __attribute__((always_inline)) type gs_sum_exp_##t(                     \
+        long long n, type *restrict y, long long stride, int keep) {                      \
+        type lanes[GS_LANES] = {0};                                                       \
+        for (long long start = 0; start < n; start += GS_LANES) {                         \
+            const long long count = n - start < GS_LANES ? n - start : GS_LANES;          \
+            type *const part = y + start * stride;                                        \
+            for (long long l = 0; l < count; l++) {                                       \
+                const type e = gs_exp_##t(part[l * stride]);                              \
+                if (keep) part[l * stride] = e;                                           \
+                lanes[l] += e;                                                            \
+            }                                                                             \
+        }                                                                                 \
+        for (int width = GS_LANES / 2; width > 0; width /= 2)                             \
+            for (int l = 0; l < width; l++) lanes[l] += lanes[l + width];                 \
+        return lanes[0];                                                                  \
+    }                                                                                     \
+    static inline __attribute__((always_inline)) void gs_softmax_row_##t(                 \
+        long long n, type *restrict y, long long stride) {                                \
+        gs_centre_##t(n, y, stride);                                                      \
+        const type sum = gs_sum_exp_##t(n, y, stride, 1);                                 \
+        for (long long i = 0; i < n; i++) y[i * stride] /= sum;                           \
+    }                                                                                     \
+    static inline __attribute__((always_inline)) void gs_log_softmax_row_##t(             \
+        long long n, type *restrict y, long long stride) {                                \
+        gs_centre_##t(n, y, stride);                                                      \
+        const type log_sum = gs_log_##t(gs_sum_exp_##t(n, y, stride, 0));                 \
+        for (long long i = 0; i < n; i++) y[i * stride] -= log_sum;                       \
+    }                                                                                     \
+    static __attribute__((noinline, unused)) void gs_softmax_##t(                         \
+        long long n, type *y, long long stride) {                                         \
+        if (n < 1) return;                                                                \
+        if (stride == 1)                                                                  \
+            gs_softmax_row_##t(n, y, 1);                                                  \
+        else                                                                              \
+            gs_softmax_row_##t(n, y, stride);                                             \
+    }                                                                                     \
+    static __attribute__((noinline, unused)) void gs_log_softmax_##t(                     \
+        long long n, type *y, long long stride) {                                         \
+        if (n < 1) return;                                                                \
+        if (stride == 1)                                                                  \
+            gs_log_softmax_row_##t(n, y, 1);                                              \
+        else                                                                              \
+            gs_log_softmax_row_##t(n, y, stride);                                         \
+    }
+
+GS_SOFTMAX(float, f32)
+GS_SOFTMAX(double, f64)
+
+#endif

@@ -1,0 +1,368 @@
+"""What a step may hold and still be one C function: loops, branches, index arrays, softmax,
+positions, running sums and stacks of products, each held to the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from test_native import Built, both, close, numbers, same
+
+from gpuscan import function, scan, until
+from gpuscan import tensor as T
+from gpuscan.gradient import grad
+from gpuscan.runtime import compiler
+from gpuscan.tensor.random import RandomStreams
+from gpuscan.types import TensorType
+
+pytestmark = pytest.mark.skipif(
+    compiler.find() is None, reason="no C compiler: set CC, or install gcc or clang"
+)
+
+# ---- loops in the step --------------------------------------------------------------------------
+
+
+def over_rows(n: Any = None) -> Built:
+    """Over the rows of a row, with a state that starts from the outer loop's."""
+    x, s0 = T.tensor3(), T.vector()
+
+    def step(x: Any, s: Any) -> Any:
+        inner, _ = scan(lambda x, a, s: T.tanh(x + 0.5 * a) - s, [x], [s], [s], n_steps=n)
+        return 0.5 * s + inner[-1], inner, inner.max(axis=0)
+
+    values, _ = scan(step, [x], [s0, None, None])
+    return [x, s0], values, None, [numbers(4, 3, 5), numbers(5)]
+
+
+def of_scalars() -> Built:
+    x, s0, n = T.vector(), T.scalar(), T.lscalar()
+
+    def step(x: Any, s: Any) -> Any:
+        inner, _ = scan(lambda a, x: 0.75 * a + x, outputs_info=[s], non_sequences=[x], n_steps=n)
+        return inner[-1], inner
+
+    values, _ = scan(step, [x], [s0, None])
+    return [x, s0, n], values, None, [numbers(6), 0.5, 4]
+
+
+def as_many_as_the_step_says() -> Built:
+    """Also none at all, where the initial value is the result."""
+    k, s0 = T.lvector(), T.vector()
+
+    def step(k: Any, s: Any) -> Any:
+        v, _ = scan(lambda a: a * 1.25 + 1, outputs_info=[s], n_steps=k)
+        swapped, _ = scan(lambda a, b: (b, a * 0.5), outputs_info=[s, v[-1]], n_steps=k + 1)
+        return v[-1] - swapped[0][-1] * 0.25, swapped[1][-1]
+
+    values, _ = scan(step, [k], [s0, None])
+    return [k, s0], values, None, [np.array([3, 1, 2, 5]), numbers(4)]
+
+
+def delay_lines() -> Built:
+    x, s0 = T.tensor3(), T.matrix()
+
+    def step(x: Any, s: Any) -> Any:
+        inner, _ = scan(
+            lambda before, now, one, three: now * one - 0.5 * three + before,
+            [{"input": x, "taps": [-1, 0]}],
+            [{"initial": s, "taps": [-1, -3]}],
+            go_backwards=True,
+        )
+        return inner[-3:], inner
+
+    values, _ = scan(step, [x], [s0, None])
+    return [x, s0], values, None, [numbers(3, 6, 2), numbers(3, 2)]
+
+
+def stopped_inside() -> Built:
+    x, s0 = T.vector(), T.vector()
+
+    def step(x: Any, s: Any) -> Any:
+        def inner(a: Any, k: Any, x: Any) -> Any:
+            return [a * 1.5 + abs(x), k + 1], until(a.sum() > 20)
+
+        (a, k), _ = scan(inner, outputs_info=[s, T.constant(0)], non_sequences=[x], n_steps=30)
+        return a[-1] * 0.01, k[-1], a[-1]
+
+    values, _ = scan(step, [x], [s0, None, None])
+    return [x, s0], values, None, [numbers(5), numbers(3)]
+
+
+def draws_inside() -> Built:
+    srng = RandomStreams(11)
+    x = T.matrix()
+
+    def step(x: Any) -> Any:
+        def inner(a: Any) -> Any:
+            return T.switch(srng.uniform(a.shape) < 0.5, a + srng.normal(a.shape), a * 0.5)
+
+        found, updates = scan(inner, outputs_info=[x], n_steps=4)
+        return found[-1], updates
+
+    values, updates = scan(step, [x])
+    return [x], [values], updates, [numbers(5, 7)]
+
+
+def three_deep() -> Built:
+    x, w = T.tensor4(), T.vector()
+
+    def row(x: Any, s: Any, w: Any) -> Any:
+        return scan(lambda x, a, w: T.sin(x * w) + 0.5 * a, [x], [s], [w])[0][-1]
+
+    def block(x: Any, s: Any, w: Any) -> Any:
+        return scan(row, [x], [s], [w])[0]
+
+    def step(x: Any, s: Any, w: Any) -> Any:
+        inner, _ = scan(lambda x, s, w: block(x, s, w)[-1], [x], [s], [w])
+        return inner[-1], inner
+
+    values, _ = scan(step, [x], [T.zeros_like(w), None], [w])
+    x5 = numbers(2, 3, 2, 4)
+    return [x, w], values, None, [x5, numbers(4)]
+
+
+def equal_bodies() -> Built:
+    """Equal steps are one object: here one inside the other, and two side by side."""
+    x = T.matrix()
+
+    def total(x: Any, s: Any) -> Any:
+        return scan(lambda x, s: 0.5 * s + x, [x], [s])[0][-1]
+
+    def step(x: Any, s: Any) -> Any:
+        return total(x, s) - total(x[::-1], total(x, s))
+
+    s, _ = scan(step, [x], [T.constant(np.float32(0.25))])
+    both_, _ = scan(lambda x, s: 0.5 * s + x, [x[:, 0]], [s[-1]])
+    return [x], [s, both_], None, [numbers(4, 5)]
+
+
+def passed_through() -> Built:
+    """Traces of what the loop is given, and of constants."""
+    x = T.tensor3()
+
+    def step(x: Any) -> Any:
+        (a, b, c), _ = scan(lambda x: (x, x * 0 + 2, T.constant(np.float32(3))), [x])
+        return a, b[0], c
+
+    values, _ = scan(step, [x])
+    return [x], values, None, [numbers(3, 4, 2)]
+
+
+def attention() -> Built:
+    """A loop over queries in a loop over time, with products in both."""
+    x, w, h0 = T.matrix(), T.matrix(), T.matrix()
+
+    def step(x: Any, h: Any, w: Any) -> Any:
+        keys = h @ w
+
+        def query(q: Any, keys: Any, h: Any, w: Any) -> Any:
+            return T.nnet.softmax(keys @ (q @ w)[:, None], axis=0)[:, 0] @ h
+
+        read, _ = scan(query, [h], non_sequences=[keys, h, w])
+        return T.tanh(read + x)
+
+    h, _ = scan(step, [x], [h0], [w])
+    return [x, w, h0], [h], None, [numbers(4, 6), numbers(6, 6), numbers(5, 6)]
+
+
+def nested_gradients() -> Built:
+    x, w, s0 = T.tensor3(), T.matrix(), T.vector()
+
+    def step(x: Any, s: Any, w: Any) -> Any:
+        return scan(lambda x, a, w: T.tanh(x + a @ w), [x], [s], [w])[0][-1]
+
+    s, _ = scan(step, [x], [s0], [w])
+    cost = (s**2).sum()
+    return [x, w, s0], [cost, *grad(cost, [x, w, s0])], None, [
+        numbers(3, 4, 5), numbers(5, 5), numbers(5),
+    ]  # fmt: skip
+
+
+# ---- branches -----------------------------------------------------------------------------------
+
+
+def choices() -> Built:
+    k, x, s0 = T.lvector(), T.matrix(), T.vector()
+
+    def step(k: Any, s: Any, x: Any) -> Any:
+        read = T.ifelse(T.lt(k, x.shape[0]), x[k], T.zeros_like(s))  # no row 7
+        much = T.ifelse(T.gt(s.sum(), 0), T.exp(-s * s).max(), s[0])
+        loop = T.ifelse(
+            T.eq(k % 2, 0), scan(lambda a: a * 0.5 + 1, outputs_info=[s], n_steps=3)[0][-1], s
+        )
+        return read + 0.5 * loop, much, T.ifelse(T.gt(much, 0.5), s, read)
+
+    values, _ = scan(step, [k], [s0, None, None], [x])
+    return [k, x, s0], values, None, [np.array([2, 0, 7, -1, 1]), numbers(3, 4), numbers(4)]
+
+
+def choices_in_choices() -> Built:
+    x, s0 = T.vector(), T.scalar()
+
+    def step(x: Any, s: Any) -> Any:
+        small = T.ifelse(T.lt(x, 0), T.sin(s) + x, T.cos(s))
+        both_ = T.exp(-x * x)
+        return T.ifelse(T.lt(s, 0.3), small * both_, T.tanh(s) - both_) + 0.1 * both_
+
+    s, _ = scan(step, [x], [s0])
+    return [x, s0], [s], None, [numbers(40), 0.2]
+
+
+# ---- index arrays -------------------------------------------------------------------------------
+
+
+def embeddings() -> Built:
+    i, table, h0 = T.lmatrix(), T.matrix(), T.matrix()
+
+    def step(i: Any, h: Any, table: Any) -> Any:
+        e = table[i]
+        return 0.5 * h + e, table[i[::-1], i], table.T[:, i], e[:, i[0] % 2]
+
+    values, _ = scan(step, [i], [h0, None, None, None], [table])
+    positions = np.array([[0, 2, -1], [1, 1, -5], [4, 3, 0]])
+    return [i, table, h0], values, None, [positions, numbers(5, 5), numbers(3, 5)]
+
+
+def picked() -> Built:
+    """The element of each row that a label names, and matrices of positions."""
+    y, p, q = T.imatrix(), T.tensor3(), TensorType("int8", (None, None))()
+
+    def step(y: Any, p: Any, q: Any) -> Any:
+        rows = T.arange(p.shape[0])
+        return p[rows, y], p[:, q], p[q[:, None], None, y % 2]
+
+    values, _ = scan(step, [y, p], non_sequences=[q])
+    labels = np.array([[0, 3], [-4, 1], [2, 2]], "int32")
+    return [y, p, q], values, None, [labels, numbers(3, 2, 4), np.array([[1, 0], [-1, 1]], "int8")]
+
+
+def scattered() -> Built:
+    i, x, s0 = T.lmatrix(), T.tensor3(), T.matrix()
+
+    def step(i: Any, x: Any, s: Any) -> Any:
+        added = T.inc_subtensor(s[i], x)
+        put = T.set_subtensor(s[i, i[::-1] % 3], x[:, 0])
+        columns = T.inc_subtensor(s[:, i % 3], 0.5)
+        return 0.5 * added, put, columns
+
+    values, _ = scan(step, [i, x], [s0, None, None])
+    positions = np.array([[0, 2, 0], [1, 1, -1], [-4, 3, 0]])  # the same ones several times
+    return [i, x, s0], values, None, [positions, numbers(3, 3, 3), numbers(4, 3)]
+
+
+def written_at_symbolic_places() -> Built:
+    k, s0, n = T.lvector(), T.vector(), T.lscalar()
+
+    def step(k: Any, s: Any, n: Any) -> Any:
+        one = T.inc_subtensor(s[k], 1.0)
+        front = T.set_subtensor(one[:n], 0.25)
+        back = T.inc_subtensor(front[-n:], front[1])
+        every = T.set_subtensor(back[1:-1:2], -back[0])
+        return T.inc_subtensor(every[::-1], s) * 0.5, s[n:], s[n - 4 : n]
+
+    values, _ = scan(step, [k], [s0, None, None], [n])
+    return [k, s0, n], values, None, [np.array([0, -1, 3, 6]), numbers(7), 2]
+
+
+# ---- rows of other rows -------------------------------------------------------------------------
+
+
+def softened() -> Built:
+    x, s0 = T.tensor3(), T.matrix()
+
+    def step(x: Any, s: Any) -> Any:
+        p = T.nnet.softmax(x + s)
+        q = T.nnet.logsoftmax(4 * x - p)
+        return 0.5 * s + p, q, T.nnet.softmax(q, axis=0), T.nnet.softmax(q[0] * 30)
+
+    values, _ = scan(step, [x], [s0, None, None, None])
+    return [x, s0], values, None, [numbers(4, 3, 70), numbers(3, 70)]
+
+
+def positions() -> Built:
+    x, k = T.tensor3(), T.ltensor3()
+
+    def step(x: Any, k: Any) -> Any:
+        return (
+            T.argmax(x, axis=1), T.argmin(x, axis=0), T.argmax(x), T.argmax(k + 1, axis=0),
+            T.argmin(T.gt(x, 0), axis=1), x[0, T.argmax(x[0])],
+        )  # fmt: skip
+
+    values, _ = scan(step, [x, k])
+    a = numbers(4, 3, 5)
+    a[0, 1, 2:4] = np.nan
+    a[1] = 0.5
+    return [x, k], values, None, [a, numbers(4, 3, 5, dtype="int64")]
+
+
+def running_sums() -> Built:
+    x, k = T.tensor3(), T.ltensor3()
+
+    def step(x: Any, k: Any) -> Any:
+        return T.cumsum(x, axis=0), T.cumsum(-x, axis=1), T.cumprod(x, axis=1), T.cumsum(k)
+
+    values, _ = scan(step, [x, k])
+    return [x, k], values, None, [numbers(3, 4, 5), numbers(3, 4, 5, dtype="int64")]
+
+
+def integer_products() -> Built:
+    a, b, v0 = T.ltensor3(), TensorType("int8", (None, None))(), T.lvector()
+
+    def step(a: Any, v: Any, b: Any) -> Any:
+        return (a @ v) % 1000003, v.dot(v), a @ a, b @ b, T.gt(a, 0) @ T.gt(a, 1)
+
+    values, _ = scan(step, [a], [v0, None, None, None, None], [b])
+    big = 2**40 * numbers(3, 4, 4, dtype="int64")
+    return [a, b, v0], values, None, [big, 9 * numbers(3, 3, dtype="int8"), numbers(4, dtype="int64")]
+
+
+def stacks_of_products() -> Built:
+    x, s0 = TensorType("float32", (None,) * 4)(), T.tensor3()
+
+    def step(x: Any, s: Any) -> Any:
+        return T.tanh(T.batched_dot(x, s)), T.batched_dot(s, s[:, 0])
+
+    values, _ = scan(step, [x], [s0, None])
+    return [x, s0], values, None, [numbers(3, 2, 4, 4), numbers(2, 4, 4)]
+
+
+def classifier() -> Built:
+    """The loss of a step by labels, and its gradients."""
+    x, y, w, h0 = T.tensor3(), T.lmatrix(), T.matrix(), T.matrix()
+
+    def step(x: Any, y: Any, h: Any, loss: Any, w: Any) -> Any:
+        h = T.tanh(x + h @ w)
+        p = T.nnet.softmax(h)
+        return h, loss + T.nnet.categorical_crossentropy(p, y).mean()
+
+    (_, loss), _ = scan(step, [x, y], [h0, T.constant(np.float32(0))], [w])
+    cost = loss[-1]
+    labels = np.random.default_rng(0).integers(0, 6, (5, 4))
+    return [x, y, w, h0], [cost, *grad(cost, [x, w, h0])], None, [
+        numbers(5, 4, 6), labels, numbers(6, 6), numbers(4, 6),
+    ]  # fmt: skip
+
+
+EXACT = (
+    over_rows, lambda: over_rows(2), lambda: over_rows(1), of_scalars, as_many_as_the_step_says,
+    delay_lines, stopped_inside, draws_inside, three_deep, equal_bodies, passed_through, choices,
+    choices_in_choices, embeddings, picked, scattered, written_at_symbolic_places, softened,
+    positions, running_sums, integer_products,
+)  # fmt: skip
+CONTRACTED = (attention, nested_gradients, stacks_of_products, classifier)
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_the_step_is_one_c_function_with_the_references_bits(case: Callable[[], Built]) -> None:
+    got, wanted, plans = both(case)
+    assert {p.path for p in plans.scans} == {"fused"}, str(plans)
+    same(got, wanted)
+
+
+@pytest.mark.parametrize("case", CONTRACTED)
+def test_steps_with_products_are_the_references(case: Callable[[], Built]) -> None:
+    got, wanted, plans = both(case, calls=1)
+    assert {p.path for p in plans.scans} == {"fused"}, str(plans)
+    close(got, wanted)
