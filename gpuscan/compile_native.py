@@ -10,7 +10,7 @@ from .codegen.lower import NotLowered
 from .codegen.nest import Nest, lower_nests
 from .codegen.program import LoopProgram
 from .codegen.render import C, Renderer
-from .compile import LoopPlan, name_of
+from .compile import Compiled, LoopPlan, name_of
 from .graph import Variable, inherit, rebuild, results, toposort
 from .runtime.device import Device
 from .runtime.native import Native, NativeLoop, NativeNest
@@ -19,7 +19,7 @@ from .scan.op import Scan
 
 def compiled_native(
     inputs: Sequence[Variable], outputs: Sequence[Variable], device: Device, fuse: str
-) -> tuple[Any, tuple[LoopPlan, ...]]:
+) -> Compiled:
     """A callable from the inputs' values to the outputs', and how each scan runs."""
     assert isinstance(device, Native)
     plans: list[LoopPlan] = []
@@ -39,10 +39,11 @@ def compiled_native(
     kernels = [program.kernel for program, _ in fused.values()]
     kernels += [nest.program.kernel for nest in nests]
     if not kernels:
-        return device.compile(inputs, outputs), tuple(plans)
+        return Compiled(device.compile(inputs, outputs), device.name, tuple(plans))
     source = Renderer(C).source(kernels)
     functions = dict(zip([k.name for k in kernels], device.load(source, [k.name for k in kernels])))
-    return device.compile(inputs, _replaced(outputs, fused, nests, functions)), tuple(plans)
+    program = device.compile(inputs, _replaced(outputs, fused, nests, functions))
+    return Compiled(program, device.name, tuple(plans))
 
 
 def _replaced(

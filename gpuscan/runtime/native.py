@@ -26,7 +26,6 @@ from ..codegen.program import (
     Trace,
     size_value,
 )
-from ..errors import DeviceError
 from ..evaluate import Program
 from ..graph import Op, Variable
 from ..scan.op import Scan
@@ -310,13 +309,6 @@ class Native:
     graph: a program and its sizes, or the reason why there is none."""
 
     name = "native"
-
-    def __init__(self) -> None:
-        if compiler.find() is None:
-            raise DeviceError(
-                "device 'native' is not available: no C compiler was found ($CC, cc, gcc, clang, "
-                "or the package ziglang). Use 'reference'."
-            )
 
     def load(self, source: str, names: Sequence[str]) -> list[Any]:
         """The kernels of a source by name, built and loaded."""
