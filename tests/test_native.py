@@ -846,7 +846,7 @@ def test_the_last_value_of_a_loop_needs_no_trace(device: str, model: Callable[..
     many = 10**6 if device == "native" else 10**4
     assert device != "native" or f.explain().scans[0].path == "fused"
     start = numbers(3, 50)
-    f(2, start)
+    f(many, start)
     peaks = []
     for steps in (10, many):
         tracemalloc.start()
