@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import BuildError
@@ -50,7 +50,8 @@ def compiled(
                 raise
             fallback = str(e).partition("\n")[0]
     _tell(fallback)
-    return replace(_on(select("reference"), inputs, outputs, fuse), fallback=fallback)
+    made = _on(select("reference"), inputs, outputs, fuse)
+    return Compiled(made.program, made.device, made.scans, fallback)
 
 
 _told = False

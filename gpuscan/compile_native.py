@@ -42,7 +42,9 @@ def compiled_native(
         return Compiled(device.compile(inputs, outputs), device.name, tuple(plans))
     source = Renderer(C).source(kernels)
     functions = dict(zip([k.name for k in kernels], device.load(source, [k.name for k in kernels])))
-    program = device.compile(inputs, _replaced(outputs, fused, nests, functions))
+    new = _replaced(outputs, fused, nests, functions)
+    written = {made: v for v, made in new.items()}
+    program = device.compile(inputs, [new[v] for v in outputs], written)
     return Compiled(program, device.name, tuple(plans))
 
 
@@ -51,8 +53,8 @@ def _replaced(
     fused: Mapping[Variable, tuple[LoopProgram, list[Variable]]],
     nests: Sequence[Nest],
     functions: Mapping[str, Any],
-) -> list[Variable]:
-    """The outputs with loops and nests replaced by nodes that run their kernels."""
+) -> dict[Variable, Variable]:
+    """Per node what stands for it where loops and nests are nodes that run their kernels."""
     nest_of = {v: nest for nest in nests for v in nest.values}
     new: dict[Variable, Variable] = {}
     made: dict[str, Variable] = {}
@@ -82,8 +84,8 @@ def _replaced(
         elif v in fused:
             op, program = v.op, fused[v][0]
             assert isinstance(op, Scan)
-            loop = NativeLoop(op, program, functions[program.kernel.name])
+            loop = NativeLoop(op, program, functions[program.kernel.name], v)
             new[v] = inherit(loop(*inputs), v)
         else:
             new[v] = rebuild(v, inputs) if v.inputs else v
-    return [new[v] for v in outputs]
+    return new

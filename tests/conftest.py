@@ -56,6 +56,10 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.device = os.environ["GPUSCAN_DEVICE"] = here[0]
 
 
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"devices: {', '.join(_devices(config))}"
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
         metafunc.parametrize("device", _devices(metafunc.config), indirect=True, scope="session")

@@ -383,14 +383,15 @@ loop = pytest.fixture(scope="module")(loop_alone)
 
 
 def agree(functions: tuple[Any, Any], *values: Any) -> None:
-    """The same values, dtypes and shapes, or the same error; and nothing given is written to."""
+    """The same values, dtypes and shapes, or the same error with the same notes; and nothing given
+    is written to."""
     before = [np.array(v) for v in values]
     found: list[Any] = []
     for f in functions:
         try:
             found.append(f(*values))
         except Exception as e:
-            found.append((type(e), str(e)))
+            found.append((type(e), str(e), getattr(e, "__notes__", [])))
     got, wanted = found
     if isinstance(wanted, tuple):
         assert got == wanted
@@ -470,6 +471,23 @@ def test_a_short_sequence_and_a_position_out_of_range_raise_the_references_error
     pair = tuple(function([n, i, x], [y], device=d) for d in ("native", "reference"))
     for steps, positions in [(3, [0, 1]), (3, [0, 1, 5]), (2, [0, -6]), (-1, [0]), (3, [4, -5, 0])]:
         agree(pair, steps, np.array(positions), numbers(5))
+
+
+def test_errors_name_what_was_written_and_where() -> None:
+    x, h0, n = T.matrix("x"), T.vector("h0"), T.lscalar("n")
+    y, _ = scan(lambda x, h: x + h, [T.tanh(x) * 2], [h0], n_steps=n, name="walk")
+    line = sys._getframe().f_lineno - 1
+    z = (T.exp(y) + 1)[5] + y.sum(axis=0)
+    pair = tuple(function([x, h0, n], [z], device=d) for d in ("native", "reference"))
+    agree(pair, numbers(3, 4), numbers(4), 9)
+    agree(pair, numbers(3, 4), numbers(4), -1)
+    agree(pair, numbers(3, 4), numbers(4), 3)  # z needs six rows
+    agree(pair, numbers(9, 4), numbers(4), 9)
+    agree(pair, numbers(9, 4), numbers(2), 9)
+    with pytest.raises(ValueError, match="mis-match") as e:
+        pair[0](numbers(9, 4), numbers(2), 9)
+    assert e.value.__notes__[-1].startswith("in step 0 of scan 'walk'. Built at ")
+    assert e.value.__notes__[-1].endswith(f"test_native.py:{line}.")
 
 
 def broadcast(a: Any, b: Any) -> Any:

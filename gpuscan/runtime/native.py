@@ -42,31 +42,31 @@ class NativeLoop(Op):
     definition: Scan
     program: LoopProgram
     function: Any = field(compare=False)  # the kernel, loaded
+    node: Variable = field(compare=False)  # the Scan as it was written, for errors
 
     def infer(self, *types: TensorType) -> Any:
         return self.definition.infer(*types[: 1 + len(self.definition.step.params)])
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
-        return _Runner(self, node)
+        return _Runner(self)
 
 
 class _Runner:
     """Runs a loop's program on arrays."""
 
-    def __init__(self, op: NativeLoop, node: Variable) -> None:
+    def __init__(self, op: NativeLoop) -> None:
         self.op, self.program, self.function = op, op.program, op.function
         step = op.definition.step
         self.n_operands = 1 + len(step.params)
         self.first_init = 1 + len(step.seqs)
         self.n_seqs = len(step.seqs)
         self.sizes = _positions_of_sizes(op.program)
-        self.definition_node = op.definition(*node.inputs[: self.n_operands])
         self._interpreted: Any = None
 
     def definition(self, operands: Sequence[Any]) -> Any:
         """The loop as NumPy runs it: what says why an operand is wrong."""
         if self._interpreted is None:
-            self._interpreted = self.op.definition.evaluator(self.definition_node)
+            self._interpreted = self.op.definition.evaluator(self.op.node)
         return self._interpreted(*operands)
 
     def __call__(self, n: Any, *rest: Any) -> Any:
@@ -323,5 +323,8 @@ class Native:
             functions.append(function)
         return functions
 
-    def compile(self, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> Program:
-        return Program(inputs, outputs)
+    def compile(
+        self, inputs: Sequence[Variable], outputs: Sequence[Variable],
+        written: Mapping[Variable, Variable] | None = None,
+    ) -> Program:  # fmt: skip
+        return Program(inputs, outputs, written)
