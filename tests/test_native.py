@@ -630,6 +630,19 @@ def test_results_do_not_depend_on_the_number_of_threads(rows: Any, monkeypatch: 
         same([other], [found[0]])
 
 
+def test_as_many_threads_as_the_cores_of_this_process(monkeypatch: Any) -> None:
+    with config.change_flags(threads=5):
+        assert threads.count() == 5
+    with config.change_flags(threads=0):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 7}, raising=False)
+        assert threads.count() == 3
+        monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+        monkeypatch.setattr(os, "cpu_count", lambda: 4)
+        assert threads.count() == 4
+    with pytest.raises(ValueError, match="less than 0"):
+        config.threads = -1
+
+
 @contextmanager
 def small_work_is_shared() -> Iterator[list[int]]:
     """Also gives how many rows were shared out each time."""
