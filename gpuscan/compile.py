@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from .errors import BuildError
 from .graph import Variable, toposort
 from .record import record
-from .runtime.device import Device
+from .runtime.device import Device, missing, select
 from .scan.op import Scan
 
 
@@ -24,21 +25,65 @@ class LoopPlan:
         return f"scan '{self.name}': {self.path} ({self.reason})"
 
 
+@record
+class Compiled:
+    """A graph that can run. `fallback` is why "auto" took the reference device instead of native;
+    nothing where it did not."""
+
+    program: Callable[..., tuple[Any, ...]]
+    device: str
+    scans: tuple[LoopPlan, ...]
+    fallback: str = ""
+
+
 def compiled(
-    inputs: Sequence[Variable], outputs: Sequence[Variable], device: Device, fuse: str
-) -> tuple[Any, tuple[LoopPlan, ...]]:
-    """A callable from the inputs' values to the outputs', and how each scan runs."""
+    inputs: Sequence[Variable], outputs: Sequence[Variable], device: str, fuse: str
+) -> Compiled:
+    """A callable from the inputs' values to the outputs', on the device of this name. "auto" is
+    native, and the reference where there is no C compiler or it fails; a process says so once."""
+    fallback = missing("native") if device == "auto" else ""
+    if not fallback:
+        try:
+            return _on(select(device), inputs, outputs, fuse)
+        except BuildError as e:
+            if device != "auto":
+                raise
+            fallback = str(e).partition("\n")[0]
+    _tell(fallback)
+    made = _on(select("reference"), inputs, outputs, fuse)
+    return Compiled(made.program, made.device, made.scans, fallback)
+
+
+_told = False
+
+
+def _tell(fallback: str) -> None:
+    """One line a process. By logging: that writes to stderr where a program has not set it up
+    otherwise, and where warnings are errors the program goes on."""
+    global _told
+    if _told:
+        return
+    _told = True
+    import logging
+
+    logging.getLogger("gpuscan").warning(
+        "gpuscan: %s; running on the reference device (NumPy, step by step). "
+        "GPUSCAN_FLAGS=device=native makes this an error, device=reference silences it.",
+        fallback,
+    )
+
+
+def _on(
+    device: Device, inputs: Sequence[Variable], outputs: Sequence[Variable], fuse: str
+) -> Compiled:
     if device.name == "native":
         from .compile_native import compiled_native  # with codegen, which the reference is without
 
         return compiled_native(inputs, outputs, device, fuse)
     reason = "the reference device runs every step by NumPy"
-    plans = [
-        LoopPlan(name_of(v), "interpreted", reason)
-        for v in toposort(outputs)
-        if isinstance(v.op, Scan)
-    ]
-    return device.compile(inputs, outputs), tuple(plans)
+    scans = [v for v in toposort(outputs) if isinstance(v.op, Scan)]
+    plans = tuple(LoopPlan(name_of(v), "interpreted", reason) for v in scans)
+    return Compiled(device.compile(inputs, outputs), device.name, plans)
 
 
 def name_of(v: Variable) -> str:

@@ -10,7 +10,7 @@ from .codegen.nest import Nest, lower_nests
 from .codegen.plan import NotLowered
 from .codegen.program import LoopProgram
 from .codegen.render import C, Renderer
-from .compile import LoopPlan, name_of
+from .compile import Compiled, LoopPlan, name_of
 from .graph import Variable, inherit, rebuild, results, toposort
 from .ops.linalg import Dot
 from .runtime.device import Device
@@ -22,7 +22,7 @@ from .scan.op import Scan
 
 def compiled_native(
     inputs: Sequence[Variable], outputs: Sequence[Variable], device: Device, fuse: str
-) -> tuple[Any, tuple[LoopPlan, ...]]:
+) -> Compiled:
     """A callable from the inputs' values to the outputs', and how each scan runs."""
     assert isinstance(device, Native)
     plans: list[LoopPlan] = []
@@ -42,10 +42,13 @@ def compiled_native(
     kernels = [program.kernel for program, _ in fused.values()]
     kernels += [nest.program.kernel for nest in nests]
     if not kernels and not any(map(_is_product, toposort(outputs))):
-        return device.compile(inputs, outputs), tuple(plans)
+        return Compiled(device.compile(inputs, outputs), device.name, tuple(plans))
     names = [k.name for k in kernels]
     functions = dict(zip(names, device.load(Renderer(C).source(kernels), names) if names else ()))
-    return device.compile(inputs, _replaced(outputs, fused, nests, functions)), tuple(plans)
+    new = _replaced(outputs, fused, nests, functions)
+    written = {made: v for v, made in new.items()}
+    program = device.compile(inputs, [new[v] for v in outputs], written)
+    return Compiled(program, device.name, tuple(plans))
 
 
 def _is_product(v: Variable) -> bool:
@@ -58,8 +61,8 @@ def _replaced(
     fused: Mapping[Variable, tuple[LoopProgram, list[Variable]]],
     nests: Sequence[Nest],
     functions: Mapping[str, Any],
-) -> list[Variable]:
-    """The outputs with loops and nests replaced by nodes that run their kernels."""
+) -> dict[Variable, Variable]:
+    """Per node what stands for it where loops and nests are nodes that run their kernels."""
     nest_of = {v: nest for nest in nests for v in nest.values}
     new: dict[Variable, Variable] = {}
     made: dict[str, Variable] = {}
@@ -89,10 +92,10 @@ def _replaced(
         elif v in fused:
             op, program = v.op, fused[v][0]
             assert isinstance(op, Scan)
-            loop = NativeLoop(op, program, functions[program.kernel.name])
+            loop = NativeLoop(op, program, functions[program.kernel.name], v)
             new[v] = inherit(loop(*inputs), v)
         elif _is_product(v):
             new[v] = inherit(NativeProduct()(*inputs), v)
         else:
             new[v] = rebuild(v, inputs) if v.inputs else v
-    return [new[v] for v in outputs]
+    return new

@@ -33,6 +33,12 @@ def _boolean(text: Any) -> bool:
     return words[str(text).lower()]
 
 
+def _count(text: Any) -> int:
+    if (n := int(text)) < 0:
+        raise ValueError(f"{text!r} is less than 0")
+    return n
+
+
 # name: (default, parser)
 _SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "floatX": ("float32", _choice("float16", "float32", "float64")),
@@ -42,7 +48,7 @@ _SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "compute_test_value": ("off", str),
     "profile": (False, _boolean),
     "seed": (0, int),
-    "threads": (0, int),  # 0: as many as the cores that this process may use
+    "threads": (0, _count),  # 0: as many as the cores that this process may use
 }
 
 # Theano's names that are read or written by programs and mean nothing here.

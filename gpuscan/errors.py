@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -32,6 +32,17 @@ class DeviceError(RuntimeError):
 
 class BuildError(RuntimeError):
     """Source that a compiler refused."""
+
+
+def build_failure(command: Sequence[str], status: int, words: str, source: str) -> str:
+    """A failed build: in one line, then the command, the compiler's words, the numbered source."""
+    said = [line for line in words.splitlines() if line.strip()]
+    first = next((line for line in said if "error" in line), said[0] if said else "without a word")
+    numbered = "\n".join(f"{i:4} {x}" for i, x in enumerate(source.splitlines(), start=1))
+    return (
+        f"the C compiler {command[0]!r} failed with status {status}: {first.strip()}\n"
+        f"{' '.join(command)}\n{words}\n{numbered}"
+    )
 
 
 def describe(variable: Any) -> str:

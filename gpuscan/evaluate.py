@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,14 @@ Block = tuple[tuple[Variable, int], ...]  # the branches that a node stands in, 
 
 class Program:
     """outputs = program(*values of the inputs): a tuple. Leaves other than the inputs must be
-    constants; MissingInput is the caller's to check."""
+    constants; MissingInput is the caller's to check. Errors speak of the nodes that a device's own
+    stand for: `written`, where they are not themselves."""
 
-    def __init__(self, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> None:
+    def __init__(
+        self, inputs: Sequence[Variable], outputs: Sequence[Variable],
+        written: Mapping[Variable, Variable] | None = None,
+    ) -> None:  # fmt: skip
+        self.written = written or {}
         self.filename = f"<gpuscan program {next(_serial)}>"
         self.lines: dict[int, Variable] = {}
         self.names: dict[Variable, str] = {}
@@ -96,7 +101,7 @@ class Program:
                 node = self.lines[line]
                 values = [frame.f_locals.get(self.names[i], _constant(i)) for i in node.inputs]
                 if not getattr(error, "_gpuscan_node", None):
-                    error.add_note(_note(node, values))
+                    error.add_note(_note(self.written.get(node, node), values))
                     with contextlib.suppress(AttributeError):
                         error._gpuscan_node = node  # type: ignore[attr-defined]
 

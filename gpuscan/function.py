@@ -162,9 +162,11 @@ def function(
     device: where to run; None is `config.device`. fuse: "auto", "always" or "never".
 
     Raises TypeError for arguments of the wrong kind, MissingInputError for a variable that is
-    needed and not given, UnusedInputError, and DeviceError for a device that is not there.
+    needed and not given, UnusedInputError, DeviceError for a device that is not there, and
+    BuildError where native was asked for by name and the C compiler fails.
     """
-    target = select(device)
+    device = device or config.device
+    select(device)  # raises for one that is not here
     unused = on_unused_input or config.on_unused_input
     if unused not in ("raise", "warn", "ignore"):
         raise ValueError(f"on_unused_input is {unused!r}, not 'raise', 'warn' or 'ignore'")
@@ -206,7 +208,7 @@ def function(
     everything = [*wanted_now, *explicit.values(), *kept_default]
     _check_inputs(variables, everything, arguments, written, unused)
     return Function(
-        arguments, variables, form, wanted_now, explicit, kept_default, name, target.name,
+        arguments, variables, form, wanted_now, explicit, kept_default, name, device,
         get_mode(mode), allow_input_downcast, fuse or "auto",
     )  # fmt: skip
 
@@ -366,15 +368,19 @@ def _check_inputs(
 
 @record
 class Explanation:
-    """How a function runs: as data, and as text by str()."""
+    """How a function runs: as data, and as text by str(). `fallback` is why device "auto" is not
+    native."""
 
     function: str
     device: str
     nodes: int
     scans: tuple[LoopPlan, ...]
+    fallback: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.function}: device {self.device}, {self.nodes} nodes"]
+        if self.fallback:
+            lines.append(f"  not native: {self.fallback}")
         return "\n".join([*lines, *(f"  {s}" for s in self.scans)])
 
 
@@ -411,13 +417,12 @@ class Function:
         self._targets = list(updates)
         self._stateful = [i for i, a in enumerate(arguments) if a.update is not None]
         roots = [*outputs, *updates.values(), *next_defaults]
-        self.device = select(device).name
         with nodes_kept():
             graph = optimised(roots) if mode.rewrites else list(roots)
             self._shared = [v for v in leaves(graph) if isinstance(v, SharedVariable)]
-            self._program, self._plans = compiled(
-                [*variables, *self._shared], graph, select(device), fuse
-            )
+            made = compiled([*variables, *self._shared], graph, device, fuse)
+        self.device, self._program = made.device, made.program
+        self._plans, self._fallback = made.scans, made.fallback
         self._n_outputs = len(outputs)
         self.maker = Maker(FunctionGraph(list(variables), graph))
 
@@ -510,7 +515,7 @@ class Function:
         """How the function runs: the device, and the way of each scan with the reason."""
         graph = self.maker.fgraph.outputs
         nodes = sum(1 for v in toposort(graph) if v.inputs)
-        return Explanation(self.name or "function", self.device, nodes, self._plans)
+        return Explanation(self.name or "function", self.device, nodes, self._plans, self._fallback)
 
     def get_shared(self) -> list[SharedVariable]:
         """The shared variables that the function reads or sets."""

@@ -1,7 +1,10 @@
 """Hypothesis profiles, the devices under test, and warnings as errors.
 
 HYPOTHESIS_PROFILE=dev (the default), ci (the same examples in every run) or thorough.
-pytest --device native --device emulated: the tests that take `device` run on these devices.
+pytest --device reference: functions run on this device, in the programs that tests start too. The
+default is the device of the settings, and for "auto" the one it takes, by name: there a build that
+fails is an error. --device native --device reference: tests that take `device` run on each, all
+others on the first that is there.
 """
 
 from __future__ import annotations
@@ -32,29 +35,41 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--device",
         action="append",
         choices=DEVICES,
-        help="run the tests that take `device` on this device; may be given several times "
-        "(default: reference)",
+        help="run on this device; may be given several times, for the tests that take `device`",
     )
+
+
+def _devices(config: pytest.Config) -> list[str]:
+    from gpuscan.config import config as settings
+    from gpuscan.runtime.device import select
+
+    return config.getoption("device") or [select(settings.device).name]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
+    from gpuscan.config import config as settings
+    from gpuscan.runtime.device import missing
+
+    here = [d for d in _devices(config) if not missing(d)]
+    if here:
+        settings.device = os.environ["GPUSCAN_DEVICE"] = here[0]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"devices: {', '.join(_devices(config))}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("device") or ["reference"]
-        metafunc.parametrize("device", chosen, indirect=True, scope="session")
+        metafunc.parametrize("device", _devices(metafunc.config), indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> str:
     """The name of a device that is there; the test is skipped, with the reason, for another."""
-    from gpuscan.errors import DeviceError
-    from gpuscan.runtime.device import select
+    from gpuscan.runtime.device import missing
 
-    try:
-        select(request.param)
-    except DeviceError as e:
-        pytest.skip(str(e))
+    if reason := missing(request.param):
+        pytest.skip(f"device {request.param}: {reason}")
     return str(request.param)

@@ -624,7 +624,7 @@ class Case:
         if key not in self.notes:
             conditions: list[Variable] = []
             self._plain(n, n, conditions)
-            stops = self.run(Graphs(conditions, {}), "FAST_COMPILE", n=n)[:n]
+            stops = self.plain(Graphs(conditions, {}), n)[:n]
             self.notes[key] = next((i + 1 for i, stop in enumerate(stops) if stop), n)
         found: int = self.notes[key]
         return found
@@ -693,9 +693,13 @@ class Case:
         """The values of the graph, as `call` gives them."""
         return self.call(self.function(graphs, mode, device), n)
 
+    def plain(self, graphs: Graphs, n: int | None = None) -> list[np.ndarray]:
+        """The values of the graph on the reference device, not rewritten: what is right."""
+        return self.run(graphs, "FAST_COMPILE", "reference", n)
+
     def plain_values(self, n: int | None = None) -> list[np.ndarray]:
-        """The values of the plain graph, on the reference device and not rewritten."""
-        return self.run(self.unrolled(n), "FAST_COMPILE", "reference", n)
+        """What is right for the loop, and for what it leaves in the shared variables."""
+        return self.plain(self.unrolled(n), n)
 
     def cost(self, graphs: Graphs) -> Variable | None:
         """A scalar that depends on all float results, each with a weight of its own."""

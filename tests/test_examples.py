@@ -10,6 +10,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 
+from gpuscan import config
 from gpuscan.examples import rbm_digits, rbm_picture
 
 
@@ -28,7 +29,8 @@ def short_run(tmp_path_factory):
 
 def test_it_says_what_it_did(short_run):
     lines = short_run[0].stdout.splitlines()
-    assert lines[0] == "1797 images of 8 x 8 pixels, 48 hidden units, device reference"
+    words = "1797 images of 8 x 8 pixels, 48 hidden units, device "
+    assert lines[0] == words + config.device
     assert lines[1].startswith("12 epochs in ")
     assert lines[2].startswith("40 Gibbs steps of 5 chains in ")
     assert lines[3:] == ["wrote rbm_digits.png"]

@@ -4,6 +4,7 @@ interrupts and memory. (Made-up loops are held to it by test_properties.)"""
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -11,12 +12,18 @@ import textwrap
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import given
+from strategies import DERIVATIVES, Case, assert_same, cases
 
 import gpuscan
 from gpuscan import config, function, scan, shared, until
@@ -376,14 +383,15 @@ loop = pytest.fixture(scope="module")(loop_alone)
 
 
 def agree(functions: tuple[Any, Any], *values: Any) -> None:
-    """The same values, dtypes and shapes, or the same error; and nothing given is written to."""
+    """The same values, dtypes and shapes, or the same error with the same notes; and nothing given
+    is written to."""
     before = [np.array(v) for v in values]
     found: list[Any] = []
     for f in functions:
         try:
             found.append(f(*values))
         except Exception as e:
-            found.append((type(e), str(e)))
+            found.append((type(e), str(e), getattr(e, "__notes__", [])))
     got, wanted = found
     if isinstance(wanted, tuple):
         assert got == wanted
@@ -465,6 +473,23 @@ def test_a_short_sequence_and_a_position_out_of_range_raise_the_references_error
         agree(pair, steps, np.array(positions), numbers(5))
 
 
+def test_errors_name_what_was_written_and_where() -> None:
+    x, h0, n = T.matrix("x"), T.vector("h0"), T.lscalar("n")
+    y, _ = scan(lambda x, h: x + h, [T.tanh(x) * 2], [h0], n_steps=n, name="walk")
+    line = sys._getframe().f_lineno - 1
+    z = (T.exp(y) + 1)[5] + y.sum(axis=0)
+    pair = tuple(function([x, h0, n], [z], device=d) for d in ("native", "reference"))
+    agree(pair, numbers(3, 4), numbers(4), 9)
+    agree(pair, numbers(3, 4), numbers(4), -1)
+    agree(pair, numbers(3, 4), numbers(4), 3)  # z needs six rows
+    agree(pair, numbers(9, 4), numbers(4), 9)
+    agree(pair, numbers(9, 4), numbers(2), 9)
+    with pytest.raises(ValueError, match="mis-match") as e:
+        pair[0](numbers(9, 4), numbers(2), 9)
+    assert e.value.__notes__[-1].startswith("in step 0 of scan 'walk'. Built at ")
+    assert e.value.__notes__[-1].endswith(f"test_native.py:{line}.")
+
+
 def broadcast(a: Any, b: Any) -> Any:
     return a + T.broadcast_to(b * a[0], (a.shape[0],))
 
@@ -510,6 +535,42 @@ def test_outputs_do_not_alias_inputs_shared_variables_or_each_other() -> None:
     np.testing.assert_array_equal(s.get_value(), numbers(3) + value + value)
 
 
+def test_one_array_for_every_input(rows: Any) -> None:
+    cube = numbers(4, 4, 4)
+    x, y, z = T.tensor3(), T.tensor3(), T.tensor3()
+    h, _ = scan(lambda a, h, b: T.tanh(a + h * b), [x], [y[0]], [z[1]])
+    outputs = [h, x * y - z, x + 0, y]
+    pair = tuple(function([x, y, z], outputs, device=d) for d in ("native", "reference"))
+    agree(pair, cube, cube, cube)
+    agree(pair, cube, cube[::-1], cube.transpose(0, 2, 1))
+
+
+def test_updates_that_are_inputs_or_other_shared_variables_hold_values_of_their_own() -> None:
+    mine, user = numbers(3), numbers(3, seed=1)
+    a, b = shared(mine, borrow=True), shared(numbers(3, seed=2))
+    x = T.vector()
+    f = function([x], [a, x * 2], updates={a: x, b: a}, device="native")
+    old, _ = f(user)
+    user.fill(7)
+    old.fill(8)
+    np.testing.assert_array_equal(mine, numbers(3))
+    np.testing.assert_array_equal(a.get_value(), numbers(3, seed=1))
+    np.testing.assert_array_equal(b.get_value(), numbers(3))
+
+
+def test_a_call_writes_to_nothing_that_an_earlier_one_gave() -> None:
+    s = shared(numbers(3))
+    h, _ = scan(lambda h: h * 2, outputs_info=[s], n_steps=3)
+    y = gpuscan.Out(s * 3, borrow=True)
+    f = function([], [h, y, h[-1]], updates={s: h[-1]}, device="native")
+    held = s.get_value(borrow=True)
+    first = [held, *f()]
+    before = [np.array(v) for v in first]
+    f()
+    for now, then in zip(first, before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
 def test_shared_variables_swapped_by_a_loop_hold_each_others_values() -> None:
     a, b = shared(numbers(3)), shared(numbers(3, seed=1))
     values, _ = scan(lambda x, y: (y, x), outputs_info=[a, b], n_steps=3)
@@ -535,25 +596,25 @@ def test_neither_steps_nor_batch_builds_again(rows: Any, monkeypatch: Any) -> No
     assert len(builds) == 1  # what is counted is counted
 
 
-def test_two_threads_call_one_function(rows: Any) -> None:
+@pytest.mark.parametrize("worth_sharing", [16, threads.WORTH_SHARING])
+def test_threads_of_a_program_call_one_function(
+    rows: Any, monkeypatch: Any, worth_sharing: int
+) -> None:
+    monkeypatch.setattr(threads, "WORTH_SHARING", worth_sharing)
+    monkeypatch.setattr(config, "threads", 3)
     f = rows[0]
     calls = [
         (numbers(40, 5, 9, seed=k), numbers(5, 9), numbers(9, 9, seed=k), 0.5) for k in range(4)
     ]
     wanted = [f(*c) for c in calls]
-    wrong: list[Any] = []
 
-    def work(k: int) -> None:
-        for _ in range(30):
-            if any((a != b).any() for a, b in zip(f(*calls[k]), wanted[k])):
-                wrong.append(k)
+    def work(k: int) -> bool:
+        return all(
+            (a == b).all() for _ in range(30) for a, b in zip(f(*calls[k]), wanted[k], strict=True)
+        )
 
-    workers = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-    for w in workers:
-        w.start()
-    for w in workers:
-        w.join()
-    assert not wrong
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
 
 
 def test_results_do_not_depend_on_the_number_of_threads(rows: Any, monkeypatch: Any) -> None:
@@ -567,6 +628,176 @@ def test_results_do_not_depend_on_the_number_of_threads(rows: Any, monkeypatch: 
             found.append([*rows[0](*values), *f(*given)])
     for other in found[1:]:
         same([other], [found[0]])
+
+
+def test_as_many_threads_as_the_cores_of_this_process(monkeypatch: Any) -> None:
+    with config.change_flags(threads=5):
+        assert threads.count() == 5
+    with config.change_flags(threads=0):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 7}, raising=False)
+        assert threads.count() == 3
+        monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+        monkeypatch.setattr(os, "cpu_count", lambda: 4)
+        assert threads.count() == 4
+    with pytest.raises(ValueError, match="less than 0"):
+        config.threads = -1
+
+
+@contextmanager
+def small_work_is_shared() -> Iterator[list[int]]:
+    """Also gives how many rows were shared out each time."""
+    rows: list[int] = []
+    share = threads.share
+
+    def counted(n: int, prepare: Any) -> int:
+        rows.append(n)
+        return share(n, prepare)
+
+    with mock.patch.multiple(threads, WORTH_SHARING=1, share=counted):
+        yield rows
+
+
+def test_no_loop_depends_on_the_number_of_threads() -> None:
+    shared_out: list[int] = []
+
+    @given(case=cases(DERIVATIVES))
+    def holds(case: Case) -> None:
+        case = replace(case, sizes=(("D", 7), ("E", 5)))
+        gradients = case.gradients(case.loop).results
+        graphs = replace(case.loop, results=[*case.loop.results, *gradients])
+        f = case.function(graphs, device="native")
+        found = []
+        for count in (1, 2, 3):
+            with config.change_flags(threads=count), small_work_is_shared() as rows:
+                found.append(case.call(f))
+        shared_out.extend(rows)
+        for other in found[1:]:
+            assert_same(other, found[0], exact=True)
+
+    holds()
+    assert max(shared_out) >= 3  # there was something that three threads could do
+
+
+def test_shares_that_no_thread_comes_to_are_done_by_the_caller(monkeypatch: Any) -> None:
+    monkeypatch.setattr(config, "threads", 3)
+    free, taken = threading.Event(), threading.Semaphore(0)
+
+    def busy() -> None:
+        taken.release()
+        free.wait()
+
+    def part(first: int, last: int) -> threads.Work:
+        def work(stop: threading.Event) -> int:
+            done.append((first, last))
+            return last
+
+        return work
+
+    done: list[tuple[int, int]] = []
+    pool = threads._pool(2)
+    for _ in range(2):
+        pool.submit(busy)
+        taken.acquire()
+    try:
+        assert threads.share(9, part) == 3
+        assert done == [(0, 3), (3, 6), (6, 9)]
+    finally:
+        free.set()
+
+
+def test_a_share_that_fails_is_the_callers_error_and_stops_the_others(monkeypatch: Any) -> None:
+    monkeypatch.setattr(config, "threads", 3)
+    stopped, begun = [], threading.Event()
+
+    def part(first: int, last: int) -> threads.Work:
+        def work(stop: threading.Event) -> int:
+            if threading.current_thread() is threading.main_thread():
+                begun.wait(20)
+                raise ValueError("in a share")
+            begun.set()
+            stopped.append(stop.wait(20))
+            return last
+
+        return work
+
+    with pytest.raises(ValueError, match="in a share"):
+        threads.share(3, part)
+    assert stopped and all(stopped)
+
+
+# Shares of a loop and of a nest, and what they come to.
+SHARED_OUT = """
+    import atexit, multiprocessing, os, sys, threading, numpy as np, gpuscan
+    from gpuscan import config, tensor as T
+    from gpuscan.runtime import threads
+    threads.WORTH_SHARING = 16
+    config.threads = 3
+    x = T.matrix()
+    h, _ = gpuscan.scan(lambda h: T.tanh(h) * 1.5 + 0.1, outputs_info=[x], n_steps=40)
+    f = gpuscan.function([x], [h[-1], T.exp(x) * 2], device="native")
+    value = np.random.default_rng(0).normal(size=(50, 8)).astype("float32")
+    wanted = f(value)
+    assert [t for t in threading.enumerate() if t.name.startswith("gpuscan")]
+
+    def right(_=None):
+        found = f(value)
+        mine = [t for t in threading.enumerate() if t.name.startswith("gpuscan")]
+        return all((a == b).all() for a, b in zip(found, wanted)), len(mine)
+"""
+
+
+def output(program: str) -> str:
+    text = textwrap.dedent(SHARED_OUT) + textwrap.dedent(program)
+    done = subprocess.run(
+        [sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+@needs_fork
+def test_forked_processes_have_threads_of_their_own() -> None:
+    program = """
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads: what this is about
+    stop = threading.Event()
+    def busy():
+        while not stop.is_set():
+            assert right()[0]
+    beside = threading.Thread(target=busy)  # the parent's threads are at work while it forks
+    beside.start()
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        print({same for same, _ in pool.map(right, range(12))},
+              {0 < n <= 2 for _, n in pool.map(right, range(12))})
+    stop.set()
+    beside.join()
+    print(right()[0])
+    """
+    assert output(program) == "{True} {True}\nTrue\n"
+
+
+@needs_fork
+def test_a_child_of_a_forked_child_ends_as_programs_do() -> None:
+    program = """
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    for generation in range(3):
+        if child := os.fork():
+            _, status = os.waitpid(child, 0)
+            assert right()[0]
+            sys.exit(os.waitstatus_to_exitcode(status))
+    same, mine = right()
+    print(same, mine)
+    """
+    assert output(program) == "True 2\n"
+
+
+def test_a_function_is_called_while_the_interpreter_ends() -> None:
+    assert output("atexit.register(lambda: print(right()[0]))\n") == "True\n"
 
 
 LONG = """
@@ -624,17 +855,52 @@ def test_an_interrupt_stops_a_long_loop_and_leaves_shared_variables(
     assert unchanged == "True"
 
 
-def test_the_last_value_of_a_loop_needs_no_trace() -> None:
-    n, x0 = T.lscalar(), T.vector()
-    x, _ = scan(lambda x: T.tanh(x) + 0.5, outputs_info=[x0], n_steps=n)
-    f = function([n, x0], x[-1], device="native")
-    assert f.explain().scans[0].path == "fused"
-    start = numbers(8)
-    f(10**6, start)
+def decay(x0: Any, n: Any) -> Any:
+    return scan(lambda x: T.tanh(x) + 0.5, outputs_info=[x0[0]], n_steps=n)
+
+
+def noise(x0: Any, n: Any) -> Any:
+    srng = RandomStreams(2)
+    return scan(lambda x: 0.5 * x + srng.normal(x.shape), outputs_info=[x0[0]], n_steps=n)
+
+
+def lags(x0: Any, n: Any) -> Any:
+    info = [{"initial": x0, "taps": [-1, -3]}]
+    return scan(lambda one, three: 0.5 * one - 0.2 * three + 1, outputs_info=info, n_steps=n)
+
+
+@pytest.mark.parametrize("model", [decay, noise, lags], ids=lambda f: f.__name__)
+def test_the_last_value_of_a_loop_needs_no_trace(device: str, model: Callable[..., Any]) -> None:
+    n, x0 = T.lscalar(), T.matrix()
+    x, updates = model(x0, n)
+    f = function([n, x0], x[-1], updates=updates, device=device)
+    many = 10**6 if device == "native" else 2000
+    assert device != "native" or f.explain().scans[0].path == "fused"
+    start = numbers(3, 50)
+    f(many, start)
     peaks = []
-    for steps in (10, 10**6):
+    for steps in (10, many):
         tracemalloc.start()
         f(steps, start)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 30_000  # a trace would be 32 MB
+    assert peaks[1] < peaks[0] + 30_000  # a trace would be 200 bytes a step
+
+
+def test_a_hundred_million_steps_take_seconds_and_no_memory() -> None:
+    n, a, x0 = T.lscalar(), T.scalar(), T.scalar()
+    x, _ = scan(lambda x, a: a * x + 0.5, outputs_info=[x0], non_sequences=[a], n_steps=n)
+    f = function([n, a, x0], x[-1], device="native")
+    tracemalloc.start()
+    began = time.monotonic()
+    found = f(10**8, 0.9, 1.0)
+    took = time.monotonic() - began
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    value, rate = np.float32(1), np.float32(0.9)
+    for _ in range(1000):
+        value = rate * value + np.float32(0.5)
+    assert value == rate * value + np.float32(0.5)  # where it stays
+    assert found == value
+    assert took < 10
+    assert peak < 100_000

@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,21 @@ PROGRAM = """
 """
 
 
-def start(**environment: str) -> subprocess.Popen[str]:
+# Root may write anywhere, other than what these tests are about: a process gives that up, and then
+# starts its program. 24 is PR_CAPBSET_DROP, 1 and 2 are CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+OBEYING = """
+    import ctypes, os, sys
+    prctl = ctypes.CDLL(None).prctl
+    prctl(24, 1, 0, 0, 0), prctl(24, 2, 0, 0, 0)
+    os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
+"""
+
+
+def start(program: str = PROGRAM, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM)], stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **environment},
+        [sys.executable, "-c", textwrap.dedent(OBEYING), textwrap.dedent(program)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, **environment},
     )  # fmt: skip
 
 
@@ -145,36 +156,52 @@ def test_a_corrupted_entry_is_built_again(folder: Path, content: bytes | None) -
     assert [p.name for p in folder.iterdir()] == [entry.name]
 
 
-def test_a_folder_that_cannot_be_written_costs_the_build_only(
-    folder: Path, monkeypatch: Any
-) -> None:
+@pytest.fixture
+def read_only(folder: Path) -> Iterator[Callable[[], None]]:
+    """Makes the folder one that processes of `start` may read and not write."""
     folder.mkdir()
-    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    try:
-        if os.access(folder, os.W_OK):  # root may write anywhere
 
-            def refused(*args: Any, dir: Any = None, **kwargs: Any) -> Any:
-                if dir == folder:
-                    raise PermissionError(dir)
-                return mkstemp(*args, dir=dir, **kwargs)
+    def protect() -> None:
+        folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+        _, err = start(f"open({str(folder / 'written')!r}, 'w')").communicate(timeout=60)
+        if "PermissionError" not in err:
+            pytest.skip("this user may write to folders that are read-only")
 
-            mkstemp = cache.tempfile.mkstemp
-            monkeypatch.setattr(cache.tempfile, "mkstemp", refused)
-        assert answer(60) == 60
-        assert list(folder.iterdir()) == []
-    finally:
-        folder.chmod(stat.S_IRWXU)
+    yield protect
+    folder.chmod(stat.S_IRWXU)
 
 
-def test_a_read_only_folder_is_read(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_costs_the_build_only(
+    folder: Path, read_only: Callable[[], None], tmp_path: Path
+) -> None:
+    cc, log = counting(tmp_path)
+    read_only()
+    assert output(start(CC=cc)) == output(start(CC=cc))
+    assert log.read_text() == "build\nbuild\n"
+    assert list(folder.iterdir()) == []
+
+
+def test_a_read_only_folder_is_read(
+    folder: Path, read_only: Callable[[], None], tmp_path: Path
+) -> None:
     cc, log = counting(tmp_path)
     first = output(start(CC=cc))
-    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    try:
-        assert output(start(CC=cc)) == first
-    finally:
-        folder.chmod(stat.S_IRWXU)
+    read_only()
+    assert output(start(CC=cc)) == first
     assert log.read_text() == "build\n"
+
+
+def test_no_home_costs_the_build_only(tmp_path: Path, monkeypatch: Any) -> None:
+    for name in ("GPUSCAN_CACHE_DIR", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(uid: int) -> Any:  # a user that /etc/passwd does not name
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(OSError, match="home"):
+        cache.directory()
+    assert answer(64) == 64
 
 
 def test_a_file_in_the_folders_place_costs_the_build_only(folder: Path) -> None:
@@ -183,13 +210,37 @@ def test_a_file_in_the_folders_place_costs_the_build_only(folder: Path) -> None:
     assert folder.read_text() == "a file"
 
 
-def test_a_full_disk_costs_the_entry_only(folder: Path, monkeypatch: Any) -> None:
+FULL = 'case "$*" in *{where}*) echo "cannot write: No space left on device" >&2; exit 1;; esac\n'
+
+
+def test_a_disk_that_is_full_when_the_compiler_writes_costs_the_entry_only(
+    folder: Path, tmp_path: Path
+) -> None:
+    text = FULL.format(where=folder) + f'exec {" ".join(compiler.find() or ())} "$@"\n'
+    assert output(start(CC=script(tmp_path / "full", text))).startswith("fused")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["_seal", "os.replace"])
+def test_a_disk_that_is_full_later_costs_the_entry_only(
+    folder: Path, monkeypatch: Any, step: str
+) -> None:
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.os, "replace", full)
-    assert answer(62) == 62
+    monkeypatch.setattr(f"gpuscan.runtime.cache.{step}", full)
+    value = 620 + len(step)
+    assert answer(value) == value
     assert list(folder.iterdir()) == []
+
+
+def test_no_space_anywhere_is_a_build_error(
+    folder: Path, tmp_path: Path, monkeypatch: Any, fresh: None
+) -> None:
+    monkeypatch.setenv("CC", script(tmp_path / "full", FULL.format(where=".so")))
+    compiler.find.cache_clear()
+    with pytest.raises(BuildError, match="No space left"):
+        answer(65)
 
 
 def test_another_compiler_or_flag_is_another_entry(
@@ -284,4 +335,4 @@ def test_without_a_compiler_native_is_not_available(monkeypatch: Any, fresh: Non
     x = T.vector("x")
     with pytest.raises(DeviceError, match="no C compiler"):
         gpuscan.function([x], x + 1, device="native")
-    np.testing.assert_array_equal(gpuscan.function([x], x + 1)([1, 2]), [2, 3])
+    np.testing.assert_array_equal(gpuscan.function([x], x + 1, device="auto")([1, 2]), [2, 3])

@@ -41,6 +41,10 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
     if run("print('started')", environment).stdout != "started\n":
         pytest.skip("this interpreter does not start with libasan")
+    done = run("from gpuscan.runtime import compiler; compiler.library('int one;')", environment)
+    if done.returncode:
+        words = next(x for x in done.stderr.splitlines() if "BuildError" in x)
+        pytest.skip(f"{command[0]} does not build with sanitizers: {words}")
     return environment
 
 

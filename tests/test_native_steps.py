@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_native import Built, both, close, numbers, same
 
-from gpuscan import function, scan, until
+from gpuscan import scan, until
 from gpuscan import tensor as T
 from gpuscan.gradient import grad
 from gpuscan.runtime import compiler
@@ -315,7 +315,12 @@ def integer_products() -> Built:
 
     values, _ = scan(step, [a], [v0, None, None, None, None], [b])
     big = 2**40 * numbers(3, 4, 4, dtype="int64")
-    return [a, b, v0], values, None, [big, 9 * numbers(3, 3, dtype="int8"), numbers(4, dtype="int64")]
+    return (
+        [a, b, v0],
+        values,
+        None,
+        [big, 9 * numbers(3, 3, dtype="int8"), numbers(4, dtype="int64")],
+    )
 
 
 def stacks_of_products() -> Built:

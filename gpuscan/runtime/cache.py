@@ -12,11 +12,16 @@ from typing import Any
 
 
 def directory() -> Path:
-    """Where libraries are kept: GPUSCAN_CACHE_DIR, or the user's cache directory."""
+    """Where libraries are kept: GPUSCAN_CACHE_DIR, or the user's cache directory. Raises OSError
+    where there is none."""
     if own := os.environ.get("GPUSCAN_CACHE_DIR"):
         return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "gpuscan"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "gpuscan"
+    try:
+        return Path.home() / ".cache" / "gpuscan"
+    except RuntimeError as e:  # a user without a home, as in containers
+        raise OSError(str(e)) from None
 
 
 def digest(*parts: str) -> str:
@@ -35,7 +40,10 @@ def fetch(key: str, build: Callable[[Path], None], load: Callable[[Path], Any]) 
     broken one. An entry appears by a rename, so other processes see all of it or nothing. A cache
     that can't be read or written costs the build, not the call.
     """
-    entry = directory() / f"{key}.so"
+    try:
+        entry = directory() / f"{key}.so"
+    except OSError:
+        return _private(build, load)
     with contextlib.suppress(OSError):  # none, or a broken one: made again
         if _is_whole(entry):
             return load(entry)

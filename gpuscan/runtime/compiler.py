@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import platform
@@ -12,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import BuildError
+from ..errors import BuildError, build_failure
 from ..kernel_files import kernels_dir
 from . import cache
 
@@ -58,8 +59,7 @@ def _version(command: Sequence[str]) -> str:
         file = Path(found).resolve()
         status = file.stat()
         return f"{file} {status.st_size} {status.st_mtime_ns}"
-    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
-    return done.stdout
+    return _run([*command, "--version"]).stdout
 
 
 def _cpu() -> str:
@@ -71,21 +71,36 @@ def _cpu() -> str:
         return platform.processor() + platform.machine()
 
 
+def _run(command: Sequence[str], source: str = "") -> subprocess.CompletedProcess[str]:
+    """The compiler's run, with words in English: they are read here. Raises BuildError where it
+    can't be started."""
+    try:
+        return subprocess.run(
+            command, input=source, capture_output=True, encoding="utf-8", errors="replace",
+            env={**os.environ, "LC_ALL": "C"}, check=False,
+        )  # fmt: skip
+    except OSError as e:
+        raise BuildError(f"the C compiler {command[0]!r} can't be started: {e}") from e
+
+
 def library(source: str) -> ctypes.CDLL:
     """The source as a loaded library, from the cache where it was built before. Raises BuildError
     with the compiler's words and the numbered source."""
+    compiler = find() or ()
 
     def build(path: Path) -> None:
-        command = [*(find() or ()), *FLAGS, "-I", str(kernels_dir()), "-x", "c", "-", "-o",
-                   str(path), "-lm"]  # fmt: skip
-        done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+        command = [*compiler, *FLAGS, "-I", str(kernels_dir()), "-x", "c", "-", "-o", str(path),
+                   "-lm"]  # fmt: skip
+        done = _run(command, source)
         if done.returncode:
             if "No space left" in done.stderr:
-                raise OSError(done.stderr)
-            lines = source.splitlines()
-            numbered = "\n".join(f"{i:4} {line}" for i, line in enumerate(lines, start=1))
-            raise BuildError(f"{' '.join(command)} failed:\n{done.stderr}\n{numbered}")
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            raise BuildError(build_failure(command, done.returncode, done.stderr, source))
 
     key = cache.digest(identity(), source)
-    found: ctypes.CDLL = cache.fetch(key, build, lambda path: ctypes.CDLL(str(path)))
+    try:
+        found: ctypes.CDLL = cache.fetch(key, build, lambda path: ctypes.CDLL(str(path)))
+    except OSError as e:
+        name = " ".join(compiler)
+        raise BuildError(f"what the C compiler {name!r} built can't be kept or loaded: {e}") from e
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ..config import DEVICES, config
+from ..config import DEVICES
 from ..errors import DeviceError
 from ..graph import Variable
 from .reference import Reference
@@ -31,16 +31,27 @@ _MISSING = {
 }
 
 
-def select(name: str | None = None) -> Device:
-    """The device of this name, or of the settings. Raises ValueError for a name that there is
-    not, DeviceError for a device that is not here, with the reason."""
-    name = name or config.device
+def missing(name: str) -> str:
+    """Why the device of this name is not here; nothing where it is."""
+    if name == "native":
+        from . import compiler  # with subprocess and ctypes, which the reference is without
+
+        if compiler.find() is None:
+            return "no C compiler was found ($CC, cc, gcc, clang, or the package ziglang)"
+    return _MISSING.get(name, "")
+
+
+def select(name: str) -> Device:
+    """The device of this name; "auto" is native where there is a C compiler, else the reference.
+    Raises ValueError for a name that there is not, DeviceError for a device that is not here."""
     if name not in DEVICES:
         raise ValueError(f"device {name!r} is not one of {', '.join(DEVICES)}")
-    if name in _MISSING:
-        raise DeviceError(f"device {name!r} is not available: {_MISSING[name]}. Use 'reference'.")
+    if name == "auto":
+        name = "reference" if missing("native") else "native"
+    if reason := missing(name):
+        raise DeviceError(f"device {name!r} is not available: {reason}. Use 'reference'.")
     if name == "native":
-        from .native import Native  # with ctypes and a compiler, which the reference is without
+        from .native import Native
 
         return Native()
     return Reference()

@@ -28,7 +28,6 @@ from ..codegen.program import (
     Trace,
     size_value,
 )
-from ..errors import DeviceError
 from ..evaluate import Program
 from ..graph import Op, Variable
 from ..record import field, record
@@ -47,18 +46,19 @@ class NativeLoop(Op):
     definition: Scan
     program: LoopProgram
     function: Any = field(compare=False)  # the kernel, loaded
+    node: Variable = field(compare=False)  # the Scan as it was written, for errors
 
     def infer(self, *types: TensorType) -> Any:
         return self.definition.infer(*types[: 1 + len(self.definition.step.params)])
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
-        return _Runner(self, node)
+        return _Runner(self)
 
 
 class _Runner:
     """Runs a loop's program on arrays."""
 
-    def __init__(self, op: NativeLoop, node: Variable) -> None:
+    def __init__(self, op: NativeLoop) -> None:
         self.op, self.program, self.function = op, op.program, op.function
         step = op.definition.step
         self.n_operands = 1 + len(step.params)
@@ -71,13 +71,12 @@ class _Runner:
         self.places = _places(op.program, [*self.read, *traces, *states])
         self.constants = _constants(op.program)
         self.pack = struct.Struct(f"{len(self.places)}Q").pack
-        self.definition_node = op.definition(*node.inputs[: self.n_operands])
         self._interpreted: Any = None
 
     def definition(self, operands: Sequence[Any]) -> Any:
         """The loop as NumPy runs it: what says why an operand is wrong."""
         if self._interpreted is None:
-            self._interpreted = self.op.definition.evaluator(self.definition_node)
+            self._interpreted = self.op.definition.evaluator(self.op.node)
         return self._interpreted(*operands)
 
     def __call__(self, n: Any, *rest: Any) -> Any:
@@ -389,13 +388,6 @@ class Native:
 
     name = "native"
 
-    def __init__(self) -> None:
-        if compiler.find() is None:
-            raise DeviceError(
-                "device 'native' is not available: no C compiler was found ($CC, cc, gcc, clang, "
-                "or the package ziglang). Use 'reference'."
-            )
-
     def load(self, source: str, names: Sequence[str]) -> list[Any]:
         """The kernels of a source by name, built and loaded."""
         library = compiler.library(source)
@@ -409,5 +401,8 @@ class Native:
             functions.append(function)
         return functions
 
-    def compile(self, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> Program:
-        return Program(inputs, outputs)
+    def compile(
+        self, inputs: Sequence[Variable], outputs: Sequence[Variable],
+        written: Mapping[Variable, Variable] | None = None,
+    ) -> Program:  # fmt: skip
+        return Program(inputs, outputs, written)

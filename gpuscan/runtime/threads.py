@@ -1,13 +1,19 @@
-"""Threads that share a kernel's rows. Kernels give the interpreter's lock back while they run."""
+"""Threads that share a kernel's rows. Kernels give the interpreter's lock back while they run.
+
+A function's nodes run one after the other, and threads run nothing but kernels: a kernel and a
+product by NumPy's BLAS never run at once, unless a program calls functions from threads of its own.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from ..config import config
 
@@ -16,13 +22,20 @@ WORTH_SHARING = 32768  # elements; handing over a share costs some 30 microsecon
 
 def count() -> int:
     """How many threads to use: `config.threads`, or the cores that this process may use."""
-    return config.threads or len(os.sched_getaffinity(0))
+    if config.threads:
+        return config.threads
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @functools.cache
-def _pool(size: int, process: int) -> ThreadPoolExecutor:
-    """The other threads; a forked process makes its own."""
+def _pool(size: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(size, thread_name_prefix="gpuscan")
+
+
+if hasattr(os, "register_at_fork"):  # the other threads stay behind: a child makes its own
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 Work = Callable[[threading.Event], int]
@@ -32,15 +45,33 @@ def share(rows: int, prepare: Callable[[int, int], Work]) -> int:
     """All rows, shared out over the threads; the least of what they gave. prepare(first, last)
     is called for each share before the first one starts, and gives what a thread runs. That is
     told to end early by its event, where another failed or the caller was interrupted."""
-    n = max(1, min(count(), rows))
+    threads = count()
+    n = max(1, min(threads, rows))
     stop = threading.Event()
-    own, *rest = [
-        prepare(*part) for part in itertools.pairwise(rows * k // n for k in range(n + 1))
-    ]
-    others = [_pool(count() - 1, os.getpid()).submit(work, stop) for work in rest]
+    todo = deque(prepare(*part) for part in itertools.pairwise(rows * k // n for k in range(n + 1)))
+    found: list[int] = []
+
+    def run() -> None:
+        """Shares until none is left: the caller does those that no other thread has come to."""
+        while True:
+            try:
+                work = todo.popleft()
+            except IndexError:
+                return
+            found.append(work(stop))
+
+    others: list[Future[None]] = []
+    with contextlib.suppress(RuntimeError):  # no thread to be had, or the interpreter is ending
+        for _ in range(n - 1):
+            others.append(_pool(threads - 1).submit(run))
     try:
-        return min([own(stop), *(f.result() for f in others)])
+        run()
+        for f in others:
+            if not f.cancel():
+                f.result()
     except BaseException:
         stop.set()
-        wait(others)
+        todo.clear()
+        wait([f for f in others if not f.cancel()])
         raise
+    return min(found)
