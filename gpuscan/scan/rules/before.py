@@ -7,6 +7,7 @@ from dataclasses import replace
 from ...graph import (
     Constant,
     Variable,
+    certain,
     substitute,
     toposort,
 )
@@ -19,7 +20,7 @@ from ...ops.shape import (
     specify,
 )
 from .build import Found, applied, same, scan_op
-from .lift import Lift, certain, frontier
+from .lift import Lift, frontier
 
 
 def hoist_invariants(v: Variable, used: frozenset[int]) -> Found | None:
