@@ -20,7 +20,7 @@ from ..ops.shape import DimShuffle, Reshape, Specify, broadcast_to, dims, first_
 from ..ops.softmax import LogSoftmax, Softmax
 from ..ops.sorting import ArgSort, Sort
 from ..rewrite import rewrite
-from ..rules.shapes import SHAPES, pushed_dims
+from ..rules.shapes import SHAPES
 from ..rules.stability import STABILITY
 from ..types import TensorType, TupleType
 
@@ -110,8 +110,7 @@ class History:
         found = {}
         for v, x in self.made.items():
             if any(i in changing for i in toposort([x])) and x.inputs and x in sure:
-                sizes = self.op.outside(pushed_dims(dims(x)), self.o)
-                if all(s is not None for s in sizes):
+                if self.op.sizes_outside(x, self.o) is not None:
                     found[v] = x
         return found
 

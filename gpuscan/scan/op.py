@@ -191,6 +191,12 @@ class Scan(Op):
             found.append(None if inner else substitute([v], mapping)[0])
         return found
 
+    def sizes_outside(self, v: Variable, o: Operands) -> list[Variable] | None:
+        """The sizes of a value of the step as values outside the loop; None where they may change
+        from step to step, so that no trace holds it."""
+        sizes = self.outside(pushed_dims(dims(v)), o)
+        return None if any(s is None for s in sizes) else sizes  # type: ignore[return-value]
+
     # ---- the meaning ----------------------------------------------------------------------------
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
