@@ -474,6 +474,33 @@ def leaves(outputs: Iterable[Variable], stop: Iterable[Variable] = ()) -> list[V
     ]
 
 
+def certain(outputs: Iterable[Variable]) -> set[Variable]:
+    """The nodes that are computed in any case, and not only in a branch of a choice."""
+    found: set[Variable] = set()
+    stack = list(outputs)
+    while stack:
+        v = stack.pop()
+        if v not in found:
+            found.add(v)
+            stack += v.inputs[:1] if getattr(v.op, "is_lazy", False) else v.inputs
+    return found
+
+
+def clients(
+    outputs: Sequence[Variable], stop: Iterable[Variable] = ()
+) -> dict[Variable, list[Variable | None]]:
+    """Per node what reads it: nodes, and None for each time it is an output. Nodes in `stop` are
+    leaves of the walk."""
+    leaves = set(stop)
+    found: dict[Variable, list[Variable | None]] = {}
+    for v in toposort(outputs, leaves):
+        for i in dict.fromkeys(v.inputs if v not in leaves else ()):
+            found.setdefault(i, []).append(v)
+    for v in outputs:
+        found.setdefault(v, []).append(None)
+    return found
+
+
 def rebuild(node: Variable, inputs: Sequence[Variable]) -> Variable:
     """The same op on other inputs, with the node's name and line."""
     inputs = tuple(inputs)

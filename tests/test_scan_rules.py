@@ -5,7 +5,9 @@ import pytest
 
 import gpuscan as theano
 from gpuscan import tensor as T
-from gpuscan.graph import toposort
+from gpuscan.graph import leaves, toposort
+from gpuscan.ops.elemwise import Elemwise
+from gpuscan.ops.index import IncSubtensor
 from gpuscan.ops.linalg import Dot
 from gpuscan.ops.shape import Join
 from gpuscan.scan.op import Scan
@@ -37,6 +39,10 @@ def weights():
         "U": theano.shared(draw(4, 16), "U"),
         "b": theano.shared(draw(16), "b"),
     }
+
+
+def drawn(*shape):
+    return theano.shared((np.random.default_rng(0).normal(size=shape) * 0.3).astype("float32"))
 
 
 def lstm(p, x):
@@ -130,17 +136,156 @@ def test_input_projections_are_one_product(weights):
                for v in toposort(loop.op.step.outputs) if isinstance(v.op, Dot))  # fmt: skip
 
 
+def elman_cell():
+    W, U, b = drawn(3, 4), drawn(4, 4), drawn(4)
+    return [W, U, b], 1, lambda x, h: T.tanh(T.dot(x, W) + T.dot(h, U) + b)
+
+
+def lstm_cell(cut):
+    if cut:
+        params = [W, U, b] = drawn(3, 16), drawn(4, 16), drawn(16)
+    else:
+        Ws, Us, bs = ([drawn(*s) for _ in range(4)] for s in ((3, 4), (4, 4), (4,)))
+        params = [*Ws, *Us, *bs]
+
+    def step(x, h, c):
+        if cut:
+            z = T.dot(x, W) + T.dot(h, U) + b
+            gates = [z[:, k * 4 : (k + 1) * 4] for k in (0, 1, 3, 2)]
+        else:
+            gates = [T.dot(x, w) + T.dot(h, u) + b for w, u, b in zip(Ws, Us, bs)]
+        i, f, o = map(T.nnet.sigmoid, gates[:3])
+        c = f * c + i * T.tanh(gates[3])
+        return o * T.tanh(c), c
+
+    return params, 2, step
+
+
+def gru_cell(reset_after, cut):
+    if cut:
+        W, U, b, V = drawn(3, 12), drawn(4, 12 if reset_after else 8), drawn(12), drawn(4, 4)
+        params = [W, U, b] if reset_after else [W, U, b, V]
+    else:
+        Ws, Us, bs = ([drawn(*s) for _ in range(3)] for s in ((3, 4), (4, 4), (4,)))
+        params, V = [*Ws, *Us, *bs], Us[2]
+
+    def of(x, k, w, ws):
+        return T.dot(x, w)[:, k * 4 : (k + 1) * 4] if cut else T.dot(x, ws[k])
+
+    def step(x, h):
+        a = [of(x, k, W, Ws) + (b[k * 4 : (k + 1) * 4] if cut else bs[k]) for k in range(3)]
+        r, u = (T.nnet.sigmoid(a[k] + of(h, k, U, Us)) for k in range(2))
+        n = T.tanh(a[2] + (r * of(h, 2, U, Us) if reset_after else T.dot(r * h, V)))
+        return u * h + (1 - u) * n
+
+    if cut:
+        Ws = Us = None
+    else:
+        W = U = None
+    return params, 1, step
+
+
+def multiplicative_cell():
+    W, U = drawn(3, 4), drawn(4, 4)
+    return [W, U], 1, lambda x, h: T.tanh(T.dot(x, W) * T.dot(h, U))
+
+
+@pytest.mark.parametrize(
+    ("cell", "forward", "back", "outside", "saved"),
+    [  # products in each loop, and around them: x @ W, dW, dU, dx for each pair of weights
+        (elman_cell(), 1, 1, 4, 1),  # h
+        (lstm_cell(cut=True), 4, 1, 4, 6),  # h, c, four gates
+        (lstm_cell(cut=False), 4, 4, 16, 6),
+        (gru_cell(reset_after=False, cut=True), 3, 2, 5, 4),  # h, r, u, n
+        (gru_cell(reset_after=False, cut=False), 3, 3, 12, 4),
+        (gru_cell(reset_after=True, cut=True), 3, 1, 4, 5),  # and h @ U
+        (gru_cell(reset_after=True, cut=False), 3, 3, 12, 5),
+        (multiplicative_cell(), 1, 1, 4, 2),  # h, h @ U
+    ],
+    ids=["elman", "lstm-cut", "lstm", "gru-cut", "gru", "gru-after-cut", "gru-after", "product"],
+)
+def test_no_product_is_computed_twice(cell, forward, back, outside, saved):
+    params, n_states, step = cell
+    x, h0 = T.tensor3("x"), T.matrix("h0")
+    states, _ = theano.scan(step, x, [h0] * n_states, return_list=True)
+    cost = (states[0] ** 2).sum()
+    f = theano.function([x, h0], [cost, *T.grad(cost, [*params, x])])
+    there, back_again = loops(f)
+    assert (dots_inside(there), dots_inside(back_again), dots_outside(f)) == (
+        forward, back, outside,
+    )  # fmt: skip
+    assert len(there.op.step.traces) == saved
+    assert len(back_again.op.step.carries) == n_states  # nothing accumulates in the loop
+    # what is read over time is as it was saved, but for the cost's 2 * h and an LSTM's tanh(c)
+    around = [v for v in toposort([back_again], [there]) if isinstance(v.op, Elemwise) and v.ndim]
+    assert {v.op.scalar.name for v in around} <= {"mul", "tanh"}
+
+
 def test_weight_gradients_are_one_product_each(weights):
     x = T.tensor3("x")
     cost = (lstm(weights, x) ** 2).mean()
     f = theano.function([x], T.grad(cost, list(weights.values())))
-    forward, back = loops(f)
-    # outside: the input projection forward; the gates computed again (x @ W, h @ U); dW and dU
-    assert dots_outside(f) == 5
+    _forward, back = loops(f)
+    assert dots_outside(f) == 3  # the input projection; dW and dU
     assert dots_inside(back) == 1  # the cotangent of h
     assert count(Join, back.op.step.outputs) == 1  # the gates' cotangents, side by side
+    assert count(IncSubtensor, back.op.step.outputs) == 0
     assert len(back.op.step.carries) == 2  # of h and c: nothing accumulates in the loop
-    assert len(forward.op.step.traces) == 2  # h and c, the histories
+
+
+def test_a_gradient_saves_what_a_reader_of_the_outputs_stores_anyway(weights):
+    x = T.tensor3("x")
+    h = lstm(weights, x)
+    f = theano.function([x], [h, T.grad((h**2).mean(), weights["U"])])
+    traces = loops(f)[0].op.step.traces
+    assert len(traces) == len(set(traces)) == 6
+
+
+def test_a_product_of_one_branch_is_not_computed_for_the_gradient():
+    x, h0, u = T.vector("x"), T.vector("h0"), T.matrix("u")
+    h, _ = theano.scan(lambda x, h: T.ifelse(x > 0, T.dot(h, u) ** 2, h), x, h0)
+    f = theano.function([x, h0, u], T.grad(h.sum(), u))
+    assert len(loops(f)[0].op.step.traces) == 1
+
+
+def test_what_changes_its_shape_is_computed_again():
+    k, h0, u = T.lvector("k"), T.dvector("h0"), T.dmatrix("u")
+
+    def step(k, h):
+        return T.tanh(h + (T.dot(h[:k], u[:k, :k]) ** 2).sum())
+
+    h, _ = theano.scan(step, k, h0)
+    unrolled = [h0]
+    for t in range(3):
+        unrolled.append(step(k[t], unrolled[-1]))
+    f = theano.function([k, h0, u], [T.grad(x.sum(), u) for x in (h, sum(unrolled[1:]))])
+    values = np.random.default_rng(0).normal(size=(3, 3)) * 0.3
+    got, want = f([2, 0, 3], [0.1, -0.2, 0.3], values)
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_a_logarithm_in_a_gradient_is_that_of_what_is_under_it():
+    h0, u = T.fvector("h0"), T.fmatrix("u")
+
+    def step(h):  # z and log(sigmoid(z)) are saved or computed from z, not from sigmoid(z)
+        y = T.nnet.sigmoid(T.dot(h, u))
+        return h + y * T.log(y)
+
+    h, _ = theano.scan(step, outputs_info=h0, n_steps=2)
+    g = theano.function([h0, u], T.grad(h.sum(), h0))([1, 2], [[-200, 1], [0, 1]])
+    assert np.isfinite(g).all()
+
+
+def test_checkpoints_save_the_states_between_chunks_only():
+    h0, u = T.matrix("h0"), T.matrix("u")
+    h, _ = theano.scan_checkpoints(
+        lambda h, u: T.tanh(T.dot(h, u) * T.dot(h, u.T)), outputs_info=h0, non_sequences=u,
+        n_steps=T.lscalar("n"), save_every_N=5,
+    )  # fmt: skip
+    g = T.grad(h[-1].sum(), u)
+    (n,) = [v for v in leaves([g]) if v.name == "n"]
+    f = theano.function([h0, u, n], g)
+    assert [len(v.op.step.traces) for v in loops(f)] == [1, 0]
 
 
 def test_sums_over_the_steps_are_taken_behind_the_loop():

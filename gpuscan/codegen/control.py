@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..graph import Constant, Variable, substitute
 from ..ops.control import IfElse
 from ..ops.shape import FirstRows, dim
+from ..record import record, replace
 from ..rules.shapes import pushed_dims
 from ..scan.op import Operands, Scan, Step
 from .kernel import (
@@ -43,7 +44,7 @@ def with_own_parameters(step: Step, o: Operands) -> Step:
     )
 
 
-@dataclass(frozen=True)
+@record
 class Inner:
     """A loop inside of a step: its node's operands, and its step with parameters of its own."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..ops.linalg import BatchedDot, Dot
 from ..ops.patterns import Array as Entries
 from ..ops.patterns import holes, part_sizes
 from ..ops.shape import BroadcastTo, CheckSizes, Dim, Join, Reshape, Specify, as_int64, dims
+from ..record import record
 from ..rules.shapes import pushed_dims
 from ..scan.op import Operands, Scan, Step
 from ..types import TensorType
@@ -36,7 +36,7 @@ Axis = tuple[Variable, int]
 Outside = Callable[[list[Variable]], Sequence[Variable | None]]
 
 
-@dataclass(frozen=True)
+@record
 class _Scope:
     """The values of a step whose sizes are learnt."""
 

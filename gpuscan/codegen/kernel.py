@@ -226,7 +226,7 @@ class If:
     other: tuple[Any, ...] = ()  # where it does not hold
 
 
-@dataclass(frozen=True)
+@record
 class Break:
     """The end of the innermost loop."""
 

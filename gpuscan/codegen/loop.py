@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..graph import Constant, Variable
+from ..graph import Constant, Variable, clients
 from ..ops.linalg import Dot
 from ..scan.op import Scan
-from ..scan.rules.lift import clients
 from .frame import Frame
 from .kernel import (
     Array,

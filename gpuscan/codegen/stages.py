@@ -10,7 +10,6 @@ or the one before, has computed; and of one that writes where others may still b
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..graph import Constant, Variable
@@ -21,13 +20,14 @@ from ..ops.linalg import Dot
 from ..ops.patterns import FULL
 from ..ops.reduce import Reduce
 from ..ops.shape import BroadcastTo, DimShuffle, FirstRows, Specify
+from ..record import record
 from .kernel import Number
 from .plan import read
 
 LEAST_UNITS = 128  # known to be fewer, they are not worth sharing
 
 
-@dataclass(frozen=True)
+@record
 class Kept:
     """A carry in memory: its parameter; its new value, which stands where the next step finds it
     (None: it is copied there behind the step); and whether the two take turns in two buffers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..evaluate import Program
@@ -121,8 +123,8 @@ def _affine(v: Variable) -> tuple[Variable | None, int]:
 
 @rule(Elemwise)
 def integer_arithmetic(v: Variable) -> Variable | None:
-    """Sizes: (x + c) + d is x + (c + d), x + c - (x + d) is c - d, the smaller of x + c and
-    x + d is known, and so is the larger of a size and 0."""
+    """Sizes: (x + c) + d and d + (x + c) are x + (c + d), x + c - (x + d) is c - d, the smaller
+    of x + c and x + d is known, and so is the larger of a size and 0."""
     s = v.op.scalar  # type: ignore[attr-defined]
     if s not in (add, sub, maximum, minimum) or v.ndim or v.dtype != "int64":
         return None
@@ -135,6 +137,8 @@ def integer_arithmetic(v: Variable) -> Variable | None:
             if x is not None and y is None and x is not a:
                 offset = constant_leaf(np.asarray(c + d if s is add else c - d, "int64"))
                 return x + offset
+            if s is add and x is None and y is not None and y is not b:
+                return y + constant_leaf(np.asarray(c + d, "int64"))
         case "maximum" | "minimum":
             if x is y:
                 return a if (c > d) == (s is maximum) or c == d else b
@@ -304,25 +308,36 @@ def whole_write(v: Variable) -> Variable | None:
 
 @rule(Elemwise)
 def parts_joined(v: Variable) -> Variable | None:
-    """A sum of zeros with parts written in, which lie side by side from the axis' start, is the
+    """A sum of zeros with parts written in, which do not overlap along the last axis, is the
     parts joined: what the gradient of an LSTM's gates comes to."""
     if v.op.scalar is not add or not v.ndim:  # type: ignore[attr-defined]
         return None
-    terms = _summands(v)
-    parts = sorted([p for p in map(_written_part, terms) if p is not None], key=lambda p: p[0])
-    if len(parts) < 2 or len(parts) < len(terms):
-        return None
-    if [p[0] for p in parts] != [0, *(p[1] for p in parts[:-1])]:
-        return None
-    axis, end = v.ndim - 1, parts[-1][1]
+    parts: list[tuple[int, int, Variable]] = []
+    for t in _summands(v):
+        if (written := _written_parts(t)) is None:
+            return None
+        if any(y.type.broadcastable[:-1] != v.type.broadcastable[:-1] for _, _, y in written):
+            return None
+        parts += written
+    parts.sort(key=lambda p: p[0])
     sizes = v.op.sizes(v.inputs, v)
-    if sizes is None:
+    if len(parts) < 2 or sizes is None:
         return None
-    tensors = [specify(y, (*y.type.shape[:-1], stop - start)) for start, stop, y in parts]
-    if v.type.shape[axis] != end:  # zeros, where the parts do not fill the axis
-        rest = [*sizes[:axis], sizes[axis] - end]
-        tensors.append(broadcast_to(constant_leaf(np.zeros((), v.dtype)), rest))
-    return specify(Join(axis)(*tensors), v.type.shape)
+
+    def zeros(size: Any) -> Variable:
+        return broadcast_to(constant_leaf(np.zeros((), v.dtype)), [*sizes[:-1], size])
+
+    tensors, end = [], 0
+    for start, stop, y in parts:
+        if start < end:
+            return None
+        if start > end:
+            tensors.append(zeros(start - end))
+        tensors.append(specify(y, (*y.type.shape[:-1], stop - start)))
+        end = stop
+    if v.type.shape[-1] != end:  # zeros, where the parts do not fill the axis
+        tensors.append(zeros(sizes[-1] - end))
+    return specify(Join(v.ndim - 1)(*tensors), v.type.shape)
 
 
 def _summands(v: Variable) -> list[Variable]:
@@ -338,8 +353,10 @@ def _summands(v: Variable) -> list[Variable]:
     return terms
 
 
-def _written_part(t: Variable) -> tuple[int, int, Variable] | None:
-    """(start, stop, y) for zeros with y written into start:stop of the last axis."""
+def _written_parts(t: Variable) -> list[tuple[int, int, Variable]] | None:
+    """(start, stop, y) for each y in zeros that lies in start:stop of the last axis."""
+    if isinstance(t.op, Join) and t.op.axis == t.ndim - 1:
+        return _joined_parts(t)
     if not isinstance(t.op, IncSubtensor) or len(t.inputs) != 2 or number(t.inputs[0]) != 0:
         return None
     x, y = t.inputs
@@ -352,8 +369,22 @@ def _written_part(t: Variable) -> tuple[int, int, Variable] | None:
         case Slice(None | int() as start, None | int() as stop, None | 1):
             start, stop = start or 0, x.type.shape[-1] if stop is None else stop
             if stop is not None and 0 <= start < stop and y.type.shape[-1] in (None, stop - start):
-                return start, stop, y
+                return [(start, stop, y)]
     return None
+
+
+def _joined_parts(t: Variable) -> list[tuple[int, int, Variable]] | None:
+    """`_written_parts` of parts and zeros joined."""
+    found: list[tuple[int, int, Variable]] = []
+    end = 0
+    for i, y in enumerate(t.inputs):
+        size, zeros = y.type.shape[-1], number(y) == 0
+        if size is None:
+            return found if zeros and i == len(t.inputs) - 1 else None
+        if not zeros:
+            found.append((end, end + size, y))
+        end += size
+    return found
 
 
 @rule(Reduce)

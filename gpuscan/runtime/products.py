@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..graph import Op, Variable
 from ..ops.linalg import Dot
+from ..record import record
 from ..types import TensorType
 from . import team
 
@@ -30,7 +30,7 @@ def _kernel(suffix: str) -> tuple[Any, int]:
     return function, int(team.library().gs_product_scratch_elements())
 
 
-@dataclass(frozen=True)
+@record
 class NativeProduct(Op):
     """A Dot of two matrices of floats."""
 

@@ -20,13 +20,11 @@ from ..errors import built_at
 from ..evaluate import Program
 from ..gradient import added, cotangents, dependence
 from ..graph import (
-    Constant,
     Op,
     Param,
     Undefined,
     Variable,
     constant_leaf,
-    inherit,
     leaves,
     results,
     substitute,
@@ -34,22 +32,20 @@ from ..graph import (
 )
 from ..ops.elemwise import Elemwise, cast, zeros_like
 from ..ops.index import IncSubtensor, set_subtensor
-from ..ops.reduce import with_axes
 from ..ops.scalar import add, eq, minimum, switch
 from ..ops.shape import (
     Dim,
     Specify,
-    broadcast_to,
     dim,
     dims,
     first_rows,
-    join,
     number,
     specify,
 )
 from ..record import field, record, replace
 from ..rules.shapes import pushed_dims
 from ..types import TensorType, TupleType
+from .history import History
 
 Group = tuple[Variable, ...]
 
@@ -195,6 +191,12 @@ class Scan(Op):
             found.append(None if inner else substitute([v], mapping)[0])
         return found
 
+    def sizes_outside(self, v: Variable, o: Operands) -> list[Variable] | None:
+        """The sizes of a value of the step as values outside the loop; None where they may change
+        from step to step, so that no trace holds it."""
+        sizes = self.outside(pushed_dims(dims(v)), o)
+        return None if any(s is None for s in sizes) else sizes  # type: ignore[return-value]
+
     # ---- the meaning ----------------------------------------------------------------------------
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
@@ -314,8 +316,8 @@ class _Backward:
     """The gradient of one Scan node.
 
     Backward, seqs run flipped; the cotangents of carries are carries; the cotangent of a const
-    is an accumulating carry; that of a seq is a trace. Saved for it is the history of those
-    carries whose values it reads; what depends on them is computed again.
+    is an accumulating carry; that of a seq is a trace. `History` says what it reads of the
+    forward steps.
     """
 
     def __init__(self, op: Scan, node: Variable, gs: list[Any]) -> None:
@@ -385,8 +387,7 @@ class _Backward:
         new_ct = [like(d_carries[i], step.carries[i]) for i in carried]
         new_acc = [acc[i] + like(d_consts[i], step.consts[i]) for i in summed]
         rows = [like(d_seqs[i], step.seqs[i]) for i in rowed]
-        history = _History(self.op, self.node, [*new_ct, *new_acc, *rows])
-        values = substitute([*new_ct, *new_acc, *rows], history.saved)
+        history = History(self.op, self.node, [*new_ct, *new_acc, *rows])
         steps = history.steps
 
         # the loop backwards: the same op over flipped rows
@@ -405,8 +406,8 @@ class _Backward:
             seqs=tuple(flipped),
             carries=(*(ct[i] for i in carried), *acc.values()),
             consts=step.consts,
-            new=tuple(values[:n_new]),
-            traces=tuple(values[n_new:]),
+            new=tuple(history.values[:n_new]),
+            traces=tuple(history.values[n_new:]),
         )
         op = Scan(backward.closed(), name=f"grad_of_{self.op.name or 'scan_fn'}")
         r = op.results(op(run, *flipped.values(), *initial, *zeros, *o.consts))
@@ -449,74 +450,6 @@ class _Backward:
         zeros = _zeros(seq, TensorType(rows.dtype, seq.type.shape))
         start = None if self.op.truncate < 0 else steps - run
         return set_subtensor(zeros[start:steps], forward)
-
-
-class _History:
-    """The values of earlier steps that a backward step reads, as rows of seqs.
-
-    A carry's values on entry are its initial value followed by the trace of its new values. A
-    trace that the forward loop lacks is added: the loop with it is another node, which the rules
-    merge with the first.
-    """
-
-    def __init__(self, op: Scan, node: Variable, values: Sequence[Variable]) -> None:
-        step = op.step
-        self.o = op.split(node.inputs)
-        computed = {v for v in step.values if v not in step.params and not isinstance(v, Constant)}
-        needed = set(toposort(values, computed))
-        # a carry's new value is saved with its history, so it is not computed again
-        heads = [self._head(step, j) for j, c in enumerate(step.carries) if c in needed]
-        wanted = [*heads, *(v for v in step.new if v in needed and v in computed)]
-        # (a head that is a parameter stands in a ring of carries that swap places)
-        kept = computed | set(step.carries)
-        extra = dict.fromkeys(v for v in wanted if v in kept and v not in step.traces)
-        if extra:
-            step = replace(step, traces=(*step.traces, *extra))
-            op = replace(op, step=step)
-            node = inherit(op(*node.inputs), node)
-        r = op.results(node)
-        self.step = step
-        self.steps = self.o.n if step.stop is None else r.steps
-        self.traced = dict(zip(reversed(step.traces), reversed(r.traces)))
-        self.saved: dict[Variable, Variable] = {}  # a value of the step -> its placeholder
-        self.rows: dict[Variable, Variable] = {}  # placeholder -> rows
-        for v in self.traced:
-            if v in needed and v in computed:
-                self._save(v, self.traced[v])
-        still_read = set(toposort(substitute(values, self.saved)))
-        for j, c in enumerate(step.carries):
-            if c in still_read:
-                self._save(c, self._entry(j))
-
-    def _save(self, v: Variable, rows: Variable) -> None:
-        self.saved[v] = v.type()
-        self.rows[self.saved[v]] = rows
-
-    @staticmethod
-    def _head(step: Step, j: int) -> Variable:
-        """The value that enters carry j's delay line."""
-        seen = {j}
-        while step.new[j] in step.carries:
-            j = step.carries.index(step.new[j])
-            if j in seen:  # carries that only swap places
-                break
-            seen.add(j)
-        return step.new[j]
-
-    def _entry(self, j: int) -> Variable:
-        """The values of carry j on entry to each step."""
-        step, new = self.step, self.step.new[j]
-        if new in self.traced:
-            after = self.traced[new]
-        elif new in step.carries:
-            after = self._entry(step.carries.index(new))
-        elif new in step.seqs:
-            after = self.o.seqs[step.seqs.index(new)]
-        else:  # a const or a constant
-            outer = self.o.consts[step.consts.index(new)] if new in step.consts else new
-            after = broadcast_to(outer, [self.steps, *dims(outer)])
-        rows = join(0, with_axes(self.o.inits[j], [0]), after)[: self.steps]
-        return specify(rows, (None, *step.carries[j].type.shape))
 
 
 def _last_row(g: Variable) -> tuple[Variable | None, Variable | None]:

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...graph import (
     Constant,
     Variable,
+    certain,
+    clients,
     substitute,
     toposort,
 )
+from ...ops.elemwise import Elemwise
+from ...ops.scalar import (
+    abs_,
+    add,
+    eq,
+    ge,
+    gt,
+    le,
+    lt,
+    maximum,
+    minimum,
+    mul,
+    neg,
+    neq,
+    sqr,
+    sub,
+    switch,
+)  # fmt: skip
 from ...ops.shape import (
     BroadcastTo,
     Dim,
@@ -17,8 +39,9 @@ from ...ops.shape import (
     specify,
 )
 from ...record import replace
+from ..op import Step
 from .build import Found, applied, same, scan_op
-from .lift import Lift, certain, frontier
+from .lift import Lift, frontier
 
 
 def hoist_invariants(v: Variable, used: frozenset[int]) -> Found | None:
@@ -81,7 +104,7 @@ def batch_sequences(v: Variable, used: frozenset[int]) -> Found | None:
     lift.lift(candidates)
     lifted = {d for d in candidates if d in lift.rows}
     sure = certain(step.outputs)
-    moved = [d for d in frontier(lifted, step.outputs) if d in sure]
+    moved = _least_read([d for d in frontier(lifted, step.outputs) if d in sure], lifted, step)
     if not moved:
         return None
     placeholders = {d: d.type() for d in moved}
@@ -89,6 +112,47 @@ def batch_sequences(v: Variable, used: frozenset[int]) -> Found | None:
     longer = replace(changed, seqs=(*step.seqs, *placeholders.values()))
     outer = [specify(lift.rows[d], (None, *d.type.shape)) for d in moved]
     return same(v, applied(v, longer, replace(o, seqs=(*o.seqs, *outer))))
+
+
+# What takes no more time than to read its result.
+_ARITHMETIC = (
+    add, sub, mul, neg, sqr, abs_, maximum, minimum, lt, le, gt, ge, eq, neq, switch,
+)  # fmt: skip
+
+
+def _least_read(found: Sequence[Variable], lifted: set[Variable], step: Step) -> list[Variable]:
+    """The values to compute before the loop, of those that it reads: arithmetic stays in the
+    loop where that is not one sequence more to read, as 1 - y beside y."""
+    users = clients(step.outputs)
+    read = {s for s in step.seqs if any(u not in lifted for u in users.get(s, ()))}
+    read |= {d for d in found if not _is_arithmetic(d)}
+    moved = [d for d in found if d in read]
+    for d in found:
+        if d in read:
+            continue
+        more = [x for x in _operands(d, lifted, {*step.seqs, *read}) if x not in read]
+        if None in users[d] or len(more) > 1:
+            more = [d]
+        moved += [x for x in more if x not in step.seqs]
+        read |= set(more)
+    return moved
+
+
+def _operands(d: Variable, lifted: set[Variable], rows: set[Variable]) -> list[Variable]:
+    """What the arithmetic that d is reads of each step: among `rows`, or not arithmetic."""
+    found: dict[Variable, None] = {}
+    stack = list(d.inputs)
+    while stack:
+        v = stack.pop()
+        if v in rows or (v in lifted and not _is_arithmetic(v)):
+            found[v] = None
+        elif v in lifted:
+            stack += v.inputs
+    return list(found)
+
+
+def _is_arithmetic(d: Variable) -> bool:
+    return isinstance(d.op, Elemwise) and d.op.scalar in _ARITHMETIC
 
 
 def traced_sequences(v: Variable, used: frozenset[int]) -> Found | None:

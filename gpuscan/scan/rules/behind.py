@@ -17,6 +17,7 @@ from ...ops.reduce import Reduce
 from ...ops.reduce import sum as total
 from ...ops.scalar import add, mul
 from ...ops.shape import (
+    Join,
     Specify,
     dim,
     dimshuffle,
@@ -38,7 +39,7 @@ class _Sink:
     def __init__(self, v: Variable, inner: Iterable[Variable], used: frozenset[int]) -> None:
         op = scan_op(v)
         step, o = op.step, op.split(v.inputs)
-        self.step = step
+        self.op, self.o, self.step = op, o, step
         r = op.results(v)
         self.steps = o.n if step.stop is None else r.steps
         self.inner = set(inner)
@@ -47,8 +48,10 @@ class _Sink:
         # only what stays a trace may be read: a value that is sunk itself may not
         for i, (row, trace) in enumerate(zip(step.traces, r.traces)):
             if k + i in used and row in self.inner:
-                rows.setdefault(row, trace)
+                for x, its_rows in _with_parts(row, trace).items():
+                    rows.setdefault(x, its_rows)
         self.lift = Lift(rows, dict(zip(step.consts, o.consts)), self.steps)
+        self.lift.lift(self.inner, _unchanging(step, self.inner))
         self.added: dict[Variable, Variable] = {}  # a value to trace: a placeholder of its trace
 
     def needs(self, v: Variable) -> list[Variable]:
@@ -60,12 +63,29 @@ class _Sink:
         self._reach(v)
         return self.lift.rows_of(v)
 
+    def sink_or_trace(self, v: Variable) -> Variable | None:
+        """v for all steps: behind the loop from one more trace at most, which may be its own."""
+        needs = self.needs(v)
+        if len(needs) > 1 or not all(map(self.can_trace, needs)):
+            if not self.can_trace(v):
+                return None
+            self._add(v)
+        return self.sink(v)
+
+    def can_trace(self, v: Variable) -> bool:
+        return self.op.sizes_outside(v, self.o) is not None
+
     def _trial(self) -> _Sink:
         other = object.__new__(_Sink)
-        other.step, other.steps, other.inner = self.step, self.steps, self.inner
+        other.op, other.o, other.step = self.op, self.o, self.step
+        other.steps, other.inner = self.steps, self.inner
         other.lift = Lift(self.lift.rows, self.lift.fixed, self.steps)
         other.added = dict(self.added)
         return other
+
+    def _add(self, d: Variable) -> None:
+        self.added[d] = d.type.rows()()
+        self.lift.rows |= _with_parts(d, self.added[d])
 
     def _reach(self, v: Variable) -> list[Variable]:
         """Lifts v, tracing what can't be lifted: the values that this adds."""
@@ -76,9 +96,40 @@ class _Sink:
             if d not in self.inner and d not in self.step.params:
                 self.lift.lift([d], [d])
             if d not in self.lift and isinstance(d.type, TensorType):
-                self.added[d] = self.lift.rows[d] = d.type.rows()()
+                self._add(d)
         read = set(leaves([self.lift.rows_of(v)]))
         return [d for d, x in self.added.items() if d not in before and x in read]
+
+
+def _unchanging(step: Step, values: Iterable[Variable]) -> set[Variable]:
+    """What is the same in every step, of the values and of what they are computed from."""
+    changing = {*step.seqs, *step.carries}
+    found = set()
+    for d in toposort(values):
+        if any(i in changing for i in d.inputs):
+            changing.add(d)
+        elif d.inputs and not getattr(d.op, "has_effect", False):
+            found.add(d)
+    return found
+
+
+def _with_parts(row: Variable, rows: Variable) -> dict[Variable, Variable]:
+    """A value's rows over the steps, and those of the parts that it joins: views of them."""
+    found = {row: rows}
+    if isinstance(row.op, Join):
+        axis, start = row.op.axis, 0
+        for part in row.inputs:
+            size = part.type.shape[axis]
+            if size is None:
+                break
+            view = rows[(slice(None),) * (axis + 1) + (slice(start, start + size),)]
+            view = specify(view, (None, *part.type.shape))
+            while isinstance(part.op, Specify):
+                found[part] = view
+                part = part.inputs[0]
+            found[part] = view
+            start += size
+    return found
 
 
 def _loop_needs(step: Step, without: Iterable[int] = ()) -> set[Variable]:
@@ -99,23 +150,30 @@ def sink_outputs(v: Variable, used: frozenset[int]) -> Found | None:
     k = len(step.carries)
     inner = _loop_needs(step)
     wanted = [i for i, row in enumerate(step.traces) if k + i in used and row not in inner]
-    sunk: dict[int, Variable] = {}
     sink = _Sink(v, inner, used)
-    for i in wanted:
-        row = step.traces[i]
-        if row in step.params or isinstance(row, Constant) or _has_effects(row, inner):
-            continue
-        needs = sink.needs(row)
-        if row in needs:  # it can't be computed behind the loop
-            continue
-        bytes_added = sum(d.ndim for d in needs)  # traces as large as this one at most
-        outside = [d for d in toposort([row]) if d not in inner]
-        products = any(isinstance(d.op, _PRODUCTS) for d in outside)
-        if not needs or (products and len(needs) <= 1 and bytes_added <= row.ndim):
-            sunk[i] = sink.sink(row)
-    if not sunk:
+    sunk = {i: x for i in wanted if (x := _sunk(sink, step.traces[i])) is not None}
+    if sunk:
+        return _with_traces(v, sink, sunk, {}, used)
+    for i in wanted:  # from the others, which stay
+        sink = _Sink(v, {*inner, *(step.traces[j] for j in wanted if j != i)}, used)
+        if step.traces[i] not in sink.inner and (x := _sunk(sink, step.traces[i])) is not None:
+            return _with_traces(v, sink, {i: x}, {}, used)
+    return None
+
+
+def _sunk(sink: _Sink, row: Variable) -> Variable | None:
+    """An output for all steps, behind the loop; None where it is better left inside."""
+    if row in sink.step.params or isinstance(row, Constant) or _has_effects(row, sink.inner):
         return None
-    return _with_traces(v, sink, sunk, {}, used)
+    needs = sink.needs(row)
+    if row in needs or not all(map(sink.can_trace, needs)):  # it can't be
+        return None
+    bytes_added = sum(d.ndim for d in needs)  # traces as large as this one at most
+    outside = toposort([row], sink.inner)
+    products = any(isinstance(d.op, _PRODUCTS) for d in outside if d not in sink.inner)
+    if not needs or (products and len(needs) <= 1 and bytes_added <= row.ndim):
+        return sink.sink(row)
+    return None
 
 
 def _has_effects(v: Variable, stop: Iterable[Variable]) -> bool:
@@ -133,7 +191,9 @@ def sink_sums(v: Variable, used: frozenset[int]) -> Found | None:
             sums[j] = terms
     if not sums:
         return None
-    inner = _loop_needs(step, sums)
+    k = len(step.carries)
+    stored = [row for i, row in enumerate(step.traces) if k + i in used]
+    inner = {*_loop_needs(step, sums), *stored}
     sink = _Sink(v, inner, used)
     left: dict[int, list[Variable]] = {j: list(t) for j, t in sums.items()}
     behind: dict[int, list[Variable]] = {}
@@ -206,10 +266,10 @@ def _summed(sink: _Sink, term: Variable, type_: TensorType, products: bool) -> V
         if pair is None:
             return None
         left, right, axis = pair
-        needs = [*sink.needs(left), *sink.needs(right)]
-        if len(dict.fromkeys(needs)) > 2:
+        x, y = sink.sink_or_trace(left), sink.sink_or_trace(right)
+        if x is None or y is None:
             return None
-        found = _contracted(sink.sink(left), sink.sink(right), axis)
+        found = _contracted(x, y, axis)
     else:
         stored = not sink.needs(term)
         if not stored and (not isinstance(term.op, Reduce) or sink.needs(term.inputs[0])):

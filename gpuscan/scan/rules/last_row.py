@@ -18,12 +18,10 @@ from ...ops.scalar import lt
 from ...ops.shape import (
     Specify,
     broadcast_to,
-    dims,
     specify,
 )
 from ...record import replace
 from ...rewrite import rule
-from ...rules.shapes import pushed_dims
 from ..op import Scan
 from .build import applied, scan_op
 
@@ -78,8 +76,8 @@ def _carried(loop: Variable, row: Variable) -> Variable | None:
     """A value of the last step, as the final value of a carry that nothing reads."""
     op = scan_op(loop)
     step, o = op.step, op.split(loop.inputs)
-    sizes = op.outside(pushed_dims(dims(row)), o)
-    if step.stop is not None or any(s is None for s in sizes):
+    sizes = op.sizes_outside(row, o)
+    if step.stop is not None or sizes is None:
         return None
     zeros = broadcast_to(constant_leaf(np.zeros((), row.dtype)), sizes)
     longer = replace(step, carries=(*step.carries, row.type()), new=(*step.new, row))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ...graph import Constant, Variable, constant_leaf, inherit, made_for, toposort
+from ...graph import Constant, Variable, clients, constant_leaf, inherit, made_for, toposort
 from ...ops.control import ifelse
 from ...ops.index import Indexing
 from ...ops.patterns import Array, At, axis_of
@@ -98,29 +98,6 @@ def may_fail(v: Variable) -> bool:
                 if size is None or not isinstance(i, int) or not -size <= i < size:
                     return True
     return False
-
-
-def certain(outputs: Iterable[Variable]) -> set[Variable]:
-    """The nodes that are computed in any case, and not only in a branch of a choice."""
-    found: set[Variable] = set()
-    stack = list(outputs)
-    while stack:
-        v = stack.pop()
-        if v not in found:
-            found.add(v)
-            stack += v.inputs[:1] if getattr(v.op, "is_lazy", False) else v.inputs
-    return found
-
-
-def clients(outputs: Sequence[Variable]) -> dict[Variable, list[Variable | None]]:
-    """Per node what reads it: nodes, and None for each time it is an output."""
-    found: dict[Variable, list[Variable | None]] = {}
-    for v in toposort(outputs):
-        for i in dict.fromkeys(v.inputs):
-            found.setdefault(i, []).append(v)
-    for v in outputs:
-        found.setdefault(v, []).append(None)
-    return found
 
 
 def frontier(nodes: Collection[Variable], outputs: Sequence[Variable]) -> list[Variable]:

@@ -23,11 +23,14 @@ from .build import Found, applied, pick, positions, scan_op, with_positions
 
 
 def drop_unread(v: Variable, used: frozenset[int]) -> Found | None:
-    """Traces and carries that are not read, and operands that the step does not read."""
+    """Traces and carries that are not read, traces of the same, and operands that the step does
+    not read."""
     op = scan_op(v)
     step, o = op.step, op.split(v.inputs)
     k = len(step.carries)
-    traces = [i for i in range(len(step.traces)) if k + i in used]
+    read = [i for i in range(len(step.traces)) if k + i in used]
+    first = {step.traces[i]: i for i in reversed(read)}
+    traces = [i for i in read if first[step.traces[i]] == i]
     kept = {j for j in range(k) if j in used}
     while True:
         roots = [*pick(step.new, sorted(kept)), *pick(step.traces, traces)]
@@ -50,8 +53,9 @@ def drop_unread(v: Variable, used: frozenset[int]) -> Found | None:
     operands = Operands(o.n, pick(o.seqs, seqs), pick(o.inits, carries), pick(o.consts, consts))
     r = applied(v, smaller, operands)
     return with_positions(
-        v, r, {j: i for i, j in enumerate(carries)}, {j: i for i, j in enumerate(traces)}
-    )
+        v, r, {j: i for i, j in enumerate(carries)},
+        {i: traces.index(first[step.traces[i]]) for i in read},
+    )  # fmt: skip
 
 
 def unify_operands(v: Variable, used: frozenset[int]) -> Found | None:

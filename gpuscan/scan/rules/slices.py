@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ...graph import (
     Variable,
+    clients,
     made_for,
     substitute,
     toposort,
@@ -18,7 +19,6 @@ from ...ops.scalar import add
 from ...ops.shape import (
     specify,
 )
-from .lift import clients
 
 
 def push_slices(outputs: Sequence[Variable]) -> list[Variable]:

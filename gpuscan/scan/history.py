@@ -1,0 +1,185 @@
+"""The history of a loop: what its backward step reads of the forward steps."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..graph import Constant, Variable, certain, clients, inherit, substitute, toposort
+from ..ops.control import Identity
+from ..ops.decompositions import QR, SVD, Cholesky, Det, Eigh, MatrixInverse, MatrixPinv, Solve
+from ..ops.elemwise import Elemwise
+from ..ops.index import Subtensor
+from ..ops.linalg import BatchedDot, Dot
+from ..ops.reduce import ArgReduce, Reduce, with_axes
+from ..ops.shape import DimShuffle, Reshape, Specify, broadcast_to, dims, first_rows, join, specify
+from ..ops.softmax import LogSoftmax, Softmax
+from ..ops.sorting import ArgSort, Sort
+from ..record import replace
+from ..rewrite import rewrite
+from ..rules.shapes import SHAPES
+from ..rules.stability import STABILITY
+from ..types import TensorType, TupleType
+
+if TYPE_CHECKING:
+    from .op import Scan, Step
+
+# What is better read again than computed again. The rest is computed element by element, or is a
+# loop of its own, which keeps its history to itself.
+_COSTLY = (
+    Dot, BatchedDot, Reduce, ArgReduce, Softmax, LogSoftmax, Sort, ArgSort,
+    MatrixInverse, MatrixPinv, Det, Cholesky, Solve, Eigh, QR, SVD,
+)  # fmt: skip
+
+_CANONICAL = SHAPES + STABILITY
+
+
+class History:
+    """The values of the forward steps that backward values read, as rows of seqs.
+
+    Saved are the carries and what is costly to compute; the rest is computed again from them. A
+    carry's values on entry are its initial value followed by the trace of its new values. A
+    trace that the forward loop lacks is added: the loop with it is another node, which the rules
+    merge with the first.
+    """
+
+    def __init__(self, op: Scan, node: Variable, values: Sequence[Variable]) -> None:
+        step = op.step
+        self.op, self.step, self.o = op, step, op.split(node.inputs)
+        # A value and its logarithm, say, are found before a value is cut off from what it is of.
+        values = rewrite(list(values), _CANONICAL)
+        own = [v for v in toposort(step.outputs) if isinstance(v.type, TensorType)]
+        own += step.values  # which stand for what becomes equal to them
+        self.made = dict(zip(rewrite(own, _CANONICAL), own))  # as in `values`: as in the step
+        kept = self._kept(values)
+        needed = set(toposort(values, kept))
+        # a carry's new value is saved with its history, so it is not computed again
+        heads = [self._head(step, j) for j, c in enumerate(step.carries) if c in needed]
+        # (a head that is a parameter stands in a ring of carries that swap places)
+        heads = [v for v in heads if v in step.carries or _is_computed(v, step)]
+        wanted = [*heads, *(x for v, x in kept.items() if v in needed)]
+        extra = dict.fromkeys(v for v in wanted if v not in step.traces)
+        if extra:
+            step = replace(step, traces=(*step.traces, *extra))
+            op = replace(op, step=step)
+            node = inherit(op(*node.inputs), node)
+        r = op.results(node)
+        self.step = step
+        self.steps = self.o.n if step.stop is None else r.steps
+        self.traced = dict(zip(reversed(step.traces), reversed(r.traces)))
+        self.saved: dict[Variable, Variable] = {}  # a value of the step -> its placeholder
+        self.rows: dict[Variable, Variable] = {}  # placeholder -> rows
+        for v, x in kept.items():
+            if v in needed:
+                self._save(v, self.traced[x])
+        still_read = set(toposort(substitute(values, self.saved)))
+        for j, c in enumerate(step.carries):
+            if c in still_read:
+                self._save(c, self._entry(j))
+        self.values = substitute(values, self.saved)
+
+    def _save(self, v: Variable, rows: Variable) -> None:
+        self.saved[v] = v.type()
+        self.rows[self.saved[v]] = rows
+
+    # ---- what is saved ----------------------------------------------------------------------
+
+    def _kept(self, values: Sequence[Variable]) -> dict[Variable, Variable]:
+        """What is read rather than computed again, where the values need it: the new carries and
+        the traces, and what spares them all that is costly. With what it is in the step."""
+        step = self.step
+        kept = {v: x for v, x in self.made.items() if x in step.values and _is_computed(x, step)}
+        savable = self._savable()
+        while True:
+            order = toposort(values, kept)
+            costly = [v for v in order if v in savable and v not in kept and _is_costly(v)]
+            if not costly:
+                return kept
+            users = clients(values, kept)
+            kept |= {v: savable[v] for v in _read_of(costly[-1], users, savable)}
+
+    def _savable(self) -> dict[Variable, Variable]:
+        """The values that a trace can hold: every step computes them, they change, and they are
+        always of one shape."""
+        step = self.step
+        sure = certain(step.outputs)
+        changing = {*step.seqs, *step.carries}
+        found = {}
+        for v, x in self.made.items():
+            if any(i in changing for i in toposort([x])) and x.inputs and x in sure:
+                if self.op.sizes_outside(x, self.o) is not None:
+                    found[v] = x
+        return found
+
+    @staticmethod
+    def _head(step: Step, j: int) -> Variable:
+        """The value that enters carry j's delay line."""
+        seen = {j}
+        while step.new[j] in step.carries:
+            j = step.carries.index(step.new[j])
+            if j in seen:  # carries that only swap places
+                break
+            seen.add(j)
+        return step.new[j]
+
+    # ---- its rows ---------------------------------------------------------------------------
+
+    def _entry(self, j: int) -> Variable:
+        """The values of carry j on entry to each step."""
+        step, new = self.step, self.step.new[j]
+        if new in self.traced:
+            after = self.traced[new]
+        elif new in step.carries:
+            after = self._entry(step.carries.index(new))
+        elif new in step.seqs:
+            after = self.o.seqs[step.seqs.index(new)]
+        else:  # a const or a constant
+            outer = self.o.consts[step.consts.index(new)] if new in step.consts else new
+            after = broadcast_to(outer, [self.steps, *dims(outer)])
+        rows = first_rows(join(0, with_axes(self.o.inits[j], [0]), after), self.steps)
+        return specify(rows, (None, *step.carries[j].type.shape))
+
+
+def _is_computed(v: Variable, step: Step) -> bool:
+    return v not in step.params and not isinstance(v, Constant)
+
+
+def _is_costly(v: Variable) -> bool:
+    node = v.inputs[0] if v.inputs and isinstance(v.inputs[0].type, TupleType) else v
+    return isinstance(node.op, _COSTLY)
+
+
+def _read_of(
+    v: Variable, users: Mapping[Variable, Sequence[Variable | None]],
+    savable: Mapping[Variable, Variable],
+) -> list[Variable]:  # fmt: skip
+    """What is saved of a costly value: where all that reads it is one value that is no larger
+    (the sum that it is a term of, a function of that), or parts that do not overlap, those."""
+    read = users[v]
+    if any(u is None or u not in savable for u in read):
+        return [v]
+    parts = [u for u in read if u is not None]
+    if (len(parts) == 1 and _is_no_larger(parts[0], v)) or _are_apart(parts, v):
+        return [x for u in parts for x in _read_of(u, users, savable)]
+    return [v]
+
+
+def _is_no_larger(u: Variable, v: Variable) -> bool:
+    """Whether u, computed from v, is of v's shape, or of as many elements."""
+    if isinstance(u.op, Specify | DimShuffle | Reshape):
+        return True
+    return (
+        isinstance(u.op, Elemwise | Identity | Softmax | LogSoftmax)
+        and u.type.broadcastable == v.type.broadcastable
+        and np.dtype(u.dtype).itemsize <= np.dtype(v.dtype).itemsize
+    )
+
+
+def _are_apart(parts: Sequence[Variable], v: Variable) -> bool:
+    """Whether the parts are slices of v that do not overlap."""
+    found = [u.op.last_axis_slice(v.ndim) for u in parts if isinstance(u.op, Subtensor)]
+    bounds = sorted(b for b in found if b is not None)
+    return len(bounds) == len(parts) and all(a[1] <= b[0] for a, b in itertools.pairwise(bounds))
