@@ -9,7 +9,7 @@
 #include <sched.h>
 
 #define GS_MEETING 24
-#define GS_MEETING_SPINS 20000 /* before the core is left to others */
+#define GS_MEETING_SPINS 1000 /* before the core is left to others */
 
 static inline void gs_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)

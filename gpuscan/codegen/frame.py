@@ -191,18 +191,21 @@ class Frame(Control):
 
     def _scratch(self, v: Variable) -> Array:
         array = Array(f"w{len(self.pointers)}", v.dtype)
-        return self.pointer(array, True, Scratch(product(self.sizes(v)), v.dtype))
+        shared = self.stages is not None and self.stages.shares_units(v)
+        return self.pointer(array, True, Scratch(product(self.sizes(v)), v.dtype, shared))
 
-    def scratch_panels(self, weight: Variable) -> Array:
+    def scratch_panels(self, weight: Variable, transposed: bool) -> Array:
         """Memory for an operand of a product in panels."""
+        sizes = self.sizes(weight)
+        wide = Number(1) if len(sizes) == 1 else sizes[0 if transposed else 1]
+        shared = self.stages is not None and self.stages.is_shared_out(wide)
         columns = Number(PANEL)
         padded = [
-            binary("mul", binary("int_div", s + (PANEL - 1), columns), columns)
-            for s in self.sizes(weight)
+            binary("mul", binary("int_div", s + (PANEL - 1), columns), columns) for s in sizes
         ]
         elements = product(padded) if len(padded) == 2 else binary("mul", padded[0], columns)
         array = Array(f"p{len(self.pointers)}", weight.dtype)
-        return self.pointer(array, True, Scratch(elements, weight.dtype))
+        return self.pointer(array, True, Scratch(elements, weight.dtype, shared))
 
 
 def _equal_sizes(values: Sequence[Variable]) -> Iterator[tuple[Axis, Axis]]:

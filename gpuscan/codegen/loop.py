@@ -21,14 +21,28 @@ from .kernel import (
     Return,
     Steps,
     Store,
+    Use,
     binary,
     product,
     row_major,
 )
-from .lower import Memory
-from .plan import keeps_rows_apart, walk
-from .program import Carry, FirstRow, Given, LoopProgram, State, Stride, Trace
+from .lower import FAILED, Memory, returns
+from .plan import Plan, keeps_rows_apart, walk
+from .program import (
+    Carry,
+    FirstRow,
+    Given,
+    LoopProgram,
+    Meeting,
+    Scratch,
+    State,
+    Stride,
+    Trace,
+    Unit,
+    Units,
+)
 from .program import Step as Stepping
+from .stages import Kept, Stages
 
 T = Name("t")
 
@@ -37,20 +51,29 @@ def lower_loop(node: Variable, name: str) -> tuple[LoopProgram, list[Variable]]:
     """The program of a Scan node, and the sizes that it needs, as variables outside the loop.
     Raises NotLowered with the reason where its step has no kernel."""
     loop = _Loop(node)
-    return loop.program(name), loop.outer_sizes
+    program = loop.program(name)
+    if loop.stages is not None and returns(
+        [s for s in program.kernel.body if isinstance(s, Steps)], FAILED
+    ):
+        loop = _Loop(node, share_units=False)  # a worker that ends alone would be waited for
+        program = loop.program(name)
+    return program, loop.outer_sizes
 
 
 class _Loop(Frame):
-    def __init__(self, node: Variable) -> None:
+    def __init__(self, node: Variable, share_units: bool = True) -> None:
         assert isinstance(node.op, Scan)
         op, o = node.op, node.op.split(node.inputs)
         super().__init__()
         self.op = op
+        self._share_units = share_units
+        self._shared_sizes: list[Any] = []
+        self._shared_products: list[tuple[Any, ...]] = []
         self.learn_sizes_of_step(op.step, lambda sizes: op.outside(sizes, o))
 
     def pack(self, weight: Variable, transposed: bool) -> Array:
         m = self.place_of(weight)
-        panel = self.scratch_panels(weight)
+        panel = self.scratch_panels(weight, transposed)
         if weight in self.op.step.consts or isinstance(weight, Constant):
             self.before.append(self.packing(weight, transposed, m, panel))
         else:  # changes from step to step
@@ -162,7 +185,69 @@ class _Loop(Frame):
             tuple((v.dtype, tuple(s)) for v, s in zip(step.traces, row_sizes)),
             tuple(self.equal),
             *self._rows_apart(),
+            self._units(),
         )
+
+    # ---- units that workers share -----------------------------------------------------------
+
+    def stage(self, plan: Plan) -> None:
+        groups, step = plan.groups, self.op.step
+        if not self._share_units or plan.choices or any(isinstance(g[0].op, Scan) for g in groups):
+            return
+        fixed = {v for v in step.values if v in step.params or isinstance(v, Constant)}
+        taken = set(step.traces) - fixed
+        kept = []
+        for p, new in zip(step.carries, step.new):
+            if p.ndim == 0:
+                continue
+            turns = new in fixed or new not in step.traces
+            in_place = new not in fixed and not (turns and new in taken)
+            kept.append(Kept(p, new if in_place else None, turns))
+            taken.add(new)
+        stages = Stages(groups, plan.is_whole, kept, step.traces, self.sizes)
+        for v in stages.shared:
+            if isinstance(v, Variable) and isinstance(v.op, Dot):
+                self._shared_products.append(self._extents(v))
+        if self._shared_products:
+            self.stages = stages
+            self._meeting = self.pointer(Array("meeting", "int64"), True, Meeting())
+
+    def _extents(self, v: Variable) -> tuple[Any, ...]:
+        """Rows, columns and depth of a product."""
+        x, y = map(self.sizes, v.inputs)
+        return product(self.sizes(v)[:-1]), self.sizes(v)[-1], x[-1] if len(y) == 2 else y[0]
+
+    def meet(self) -> None:
+        self.emit(Use("gs_meet", (self._meeting,)))
+
+    def unit_range(self, size: Any) -> tuple[Any, Any]:
+        if size not in self._shared_sizes:
+            self._shared_sizes.append(size)
+        k = self._shared_sizes.index(size)
+        return self.integer(f"u{k}_first", Unit(k, False)), self.integer(f"u{k}_end", Unit(k, True))
+
+    def _units(self) -> Units | None:
+        stages, step = self.stages, self.op.step
+        if stages is None:
+            return None
+
+        def is_one(source: Any) -> bool:
+            match source:
+                case Trace(i):
+                    v = step.traces[i]
+                    copied = v in step.params or isinstance(v, Constant) or v in step.traces[:i]
+                    return stages.has_units(v) if copied else stages.shares_units(v)
+                case State(j):
+                    return step.carries[j] in stages.shared
+                case Scratch():
+                    return bool(source.shared)
+            return True
+
+        one = tuple(is_one(source) for _, source in self.pointers)
+        meetings = len(stages.starts)
+        return Units(tuple(self._shared_sizes), one, meetings, tuple(self._shared_products))
+
+    # ---- rows that threads share ------------------------------------------------------------
 
     def _rows_apart(self) -> tuple[int | None, tuple[int | None, ...]]:
         """The size, if there is one, that is the first axis of the carries and along which no

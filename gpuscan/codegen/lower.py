@@ -30,6 +30,7 @@ from .kernel import (
     Name,
     Number,
     Return,
+    Steps,
     Store,
     Use,
     binary,
@@ -37,6 +38,7 @@ from .kernel import (
 )
 from .plan import NotLowered, Plan
 from .render import DTYPES
+from .stages import Stages
 
 FAILED = Number(-1)  # what a kernel returns where a check failed: the host runs the definition
 
@@ -112,6 +114,7 @@ class Lowering:
         self.locals: ChainMap[Variable, Any] = ChainMap()  # scalars of the step
         self.packed: ChainMap[tuple[Variable, bool], Array] = ChainMap()  # operands of products
         self.rows: dict[Variable, tuple[Variable, Any]] = {}  # rows of other values, by number
+        self.stages: Stages | None = None  # of a loop whose units workers may share
         self._names = 0
         self._guard: Any = None  # a condition without which nothing may be read
         self._statements: list[list[Any]] = [[]]
@@ -260,9 +263,10 @@ class Lowering:
         body: Callable[[list[Any]], None],
         lanes: bool,
         part: tuple[Any, Any] | None = None,
+        units: tuple[Any, Any] | None = None,
     ) -> None:
         """Loops over an index space around what `body` emits; `part`: of the outer axis only
-        the positions from one to before the other."""
+        the positions from one to before the other; `units`: the same of the last axis."""
         index = [Number(0) if s == Number(1) else self.fresh("i", "int64") for s in sizes]
         self._statements.append([])
         self._seen.append({})
@@ -272,8 +276,10 @@ class Lowering:
         depth = 0
         for axis, (i, s) in reversed(list(enumerate(zip(index, sizes)))):
             if isinstance(i, Name):
-                side_by_side = lanes and not depth and not _returns(inner)
+                side_by_side = lanes and not depth and not returns(inner)
                 start, end = part if part and axis == 0 else (Number(0), s)
+                if units and axis == len(sizes) - 1:
+                    start, end = units
                 inner = (For(i, end, inner, side_by_side, start),)
                 depth += 1
         for s in inner:
@@ -310,7 +316,11 @@ class Lowering:
         """Statements that compute the outputs; `stored` says where some of them go."""
         given = set(self.memory) | set(self.locals)
         plan = Plan(outputs, set(stored), given, lambda v: tuple(self.sizes(v)))
-        for group in plan.groups:
+        if len(self._statements) == 1:
+            self.stage(plan)
+        for k, group in enumerate(plan.groups):
+            if self.begins_stage(k):
+                self.meet()
             if plan.is_whole(group[0]):
                 self.whole(group[0], stored, plan.results.get(group[0], ()))
                 continue
@@ -327,7 +337,7 @@ class Lowering:
                     value = self.element(v, list(index))
                     self.emit(Store(m.array, m.offset(index), value))
 
-            self.nest(self.sizes(tensors[0]), body, True)
+            self.nest(self.sizes(tensors[0]), body, True, units=self.units_of(tensors[0]))
             self.memory.update(places)
 
     def whole(
@@ -336,13 +346,38 @@ class Lowering:
         """Statements for an op that needs whole operands; `results`: of several, those read."""
         raise NotImplementedError
 
+    # ---- units --------------------------------------------------------------------------------
+
+    def stage(self, plan: Plan) -> None:
+        """Works out the stages of a step whose units workers may share."""
+
+    def begins_stage(self, k: int) -> bool:
+        """Whether group number k of the step begins one."""
+        return self.stages is not None and len(self._statements) == 1 and k in self.stages.starts
+
+    def meet(self) -> None:
+        """The workers wait for each other."""
+        raise NotImplementedError
+
+    def units_of(self, v: Variable) -> tuple[Any, Any] | None:
+        """The first unit of v that a worker has and the one behind its last, where it does not
+        have all."""
+        if self.stages is None or not self.stages.shares_units(v):
+            return None
+        return self.unit_range(self.sizes(v)[-1])
+
+    def unit_range(self, size: Any) -> tuple[Any, Any]:
+        raise NotImplementedError
+
     def copy(self, v: Variable, m: Memory) -> None:
         """A value, element by element, to where it is wanted."""
 
         def body(index: list[Any]) -> None:
             self.emit(Store(m.array, m.offset(index), self.element(v, list(index))))
 
-        self.nest(self.sizes(v), body, True)
+        has_units = self.stages is not None and self.stages.has_units(v)
+        units = self.unit_range(self.sizes(v)[-1]) if has_units else None
+        self.nest(self.sizes(v), body, True, units=units)
 
     def _scalar(self, v: Variable, stored: dict[Variable, Memory]) -> None:
         value = self.named(self.element(v, []))
@@ -387,11 +422,13 @@ class Lowering:
         if (weight, transposed) not in self.packed:
             self.packed[weight, transposed] = self.pack(weight, transposed)
         panel = self.packed[weight, transposed]
+        own = self.units_of(v)
+        first, columns = (own[0], own[1] - own[0]) if own else (Number(0), wide)
         self.emit(
             Use(
                 f"gs_gemm_{t}",
-                (count, wide, depth, (m.array, m.start), row_stride, m.strides[-1], panel,
-                 (out.array, out.start), out_stride),
+                (count, columns, depth, (m.array, m.start), row_stride, m.strides[-1],
+                 (panel, first * depth), (out.array, out.start + first), out_stride),
             )
         )  # fmt: skip
         self.memory[v] = out
@@ -401,7 +438,7 @@ class Lowering:
     def pack(self, weight: Variable, transposed: bool) -> Array:
         """The panels of an operand of a product, laid out inside the loop."""
         m = self.place_of(weight)
-        panel = self.scratch_panels(weight)
+        panel = self.scratch_panels(weight, transposed)
         self.emit_beside(weight, self.packing(weight, transposed, m, panel))
         self.packed.maps[-1 - self.depth_of(weight)][weight, transposed] = panel
         return panel
@@ -415,16 +452,21 @@ class Lowering:
             depth, wide, down, right = w[1], w[0], m.strides[1], m.strides[0]
         else:
             depth, wide, down, right = w[0], w[1], m.strides[0], m.strides[1]
-        return Use(f"gs_pack_{t}", (depth, wide, (m.array, m.start), down, right, panel))
+        if self.stages is None or not self.stages.is_shared_out(wide):
+            return Use(f"gs_pack_{t}", (depth, wide, (m.array, m.start), down, right, panel))
+        first, end = self.unit_range(wide)
+        place = (m.array, m.start + first * right)
+        return Use(f"gs_pack_{t}", (depth, end - first, place, down, right, (panel, first * depth)))
 
-    def scratch_panels(self, weight: Variable) -> Array:
+    def scratch_panels(self, weight: Variable, transposed: bool) -> Array:
         raise NotImplementedError  # a loop's lowering says where
 
 
-def _returns(body: Iterable[Any]) -> bool:
+def returns(body: Iterable[Any], value: Any = None) -> bool:
+    """Whether a kernel may end in these statements; `value`: with this one."""
     return any(
-        isinstance(s, Return)
-        or (isinstance(s, If | For) and _returns(s.body))
-        or (isinstance(s, If) and _returns(s.other))
+        (isinstance(s, Return) and value in (None, s.value))
+        or (isinstance(s, If | For | Steps) and returns(s.body, value))
+        or (isinstance(s, If) and returns(s.other, value))
         for s in body
     )

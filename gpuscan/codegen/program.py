@@ -51,10 +51,11 @@ class Fixed:
 
 @record
 class Scratch:
-    """Memory of so many elements."""
+    """Memory of so many elements. `shared`: workers that share units have one of it."""
 
     elements: Any
     dtype: str
+    shared: bool = False
 
 
 @record
@@ -77,6 +78,20 @@ class FirstRow:
 
 
 @record
+class Unit:
+    """The first (`end`: the one behind the last) of the units that a worker has of an axis of
+    shared size number k, where workers share a loop's units."""
+
+    size: int
+    end: bool
+
+
+@record
+class Meeting:
+    """Where the workers that share a loop's units meet."""
+
+
+@record
 class Carry:
     """How a carry lives: in a trace's rows, in two buffers by turns, or as a number."""
 
@@ -91,13 +106,25 @@ class LoopProgram:
     """A loop in one kernel: run it over steps first .. last-1, as often as one likes."""
 
     kernel: Kernel
-    pointers: tuple[Any, ...]  # Given, Trace, State, Fixed, Scratch: what each pointer is
-    integers: tuple[Any, ...]  # Size, Stride, Step, FirstRow: what each integer is
+    pointers: tuple[Any, ...]  # Given, Trace, State, Fixed, Scratch, Meeting: what each one is
+    integers: tuple[Any, ...]  # Size, Stride, Step, FirstRow, Unit: what each integer is
     carries: tuple[Carry, ...]
     rows: tuple[tuple[str, tuple[Any, ...]], ...]  # per trace the dtype and shape of a row
     equal: tuple[tuple[Any, Any], ...]  # sizes that must be the same
     rows_apart: int | None  # the integer that counts rows which do not depend on each other,
     row_axes: tuple[int | None, ...]  # and the axis of each pointer's array that they are
+    units: Units | None
+
+
+@record
+class Units:
+    """How workers share the units of a step, each with all of its rows: positions along the last
+    axes of its values."""
+
+    sizes: tuple[Any, ...]  # those that are shared out
+    one: tuple[bool, ...]  # per pointer whether all workers have one array
+    meetings: int  # in a step
+    products: tuple[tuple[Any, ...], ...]  # rows, columns and depth of those that are shared
 
 
 @record

@@ -21,6 +21,7 @@ from ..ops.patterns import FULL
 from ..ops.reduce import Reduce
 from ..ops.shape import BroadcastTo, DimShuffle, FirstRows, Specify
 from ..record import record
+from ..types import FLOATS
 from .kernel import Number
 from .plan import read
 
@@ -48,6 +49,7 @@ class Stages:
 
     groups    the values that are put into memory, in the order in which they are computed; behind
               them come the copies of carries
+    is_whole  whether a value needs whole operands: of those, only products are shared out
     carries   those in memory
     steps_own values that every step has memory of its own for: rows of traces
     """
@@ -55,15 +57,16 @@ class Stages:
     def __init__(
         self,
         groups: Sequence[Sequence[Variable]],
+        is_whole: Callable[[Variable], bool],
         carries: Sequence[Kept],
         steps_own: Collection[Variable],
         sizes_of: Callable[[Variable], Sequence[Any]],
     ) -> None:
-        self._sizes_of = sizes_of
+        self._sizes_of, self._is_whole = sizes_of, is_whole
         self._memory = {v for g in groups for v in g} | {c.entry for c in carries}
         self.shared: set[Any] = {v for g in groups for v in g if self._can_share(v)}
         for c in carries:
-            if c.new is None and self._has_units(c.entry):
+            if c.new is None and self.has_units(c.entry):
                 self.shared |= {c.entry, c.place}
             elif c.new in self.shared:
                 self.shared.add(c.entry)
@@ -76,14 +79,17 @@ class Stages:
         """Whether a worker computes only its own units of v."""
         return v in self.shared
 
-    def _can_share(self, v: Variable) -> bool:
-        return self._has_units(v) and isinstance(v.op, (Dot, *_POINTWISE))
+    def has_units(self, v: Variable) -> bool:
+        """Whether v's last axis is shared out, if v can be."""
+        return v.ndim > 0 and self.is_shared_out(self._sizes_of(v)[-1])
 
-    def _has_units(self, v: Variable) -> bool:
-        if v.ndim == 0:
-            return False
-        size = self._sizes_of(v)[-1]
+    def is_shared_out(self, size: Any) -> bool:
+        """Whether an axis of this size is."""
         return not isinstance(size, Number) or bool(size.value >= LEAST_UNITS)
+
+    def _can_share(self, v: Variable) -> bool:
+        product = isinstance(v.op, Dot) and v.dtype in FLOATS
+        return self.has_units(v) and (product or not self._is_whole(v))
 
     def _foreign(self, group: Sequence[Variable]) -> Iterator[Variable]:
         """The shared values of which computing a group reads other units than the worker's."""
@@ -160,11 +166,6 @@ def _turned(
         if c.turns and c.place in watched:
             found.add(c.entry)
     return found
-
-
-_POINTWISE = (
-    Elemwise, BroadcastTo, Specify, Identity, DimShuffle, FirstRows, Subtensor, IncSubtensor,
-)  # fmt: skip
 
 
 def _leaves_last(pattern: Sequence[Any], ndim: int) -> bool:

@@ -6,7 +6,6 @@ import ctypes
 import itertools
 import math
 import struct
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -18,6 +17,7 @@ from ..codegen.program import (
     Fixed,
     Given,
     LoopProgram,
+    Meeting,
     NestProgram,
     Result,
     Scratch,
@@ -26,17 +26,17 @@ from ..codegen.program import (
     Step,
     Stride,
     Trace,
+    Unit,
     size_value,
 )
 from ..evaluate import Program
 from ..graph import Op, Variable
-from ..record import field, record
+from ..record import field, record, replace
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
-from . import compiler, threads
+from . import compiler, team
 
 _BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
-_NEVER = threading.Event()  # that nobody sets
 
 
 @record
@@ -68,7 +68,7 @@ class _Runner:
         self.read = {s.operand: s.whole for s in op.program.pointers if isinstance(s, Given)}
         traces = [Trace(i) for i in range(len(op.program.rows))]
         states = [State(j, k) for j in range(len(op.program.carries)) for k in (0, 1)]
-        self.places = _places(op.program, [*self.read, *traces, *states])
+        self.places = _places(op.program, [*self.read, *traces, *states], [Meeting()])
         self.constants = _constants(op.program)
         self.pack = struct.Struct(f"{len(self.places)}Q").pack
         self._interpreted: Any = None
@@ -95,39 +95,41 @@ class _Runner:
             memory += pair
         memory += self.constants
 
-        def part(first: int, last: int) -> threads.Work:
-            """All steps, for some of the rows."""
-            integers, scratch = plan.part(first, last)
-            own = [*memory, *[np.empty(size, dtype) for size, dtype in scratch]]
+        shares = []
+        for k, part in enumerate(plan.parts(steps)):
+            own = [*memory, part.meeting, *[np.empty(size, dtype) for size, dtype in part.scratch]]
             held = [own[i] for i in self.places]
-            if first:
-                held = [self._share(k, x, first) for k, x in enumerate(held)]
-            return lambda stop: self._advance(steps, self.pack(*addresses(held)), integers, stop)
-
-        if plan.row_count is not None and steps * plan.state_size >= threads.WORTH_SHARING:
-            done = threads.share(plan.row_count, part)
-        else:
-            done = part(0, plan.row_count or 0)(_NEVER)
+            if k == 0:
+                first = held
+            else:
+                held = [self._share(i, x, first[i], part.row) for i, x in enumerate(held)]
+            shares.append((held, self.pack(*addresses(held)), part.integers))
+        done = self._advance(steps, [share[1:] for share in shares])
         if done < 0:
             return self.definition(operands)
         return self._results(done, operands, traces, states)
 
-    def _share(self, k: int, array: Any, first: int) -> Any:
-        """The array of pointer number k, from a row on."""
-        axis = self.program.row_axes[k]
-        if axis is not None:
-            return array[(slice(None),) * axis + (slice(first, None),)]
-        # what all threads would write alike, each but the first writes for itself
-        return array.copy() if isinstance(self.program.pointers[k], Trace | State) else array
+    def _share(self, k: int, array: Any, first: Any, row: int | None) -> Any:
+        """The array of pointer number k for a worker that is not the first: from a row on, or
+        where workers share units, the first worker's or one of its own."""
+        source = self.program.pointers[k]
+        if row is not None:
+            axis = self.program.row_axes[k]
+            if axis is not None:
+                return array[(slice(None),) * axis + (slice(row, None),)]
+        elif self.program.units is not None and self.program.units.one[k]:
+            return first
+        # what all would write alike, each but the first writes for itself
+        return array.copy() if isinstance(source, Trace | State) else array
 
-    def _advance(self, n: int, pointers: bytes, integers: bytes, stop: threading.Event) -> int:
+    def _advance(self, n: int, parts: Sequence[tuple[bytes, bytes]]) -> int:
         """Steps until n or until the loop stops; -1 where a check failed. In pieces, so that an
         interrupt is seen."""
         t, piece = 0, 64
-        while t < n and not stop.is_set():
+        while t < n:
             last = min(n, t + piece)
             began = time.perf_counter()
-            done = int(self.function(t, last, pointers, integers))
+            done = team.run(self.function, [(t, last, *part) for part in parts])
             if done != last:
                 return done
             t, spent = last, time.perf_counter() - began
@@ -208,10 +210,9 @@ class _NestRunner:
         memory = [*operands, *results, *self.constants, *scratch]
         pointers = self.pack(*addresses([memory[i] for i in self.places]))
         function, integers, rows = self.function, plan.integers, plan.row_count
-        if plan.is_shared:
-            bad = threads.share(rows, lambda a, b: lambda stop: function(a, b, pointers, integers))
-        else:
-            bad = function(0, rows, pointers, integers)
+        n = team.size(rows) if plan.is_shared else 1
+        ends = [rows * k // n for k in range(n + 1)]
+        bad = team.run(function, [(a, b, pointers, integers) for a, b in itertools.pairwise(ends)])
         if bad:
             return self.definition(inputs[: self.n_operands])
         return tuple(results)
@@ -288,7 +289,7 @@ class _NestPlan(_Plan):
         self.integers = struct.pack(f"{len(integers)}q", *integers)
         first = self.results[0][0]
         self.row_count = first[0] if first else 1
-        self.is_shared = program.parts and math.prod(first) >= threads.WORTH_SHARING
+        self.is_shared = program.parts and math.prod(first) >= team.WORTH_SHARING
 
 
 class _LoopPlan(_Plan):
@@ -301,25 +302,52 @@ class _LoopPlan(_Plan):
         self.state_size = sum(map(math.prod, self.states))
         apart = program.rows_apart
         self.row_name = None if apart is None else program.kernel.integers[apart].text
-        self.row_count = None if self.row_name is None else self.sizes[self.row_name]
-        self.parts: dict[tuple[int, int], tuple[bytes, list[tuple[int, str]]]] = {}
+        self.row_count = 1 if self.row_name is None else self.sizes[self.row_name]
+        self.made: dict[tuple[str, int], list[_Part]] = {}
+        self.unit_sizes: list[int] = []
+        self.unit_work = 0.0  # multiplications of a step that workers can share, for a meeting
+        if program.units is not None:
+            self.unit_sizes = [size_value(s, self.sizes) for s in program.units.sizes]
+            work = sum(math.prod(self.shape(p)) for p in program.units.products)
+            self.unit_work = work / max(1, program.units.meetings)
 
-    def part(self, first: int, last: int) -> tuple[bytes, list[tuple[int, str]]]:
-        """The kernel's integers, and the scratch it needs, for some of the rows."""
-        found = self.parts.get((first, last))
+    def parts(self, steps: int) -> list[_Part]:
+        """What each of the workers does: all steps, for some of the rows or of the units."""
+        kind, n = "rows", 1
+        if self.row_name is not None and steps * self.state_size >= team.WORTH_SHARING:
+            n = team.size(self.row_count)
+        if self.row_count < _FEW_ROWS * team.count() and self.unit_work >= _WORTH_MEETING:
+            most = team.size(max(-(-size // _GRAIN) for size in self.unit_sizes))
+            if most >= n:
+                kind, n = "units", most
+        found = self.made.get((kind, n))
         if found is None:
-            sizes = dict(self.sizes)
-            if self.row_name is not None:
-                sizes[self.row_name] = last - first
-            integers = [
-                self._integer(source, name.text, sizes, first)
-                for source, name in zip(self.program.integers, self.program.kernel.integers)
-            ]
-            packed = struct.pack(f"{len(integers)}q", *integers)
-            found = self.parts[first, last] = (packed, self.scratch_of(sizes))
+            found = [self._part(kind, k, n) for k in range(n)]
+            self.made[kind, n] = found
+        if kind == "units":
+            meeting = np.zeros(_MEETING, "int64")
+            meeting[0] = n
+            found = [part.meeting_at(meeting) for part in found]
         return found
 
-    def _integer(self, source: Any, name: str, sizes: Mapping[str, int], first: int) -> int:
+    def _part(self, kind: str, k: int, n: int) -> _Part:
+        sizes = dict(self.sizes)
+        row, units = None, [(0, size) for size in self.unit_sizes]
+        if kind == "units":
+            units = [_own_units(size, k, n) for size in self.unit_sizes]
+        elif self.row_name is not None:
+            row, end = (self.row_count * i // n for i in (k, k + 1))
+            sizes[self.row_name] = end - row
+        integers = [
+            self._integer(source, name.text, sizes, row or 0, units)
+            for source, name in zip(self.program.integers, self.program.kernel.integers)
+        ]
+        packed = struct.pack(f"{len(integers)}q", *integers)
+        return _Part(packed, self.scratch_of(sizes), row, _ALONE)
+
+    def _integer(
+        self, source: Any, name: str, sizes: Mapping[str, int], row: int, units: Sequence[Any]
+    ) -> int:
         match source:
             case Size():
                 return sizes[name]
@@ -328,8 +356,37 @@ class _LoopPlan(_Plan):
             case Step(trace):
                 return math.prod(self.rows[trace][0])
             case FirstRow():
-                return first
+                return row
+            case Unit(size, end):
+                return int(units[size][end])
         raise TypeError(source)
+
+
+_GRAIN = 64  # units; a product's columns are packed by so many
+_FEW_ROWS = 4  # for each worker: with fewer, each reads all weights for too little work
+_WORTH_MEETING = 1 << 16  # multiplications; a meeting takes about a microsecond
+_MEETING = 24  # integers, as kernels/meetings.h has it
+_ALONE = np.array([1] + [0] * (_MEETING - 1), "int64")  # the meeting of one
+
+
+@record
+class _Part:
+    """What one worker does. row: the first of its rows, None where it has all of them."""
+
+    integers: bytes
+    scratch: list[tuple[int, str]]
+    row: int | None
+    meeting: Any = field(compare=False)
+
+    def meeting_at(self, meeting: Any) -> _Part:
+        return replace(self, meeting=meeting)
+
+
+def _own_units(size: int, k: int, n: int) -> tuple[int, int]:
+    """The units of worker k of n: the first, and the one behind the last."""
+    blocks = -(-size // _GRAIN)
+    first, end = (min(size, blocks * i // n * _GRAIN) for i in (k, k + 1))
+    return first, end
 
 
 # ---- memory --------------------------------------------------------------------------------------
@@ -369,11 +426,13 @@ def _constants(program: LoopProgram | NestProgram) -> list[Any]:
     return [s.constant.data for s in program.pointers if isinstance(s, Fixed)]
 
 
-def _places(program: LoopProgram | NestProgram, first: Sequence[Any]) -> list[int]:
+def _places(
+    program: LoopProgram | NestProgram, first: Sequence[Any], last: Sequence[Any] = ()
+) -> list[int]:
     """Per pointer its array's position among those of `first` (operands by their numbers,
-    results, traces, states), then the constants, then the scratch."""
+    results, traces, states), then the constants, then those of `last`, then the scratch."""
     sources = program.pointers
-    order = [*first, *[s for s in sources if isinstance(s, Fixed)]]
+    order = [*first, *[s for s in sources if isinstance(s, Fixed)], *last]
     scratch = itertools.count(len(order))
     return [
         next(scratch) if isinstance(s, Scratch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -53,14 +54,13 @@ def _product(kernel: Any, elements: int, a: Any, b: Any) -> Any:
     most = -(-extent // grain) if rows * wide * depth > _WORTH_SHARING else 1
     n = team.size(most)
     item = a.itemsize
-    integers = (ctypes.c_longlong * 8)(
-        by_columns, rows, wide, depth, *(s // item for s in (*a.strides, *b.strides))
-    )
+    strides = [s // item for s in (*a.strides, *b.strides)]
+    integers = struct.pack("8q", by_columns, rows, wide, depth, *strides)
     shares, keep = [], []
     for k in range(n):
         scratch = np.empty(elements, a.dtype)
         keep.append(scratch)
-        memory = (ctypes.c_void_p * 4)(*[x.ctypes.data for x in (a, b, c, scratch)])
+        memory = struct.pack("4Q", *[x.ctypes.data for x in (a, b, c, scratch)])
         first, last = (min(extent, most * i // n * grain) for i in (k, k + 1))
         shares.append((first, last if k + 1 < n else extent, memory, integers))
     team.run(kernel, shares)

@@ -13,7 +13,11 @@ from ..config import config
 from ..kernel_files import kernels_dir
 from . import compiler
 
-Share = tuple[int, int, Any, Any]  # first, last, and the kernel's memory and integers
+WORTH_SHARING = (
+    32768  # elements of elementwise work; to start and join a team takes some microseconds
+)
+
+Share = tuple[int, int, bytes, bytes]  # first, last, and the kernel's pointers and integers
 
 
 def count() -> int:
@@ -45,7 +49,7 @@ def run(kernel: Any, shares: Sequence[Share]) -> int:
     n = len(shares)
     first = (ctypes.c_longlong * n)(*[s[0] for s in shares])
     last = (ctypes.c_longlong * n)(*[s[1] for s in shares])
-    memory = (ctypes.c_void_p * n)(*[ctypes.addressof(s[2]) for s in shares])
-    integers = (ctypes.c_void_p * n)(*[ctypes.addressof(s[3]) for s in shares])
+    memory = (ctypes.c_char_p * n)(*[s[2] for s in shares])
+    integers = (ctypes.c_char_p * n)(*[s[3] for s in shares])
     address = ctypes.cast(kernel, ctypes.c_void_p)
     return int(library().gs_run(address, n, first, last, memory, integers))
