@@ -246,7 +246,7 @@ class _Plans(Generic[P]):
 
 
 class _Plan:
-    """fits: whether the sizes that must be the same are."""
+    """fits: whether sizes are sizes, and those that must be the same are."""
 
     def __init__(self, program: Any, given: Sequence[int], arrays: Any) -> None:
         self.program = program
@@ -256,7 +256,7 @@ class _Plan:
             for name, source in zip(names, program.integers)
             if isinstance(source, Size)
         }
-        self.fits = all(
+        self.fits = min(given, default=0) >= 0 and all(
             size_value(a, self.sizes) == size_value(b, self.sizes) for a, b in program.equal
         )
         self.strides = {
