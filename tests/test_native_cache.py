@@ -203,6 +203,25 @@ def test_another_compiler_or_flag_is_another_entry(
     assert len(list(folder.iterdir())) == 2
 
 
+def test_a_compiler_is_told_by_its_file_without_being_started(
+    folder: Path, tmp_path: Path, monkeypatch: Any, fresh: None
+) -> None:
+    log, real = tmp_path / "starts", " ".join(compiler.find() or ())
+    text = f'echo start >> {log}\nexec {real} "$@"\n'
+    monkeypatch.setenv("CC", script(tmp_path / "own", text))
+
+    def entries() -> tuple[int, int]:
+        compiler.find.cache_clear()
+        compiler.identity.cache_clear()
+        assert answer(64) == 64
+        return log.read_text().count("start"), len(list(folder.iterdir()))
+
+    assert entries() == (1, 1)
+    assert entries() == (1, 1)
+    script(tmp_path / "own", text + "# a new version\n")
+    assert entries() == (2, 2)
+
+
 # ---- compilers ----------------------------------------------------------------------------------
 
 

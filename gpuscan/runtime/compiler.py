@@ -9,6 +9,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import BuildError
@@ -46,9 +47,19 @@ def identity() -> str:
     """What makes two builds differ beside their source: compiler, flags, headers, CPU."""
     command = find()
     assert command is not None
-    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
     headers = [p.read_text() for p in sorted(kernels_dir().glob("*.h"))]
-    return cache.digest(" ".join(command), version.stdout, *FLAGS, _cpu(), *headers)
+    return cache.digest(" ".join(command), _version(command), *FLAGS, _cpu(), *headers)
+
+
+def _version(command: Sequence[str]) -> str:
+    """What changes when the compiler does: its file, which needs no process, or where the
+    command names more than one (a launcher, a module), what it says itself."""
+    if len(command) == 1 and (found := shutil.which(command[0])):
+        file = Path(found).resolve()
+        status = file.stat()
+        return f"{file} {status.st_size} {status.st_mtime_ns}"
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout
 
 
 def _cpu() -> str:
