@@ -246,7 +246,7 @@ class _Plans(Generic[P]):
 
 
 class _Plan:
-    """fits: whether sizes are sizes, and those that must be the same are."""
+    """fits: whether the sizes are such, and those that must be the same are."""
 
     def __init__(self, program: Any, given: Sequence[int], arrays: Any) -> None:
         self.program = program
