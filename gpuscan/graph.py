@@ -442,16 +442,18 @@ def toposort(outputs: Iterable[Variable], stop: Iterable[Variable] = ()) -> list
     seen: set[Variable] = set()
     leaves = set(stop)
     order: list[Variable] = []
-    stack: list[Variable | tuple[Variable]] = list(outputs)
+    waiting: list[Variable] = []  # for their inputs; None on the stack says that one has them
+    stack: list[Variable | None] = list(outputs)
     stack.reverse()
     while stack:
         node = stack.pop()
-        if isinstance(node, tuple):  # its inputs are in the order
-            order.append(node[0])
+        if node is None:
+            order.append(waiting.pop())
         elif node not in seen:
             seen.add(node)
             if node.inputs and node not in leaves:
-                stack.append((node,))
+                waiting.append(node)
+                stack.append(None)
                 stack += node.inputs[::-1]
             else:
                 order.append(node)
