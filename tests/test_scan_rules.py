@@ -6,10 +6,13 @@ import pytest
 import gpuscan as theano
 from gpuscan import tensor as T
 from gpuscan.graph import leaves, toposort
+from gpuscan.ops.decompositions import Eigh, MatrixInverse
 from gpuscan.ops.elemwise import Elemwise
 from gpuscan.ops.index import IncSubtensor
 from gpuscan.ops.linalg import Dot
+from gpuscan.ops.reduce import Reduce
 from gpuscan.ops.shape import Join
+from gpuscan.ops.softmax import LogSoftmax, Softmax
 from gpuscan.scan.op import Scan
 
 
@@ -239,6 +242,35 @@ def test_a_gradient_saves_what_a_reader_of_the_outputs_stores_anyway(weights):
     f = theano.function([x], [h, T.grad((h**2).mean(), weights["U"])])
     traces = loops(f)[0].op.step.traces
     assert len(traces) == len(set(traces)) == 6
+
+
+@pytest.mark.parametrize(
+    ("op", "step"),
+    [
+        (Softmax, lambda h, u: h + T.nnet.softmax(T.tanh(h) * u)),
+        (LogSoftmax, lambda h, u: h + T.log(T.nnet.softmax(T.tanh(h) * u))),
+        (Reduce, lambda h, u: h * T.exp(h * u).sum(axis=1, keepdims=True)),
+        (MatrixInverse, lambda h, u: h + T.nlinalg.matrix_inverse(h + u)),
+        (Eigh, lambda h, u: h + T.nlinalg.eigh(T.dot(h, h.T) + u + u.T)[1] ** 2),
+    ],
+)
+def test_what_is_costly_is_computed_once(op, step):
+    h0, u = (T.TensorType("float64", (3, 3))(name) for name in ("h0", "u"))
+    h, _ = theano.scan(step, outputs_info=h0, non_sequences=u, n_steps=3)
+    rows = [h0]
+    for _ in range(3):
+        rows.append(step(rows[-1], u))
+    f = theano.function([h0, u], T.grad(h.sum(), u))
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=(3, 3)) * 0.1 + np.eye(3) for _ in range(2)]
+    want = theano.function([h0, u], T.grad(sum(rows[1:]).sum(), u))(*values)
+    np.testing.assert_allclose(f(*values), want, rtol=1e-9)
+    forward, back = loops(f)
+    assert count(op, forward.op.step.outputs) == 1
+    if op is not Reduce:  # of which the derivative of a broadcast is one
+        assert count(op, [*back.op.step.outputs, *f.maker.fgraph.outputs]) == 0
+    saved = forward.op.step.traces
+    assert any(op in {type(v.op) for v in (x, *x.inputs)} for x in saved)
 
 
 def test_a_product_of_one_branch_is_not_computed_for_the_gradient():

@@ -283,6 +283,24 @@ def whole_slice(v: Variable) -> Variable | None:
     return None
 
 
+@rule(Subtensor)
+def flipped_join(v: Variable) -> Variable | None:
+    """A flip of the first n rows of a few rows joined with n: the parts, cut and flipped, joined.
+    That is one copy where a flip that is copied was another: a history read backwards."""
+    x = v.inputs[0]
+    if v.op.pattern != (Slice(None, None, -1),) or not isinstance(x.op, FirstRows):  # type: ignore[attr-defined]
+        return None
+    whole, n = x.inputs
+    if not isinstance(whole.op, Join) or whole.op.axis or len(whole.inputs) != 2:
+        return None
+    a, b = whole.inputs
+    few = a.type.shape[0]
+    if few is None or pushed_dims([dim(b, 0)]) != pushed_dims([n]):
+        return None
+    rows = Join(0)(b[: maximum(n - few, 0)][::-1], a[:n][::-1])
+    return specify(FirstRows()(rows, n), v.type.shape)
+
+
 @rule(FirstRows)
 def all_rows(v: Variable) -> Variable | None:
     """The first n rows of a tensor that has n rows."""
@@ -418,6 +436,7 @@ ALGEBRA = Rules(
     reshape_chain,
     shuffle_chain,
     whole_slice,
+    flipped_join,
     all_rows,
     whole_write,
     sum_of_sum,

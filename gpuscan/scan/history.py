@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..graph import Constant, Variable, certain, clients, inherit, substitute, toposort
+from ..graph import Variable, certain, clients, inherit, results, substitute, toposort
 from ..ops.control import Identity
-from ..ops.decompositions import QR, SVD, Cholesky, Det, Eigh, MatrixInverse, MatrixPinv, Solve
+from ..ops.decompositions import Cholesky, Det, Eigh, MatrixInverse, MatrixPinv, Solve
 from ..ops.elemwise import Elemwise
 from ..ops.index import Subtensor
 from ..ops.linalg import BatchedDot, Dot
@@ -22,7 +23,7 @@ from ..record import replace
 from ..rewrite import rewrite
 from ..rules.shapes import SHAPES
 from ..rules.stability import STABILITY
-from ..types import TensorType, TupleType
+from ..types import TupleType
 
 if TYPE_CHECKING:
     from .op import Scan, Step
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 # loop of its own, which keeps its history to itself.
 _COSTLY = (
     Dot, BatchedDot, Reduce, ArgReduce, Softmax, LogSoftmax, Sort, ArgSort,
-    MatrixInverse, MatrixPinv, Det, Cholesky, Solve, Eigh, QR, SVD,
+    MatrixInverse, MatrixPinv, Det, Cholesky, Solve, Eigh,
 )  # fmt: skip
 
 _CANONICAL = SHAPES + STABILITY
@@ -51,15 +52,16 @@ class History:
         self.op, self.step, self.o = op, step, op.split(node.inputs)
         # A value and its logarithm, say, are found before a value is cut off from what it is of.
         values = rewrite(list(values), _CANONICAL)
-        own = [v for v in toposort(step.outputs) if isinstance(v.type, TensorType)]
+        own = [x for v in toposort(step.outputs) for x in results(v)]
         own += step.values  # which stand for what becomes equal to them
-        self.made = dict(zip(rewrite(own, _CANONICAL), own))  # as in `values`: as in the step
+        pairs = zip(rewrite(own, _CANONICAL), own)
+        self.made = {v: x for v, x in pairs if v.inputs}  # as in `values`: as in the step
         kept = self._kept(values)
         needed = set(toposort(values, kept))
         # a carry's new value is saved with its history, so it is not computed again
         heads = [self._head(step, j) for j, c in enumerate(step.carries) if c in needed]
         # (a head that is a parameter stands in a ring of carries that swap places)
-        heads = [v for v in heads if v in step.carries or _is_computed(v, step)]
+        heads = [v for v in heads if v in step.carries or v.inputs]
         wanted = [*heads, *(x for v, x in kept.items() if v in needed)]
         extra = dict.fromkeys(v for v in wanted if v not in step.traces)
         if extra:
@@ -90,28 +92,30 @@ class History:
     def _kept(self, values: Sequence[Variable]) -> dict[Variable, Variable]:
         """What is read rather than computed again, where the values need it: the new carries and
         the traces, and what spares them all that is costly. With what it is in the step."""
-        step = self.step
-        kept = {v: x for v, x in self.made.items() if x in step.values and _is_computed(x, step)}
-        savable = self._savable()
+        kept = {v: x for v, x in self.made.items() if x in self.step.values}
+        found = self._savable()
         while True:
-            order = toposort(values, kept)
-            costly = [v for v in order if v in savable and v not in kept and _is_costly(v)]
-            if not costly:
+            costly = [v for v in toposort(values, kept) if v not in kept and _is_costly(v)]
+            last = next((v for v in reversed(costly) if found(v)), None)
+            if last is None:
                 return kept
-            users = clients(values, kept)
-            kept |= {v: savable[v] for v in _read_of(costly[-1], users, savable)}
+            saved = _read_of(last, clients(values, kept), found)
+            kept |= {v: self.made[v] for v in saved}
 
-    def _savable(self) -> dict[Variable, Variable]:
-        """The values that a trace can hold: every step computes them, they change, and they are
-        always of one shape."""
-        step = self.step
-        sure = certain(step.outputs)
-        changing = {*step.seqs, *step.carries}
-        found = {}
-        for v, x in self.made.items():
-            if any(i in changing for i in toposort([x])) and x.inputs and x in sure:
-                if self.op.sizes_outside(x, self.o) is not None:
-                    found[v] = x
+    def _savable(self) -> Callable[[Variable], bool]:
+        """Whether a trace can hold a value: every step computes it, it changes, and it is always
+        of one shape."""
+        sure = {x for v in certain(self.step.outputs) for x in results(v)}
+        changing = {*self.step.seqs, *self.step.carries}
+        for v in toposort(self.step.outputs):
+            if any(i in changing for i in v.inputs):
+                changing |= {v, *results(v)}
+
+        @functools.cache
+        def found(v: Variable) -> bool:
+            x = self.made.get(v)
+            return x in sure and x in changing and self.op.sizes_outside(x, self.o) is not None
+
         return found
 
     @staticmethod
@@ -143,10 +147,6 @@ class History:
         return specify(rows, (None, *step.carries[j].type.shape))
 
 
-def _is_computed(v: Variable, step: Step) -> bool:
-    return v not in step.params and not isinstance(v, Constant)
-
-
 def _is_costly(v: Variable) -> bool:
     node = v.inputs[0] if v.inputs and isinstance(v.inputs[0].type, TupleType) else v
     return isinstance(node.op, _COSTLY)
@@ -154,14 +154,13 @@ def _is_costly(v: Variable) -> bool:
 
 def _read_of(
     v: Variable, users: Mapping[Variable, Sequence[Variable | None]],
-    savable: Mapping[Variable, Variable],
+    savable: Callable[[Variable], bool],
 ) -> list[Variable]:  # fmt: skip
     """What is saved of a costly value: where all that reads it is one value that is no larger
     (the sum that it is a term of, a function of that), or parts that do not overlap, those."""
-    read = users[v]
-    if any(u is None or u not in savable for u in read):
+    parts = [u for u in users[v] if u is not None and savable(u)]
+    if len(parts) < len(users[v]):
         return [v]
-    parts = [u for u in read if u is not None]
     if (len(parts) == 1 and _is_no_larger(parts[0], v)) or _are_apart(parts, v):
         return [x for u in parts for x in _read_of(u, users, savable)]
     return [v]

@@ -164,15 +164,10 @@ class Scan(Op):
         o, r = self.split(inputs), self.results(output)
         steps = o.n if self.step.stop is None else r.steps
         found: list[Any] = [dims(v) for v in o.inits]
-        for trace, row in zip(r.traces, self._row_sizes()):
+        for trace, row in zip(r.traces, sizes_of_rows(self.step)):
             outside = self.outside(row, o)
             found.append([steps, *(d or Dim(a + 1)(trace) for a, d in enumerate(outside))])
         return [*found, []]
-
-    def _row_sizes(self) -> list[list[Variable]]:
-        """Per trace the sizes of a row, in terms of the parameters."""
-        pushed = iter(pushed_dims([d for v in self.step.traces for d in dims(v)]))
-        return [[next(pushed) for _ in range(v.ndim)] for v in self.step.traces]
 
     def outside(self, values: Sequence[Variable], o: Operands) -> list[Variable | None]:
         """Values of the step as values outside the loop, where they depend on consts and on
@@ -265,7 +260,7 @@ class Scan(Op):
     ) -> list[np.ndarray]:
         """Traces of a loop of no steps: no rows, of the shape that a row would have had."""
         step = self.step
-        flat = pushed_dims([d for v in step.traces for d in dims(v)])
+        flat = [d for sizes in sizes_of_rows(step) for d in sizes]
         rows = [np.zeros(s.shape[1:], s.dtype) for s in seqs]
         found = iter(Program(step.params, flat)(*rows, *carries, *consts))
         return [
@@ -293,6 +288,13 @@ def compatible(a: TensorType, b: TensorType) -> bool:
     return (a.dtype, a.ndim) == (b.dtype, b.ndim) and all(
         p is None or q is None or p == q for p, q in zip(a.shape, b.shape)
     )
+
+
+@functools.lru_cache(maxsize=512)
+def sizes_of_rows(step: Step) -> list[list[Variable]]:
+    """Per trace the sizes of a row, in terms of the parameters."""
+    pushed = iter(pushed_dims([d for v in step.traces for d in dims(v)]))
+    return [[next(pushed) for _ in range(v.ndim)] for v in step.traces]
 
 
 @functools.lru_cache(maxsize=512)
