@@ -30,6 +30,7 @@ from .lower import Memory
 from .plan import keeps_rows_apart, walk
 from .program import Carry, FirstRow, Given, LoopProgram, State, Stride, Trace
 from .program import Step as Stepping
+from .sizes import outside_of, scope_of
 
 T = Name("t")
 
@@ -47,7 +48,8 @@ class _Loop(Frame):
         op, o = node.op, node.op.split(node.inputs)
         super().__init__()
         self.op = op
-        self.learn_sizes_of_step(op.step, lambda sizes: op.outside(sizes, o))
+        outside = outside_of(op, o)
+        self.learn([scope_of(op.step, outside), *self.enter_loops(op.step, outside)])
 
     def pack(self, weight: Variable, transposed: bool) -> Array:
         m = self.place_of(weight)
@@ -106,7 +108,7 @@ class _Loop(Frame):
         row_sizes: list[list[Any]] = []
         for i, v in enumerate(step.traces):
             traces.append(self.pointer(Array(f"y{i}", v.dtype), True, Trace(i)))
-            row_sizes.append(self.sizes(v))
+            row_sizes.append(self.fixed_sizes(v))
         apart = [self.integer(f"z{i}", Stepping(i)) for i in range(len(traces))]
         rows = [
             Memory(a, row_major(sizes), binary("mul", T, z))
@@ -175,11 +177,11 @@ class _Loop(Frame):
         if rows is None or step.stop is not None:
             return nowhere
         values = [*walk(step.outputs, set()), *step.params]
-        if not all(keeps_rows_apart(v, rows, self.sizes) for v in values):
+        if not all(keeps_rows_apart(v, rows, self.shape_of) for v in values):
             return nowhere
 
         def axis(v: Variable, lead: int) -> int | None:
-            return lead if v.ndim and self.sizes(v)[0] == rows else None
+            return lead if v.ndim and self.shape_of(v)[0] == rows else None
 
         axes: list[int | None] = []
         params = step.params
