@@ -54,7 +54,7 @@ class Frame(Control):
         return self.element(known.variable, [])
 
     def _size_of(self, v: Variable, axis: int) -> Any:
-        known = self.known.of.get((v, axis))
+        known = self.known.of(v, axis)
         if known is None or (not known.fixed and isinstance(known.variable.op, Dim)):
             raise self._unknown(v)
         return self._value(known)
@@ -63,7 +63,7 @@ class Frame(Control):
         return NotLowered(f"the size of {v.op_name()} is known only when it is computed")
 
     def shape_of(self, v: Variable) -> tuple[Any, ...]:
-        known = [self.known.of.get((v, axis)) for axis in range(v.ndim)]
+        known = [self.known.of(v, axis) for axis in range(v.ndim)]
         if None in known:
             raise self._unknown(v)
         return tuple(self._expression(k.variable) if k.fixed else k.variable for k in known if k)
@@ -74,16 +74,19 @@ class Frame(Control):
 
     def fixed_sizes(self, v: Variable) -> list[Any]:
         """The sizes, which the host knows before the kernel starts."""
-        if not all(self.known.of[v, axis].fixed for axis in range(v.ndim)):
+        found = self.shape_of(v)
+        if any(isinstance(s, Variable) for s in found):
             raise self._unknown(v)
-        return self.sizes(v)
+        return list(found)
 
     def _room(self, v: Variable) -> list[Any]:
         """The sizes of memory for a value: what the host knows, and what is at most needed."""
         return [self._at_most(v, axis, self._size_of(v, axis)) for axis in range(v.ndim)]
 
     def _at_most(self, v: Variable, axis: int, size: Any) -> Any:
-        known = self.known.of[v, axis]
+        known = self.known.of(v, axis)
+        if known is None:
+            raise self._unknown(v)
         if known.fixed:
             return self._expression(known.variable)
         if (most := self.known.most.get(known.variable)) is None:

@@ -67,11 +67,17 @@ class Sizes:
     most      for sizes that are not fixed: one that is, and not less
     """
 
-    of: dict[Axis, Known] = field(default_factory=dict)
+    unknown: dict[Axis, Known] = field(default_factory=dict)  # in the types
     told: dict[Variable, Known] = field(default_factory=dict)
     pairs: list[tuple[Variable, Variable]] = field(default_factory=list)
     refused: set[Variable] = field(default_factory=set)
     most: dict[Variable, Variable] = field(default_factory=dict)
+
+    def of(self, v: Variable, axis: int) -> Known | None:
+        size = v.type.shape[axis]
+        if size is not None:
+            return Known(constant_leaf(np.asarray(size, "int64")), True)
+        return self.unknown.get((v, axis))
 
 
 def by_the_host(sizes: Sequence[Variable]) -> list[Known]:
@@ -104,27 +110,25 @@ def scope_of(step: Step, outside: Outside) -> Scope:
 def sizes_of(scopes: Sequence[Scope]) -> Sizes:
     """Every size of the values. Those that an op takes to be equal are one."""
     found = Sizes()
-    equal: list[tuple[Variable, Known, Known]] = []
+    equal: list[tuple[Variable, Known | None, Known | None]] = []
     computed: list[Variable] = []
     for scope in scopes:
         own = [v for v in scope.computed if isinstance(v.type, TensorType)]
         values = dict.fromkeys([*own, *scope.given])
-        for v in values:
-            for axis, s in enumerate(v.type.shape):
-                if s is not None:
-                    found.of[v, axis] = Known(constant_leaf(np.asarray(s, "int64")), True)
         places = [(v, axis) for v in values for axis, s in enumerate(v.type.shape) if s is None]
         pairs = list(dict.fromkeys(_equal_expressions(own)))
         asked = [e for _, *pair in pairs for e in pair] + list(_other_integers(scope.computed))
         known = scope.outside(_pushed([*(Dim(axis)(v) for v, axis in places), *asked]))
-        found.of |= zip(places, known)
+        found.unknown |= zip(places, known)
         found.told |= zip(asked, known[len(places) :])
         equal += [(v, found.told[a], found.told[b]) for v, a, b in pairs]
-        equal += [(v, found.of[a], found.of[b]) for v, a, b in [*_equal_sizes(own), *scope.also]]
+        equal += [(v, found.of(*a), found.of(*b)) for v, a, b in [*_equal_sizes(own), *scope.also]]
         computed += scope.computed
     same = _Classes()
     for v, x, y in equal:
-        if x.fixed and y.fixed:
+        if x is None or y is None:
+            found.refused.add(v)
+        elif x.fixed and y.fixed:
             same.join(x.variable, y.variable)
         elif x.variable is not y.variable:
             found.refused.add(v)
@@ -132,25 +136,26 @@ def sizes_of(scopes: Sequence[Scope]) -> Sizes:
     def standing(known: Known) -> Known:
         return Known(same.find(known.variable), True) if known.fixed else known
 
-    found.of = {k: standing(s) for k, s in found.of.items()}
+    found.unknown = {k: standing(s) for k, s in found.unknown.items()}
     found.told = {k: standing(s) for k, s in found.told.items()}
     found.pairs = same.pairs
     for v in computed:
         for size, most in _bounds(v, found):
-            most = most if most.fixed else Known(found.most.get(most.variable, size.variable), True)
-            if not size.fixed and most.variable is not size.variable:
-                found.most.setdefault(size.variable, most.variable)
+            if size is None or most is None or size.fixed:
+                continue
+            room = most.variable if most.fixed else found.most.get(most.variable)
+            if room is not None:
+                found.most.setdefault(size.variable, room)
     return found
 
 
-def _bounds(v: Variable, found: Sizes) -> Iterator[tuple[Known, Known]]:
+def _bounds(v: Variable, found: Sizes) -> Iterator[tuple[Known | None, Known | None]]:
     """Sizes, and what they can't exceed."""
     if isinstance(v.op, FirstRows):
-        yield found.of[v, 0], found.of[v.inputs[0], 0]
+        yield found.of(v, 0), found.of(v.inputs[0], 0)
     elif isinstance(v.op, Scan) and v.inputs[0] in found.told:
         for trace in v.op.results(v).traces:
-            if (trace, 0) in found.of:
-                yield found.of[trace, 0], found.told[v.inputs[0]]
+            yield found.of(trace, 0), found.told[v.inputs[0]]
 
 
 def _pushed(sizes: Sequence[Variable]) -> list[Variable]:
