@@ -4,10 +4,13 @@
 
 long long gs_size(long long shares) { return gs_team_size(shares); }
 
-long long gs_run(gs_kernel *kernel, long long shares, const long long *first,
+/* How many threads this process has started. */
+long long gs_workers(void) { return gs_team.process == getpid() ? gs_team.workers : 0; }
+
+long long gs_run(gs_kernel *kernel, long long shares, int meet, const long long *first,
                  const long long *last, void *const *const *memory,
                  const long long *const *integer) {
-    return gs_team_run(kernel, shares, first, last, memory, integer);
+    return gs_team_run(kernel, shares, meet, first, last, memory, integer);
 }
 
 long long gs_product_scratch_elements(void) { return gs_product_scratch(); }

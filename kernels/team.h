@@ -1,7 +1,8 @@
-/* Threads of the host that run the shares of one kernel, and the place where they meet.
+/* Threads of the host that run the shares of one kernel.
  *
  * The workers are started once, block every signal, and know nothing of Python. Between two runs
- * they spin for a moment and then sleep. A forked process starts its own. */
+ * they spin for a moment and then sleep. A forked process starts its own. A share that no worker
+ * has come to is done by the caller, unless the shares meet each other. */
 #ifndef GS_TEAM_H
 #define GS_TEAM_H
 
@@ -14,8 +15,8 @@
 typedef long long gs_kernel(long long first, long long last, void *const *memory,
                             const long long *integer);
 
-#define GS_TEAM_MOST 256 /* threads */
-#define GS_TEAM_SPINS 2000
+#define GS_TEAM_MOST 256   /* threads */
+#define GS_TEAM_SPINS 2000 /* before a worker sleeps, and the caller leaves its core to others */
 
 static struct {
     pthread_mutex_t busy; /* one run at a time */
@@ -23,8 +24,11 @@ static struct {
     pthread_cond_t wake;
     pid_t process;
     long long workers;
-    unsigned long long round; /* the number of the run, times GS_TEAM_MOST, plus its shares - 1 */
-    long long pending;        /* shares of the workers that have not ended */
+    unsigned long long runs; /* how many there were, */
+    unsigned long long open; /* and the number of the one that workers may join, or 0 */
+    long long inside;        /* workers that have joined, or are about to */
+    long long shares, next, left;
+    int meet;
     gs_kernel *kernel;
     const long long *first, *last;
     void *const *const *memory;
@@ -37,89 +41,114 @@ static struct {
 static void gs_team_share(long long k) {
     gs_team.result[k] = gs_team.kernel(gs_team.first[k], gs_team.last[k], gs_team.memory[k],
                                        gs_team.integer[k]);
+    __atomic_sub_fetch(&gs_team.left, 1, __ATOMIC_ACQ_REL);
+}
+
+/* What number `me` does of a run: its own share, or one after the other until none is left. */
+static void gs_team_take(long long me) {
+    if (gs_team.meet) {
+        if (me < gs_team.shares) gs_team_share(me);
+        return;
+    }
+    long long k;
+    while ((k = __atomic_fetch_add(&gs_team.next, 1, __ATOMIC_ACQ_REL)) < gs_team.shares)
+        gs_team_share(k);
+}
+
+static inline int gs_team_new(unsigned long long seen, unsigned long long *run) {
+    *run = __atomic_load_n(&gs_team.open, __ATOMIC_SEQ_CST);
+    return *run && *run != seen;
 }
 
 static void *gs_team_work(void *argument) {
     const long long me = (long long)argument;
-    unsigned long long seen = 0;
+    unsigned long long seen = 0, run;
     for (;;) {
-        unsigned long long round;
-        for (int i = 0; i < GS_TEAM_SPINS; i++) {
-            if ((round = __atomic_load_n(&gs_team.round, __ATOMIC_ACQUIRE)) != seen) break;
-            gs_pause();
-        }
-        if (round == seen) {
+        int found = 0;
+        for (int i = 0; i < GS_TEAM_SPINS && !(found = gs_team_new(seen, &run)); i++) gs_pause();
+        if (!found) {
             pthread_mutex_lock(&gs_team.sleep);
-            while ((round = __atomic_load_n(&gs_team.round, __ATOMIC_ACQUIRE)) == seen)
-                pthread_cond_wait(&gs_team.wake, &gs_team.sleep);
+            while (!gs_team_new(seen, &run)) pthread_cond_wait(&gs_team.wake, &gs_team.sleep);
             pthread_mutex_unlock(&gs_team.sleep);
         }
-        seen = round;
-        if (me > (long long)(round % GS_TEAM_MOST)) continue; /* not in this run */
-        gs_team_share(me);
-        __atomic_sub_fetch(&gs_team.pending, 1, __ATOMIC_ACQ_REL);
+        __atomic_add_fetch(&gs_team.inside, 1, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&gs_team.open, __ATOMIC_SEQ_CST) == run) {
+            seen = run;
+            gs_team_take(me);
+        }
+        __atomic_sub_fetch(&gs_team.inside, 1, __ATOMIC_SEQ_CST);
     }
     return 0;
 }
 
-/* Workers up to number `most`; fewer where the system gives no more. */
-static void gs_team_grow(long long most) {
-    if (gs_team.process != getpid()) { /* the first run, or the first one after a fork */
-        gs_team.process = getpid();
-        gs_team.workers = 0;
-        gs_team.round = 0;
-        pthread_mutex_init(&gs_team.sleep, 0);
-        pthread_cond_init(&gs_team.wake, 0);
-    }
+/* In a forked process none of the workers is there, and nobody holds the locks. */
+static void gs_team_wake_up(void) {
+    if (gs_team.process == getpid()) return;
+    gs_team.process = getpid();
+    gs_team.workers = 0;
+    gs_team.open = 0;
+    gs_team.inside = 0;
+    pthread_mutex_init(&gs_team.busy, 0);
+    pthread_mutex_init(&gs_team.sleep, 0);
+    pthread_cond_init(&gs_team.wake, 0);
+}
+
+/* Makes sure of as many threads as there are shares, the caller among them; gives how many there
+ * are, which is fewer where the system gives no more. */
+static long long gs_team_size(long long shares) {
+    gs_team_wake_up();
+    if (shares > GS_TEAM_MOST) shares = GS_TEAM_MOST;
+    if (shares <= gs_team.workers + 1) return shares;
     sigset_t all, before;
     sigfillset(&all);
+    pthread_mutex_lock(&gs_team.busy);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* interrupts are for the caller */
-    while (gs_team.workers < most) {
+    while (gs_team.workers + 1 < shares) {
         pthread_t thread;
         if (pthread_create(&thread, 0, gs_team_work, (void *)(gs_team.workers + 1))) break;
         pthread_detach(thread);
         gs_team.workers++;
     }
     pthread_sigmask(SIG_SETMASK, &before, 0);
-}
-
-/* Makes sure of `shares` threads with the caller; gives how many there are. */
-static long long gs_team_size(long long shares) {
-    if (shares > GS_TEAM_MOST) shares = GS_TEAM_MOST;
-    if (shares < 2) return 1;
-    static pid_t locked_in; /* a lock that another process's thread held is nobody's here */
-    if (locked_in != getpid()) {
-        locked_in = getpid();
-        pthread_mutex_init(&gs_team.busy, 0);
-    }
-    pthread_mutex_lock(&gs_team.busy);
-    gs_team_grow(shares - 1);
     const long long found = gs_team.workers + 1;
     pthread_mutex_unlock(&gs_team.busy);
     return found < shares ? found : shares;
 }
 
-/* The shares side by side, share 0 by the caller; the least of what they gave. There must be as
- * many threads: gs_team_size says. */
-static long long gs_team_run(gs_kernel *kernel, long long shares, const long long *first,
-                             const long long *last, void *const *const *memory,
-                             const long long *const *integer) {
-    if (shares == 1) return kernel(first[0], last[0], memory[0], integer[0]);
-    pthread_mutex_lock(&gs_team.busy);
-    gs_team.kernel = kernel;
-    gs_team.first = first, gs_team.last = last;
-    gs_team.memory = memory, gs_team.integer = integer;
-    gs_team.pending = shares - 1;
-    const unsigned long long next = gs_team.round / GS_TEAM_MOST + 1;
-    pthread_mutex_lock(&gs_team.sleep);
-    __atomic_store_n(&gs_team.round, next * GS_TEAM_MOST + (unsigned long long)(shares - 1),
-                     __ATOMIC_RELEASE);
-    pthread_cond_broadcast(&gs_team.wake);
-    pthread_mutex_unlock(&gs_team.sleep);
-    gs_team_share(0);
-    for (long long i = 0; __atomic_load_n(&gs_team.pending, __ATOMIC_ACQUIRE); i++)
+static void gs_team_wait(const long long *until_0) {
+    for (int i = 0; __atomic_load_n(until_0, __ATOMIC_SEQ_CST); i++)
         if (i < GS_TEAM_SPINS) gs_pause();
         else sched_yield();
+}
+
+/* All shares; the least of what they gave. `meet`: they wait for each other, so there must be as
+ * many threads (gs_team_size), and where another thread's run is under way this one waits for it.
+ * Otherwise the caller does them alone then. */
+static long long gs_team_run(gs_kernel *kernel, long long shares, int meet, const long long *first,
+                             const long long *last, void *const *const *memory,
+                             const long long *const *integer) {
+    gs_team_wake_up();
+    if (meet) pthread_mutex_lock(&gs_team.busy);
+    else if (pthread_mutex_trylock(&gs_team.busy)) {
+        long long least = kernel(first[0], last[0], memory[0], integer[0]);
+        for (long long k = 1; k < shares; k++) {
+            const long long found = kernel(first[k], last[k], memory[k], integer[k]);
+            least = found < least ? found : least;
+        }
+        return least;
+    }
+    gs_team.kernel = kernel, gs_team.meet = meet;
+    gs_team.first = first, gs_team.last = last;
+    gs_team.memory = memory, gs_team.integer = integer;
+    gs_team.shares = gs_team.left = shares, gs_team.next = 0;
+    pthread_mutex_lock(&gs_team.sleep);
+    __atomic_store_n(&gs_team.open, ++gs_team.runs, __ATOMIC_SEQ_CST);
+    pthread_cond_broadcast(&gs_team.wake);
+    pthread_mutex_unlock(&gs_team.sleep);
+    gs_team_take(0);
+    gs_team_wait(&gs_team.left);
+    __atomic_store_n(&gs_team.open, 0, __ATOMIC_SEQ_CST);
+    gs_team_wait(&gs_team.inside);
     long long least = gs_team.result[0];
     for (long long k = 1; k < shares; k++)
         if (gs_team.result[k] < least) least = gs_team.result[k];

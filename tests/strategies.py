@@ -228,6 +228,20 @@ class Builder:
         x = self(e)
         return x[self(i) % cast(x.shape[0], "int32")]
 
+    def _positions(self, s: str, i: Expression) -> tuple[Any, ...]:
+        """An index by a vector of integers, of the axis of size D."""
+        at = self(i) % self.sizes["D"]
+        return (slice(None), at) if s == "M" else (at,)
+
+    def _picked(self, s: str, i: Expression, e: Expression) -> Variable:
+        return self(e)[self._positions(s, i)]
+
+    def _scattered(self, how: str, s: str, i: Expression, e: Expression, y: Expression) -> Any:
+        """The value with y put at positions, which may be the same, or added there."""
+        x, v = self(e), self(y)
+        write = T.set_subtensor if how == "set" else T.inc_subtensor
+        return write(x[self._positions(s, i)], cast(v, x.dtype))
+
     def _put(self, how: str, e: Expression, y: Expression) -> Variable:
         """The value with its first row set to y, or with y added to its last."""
         x, v = self(e), self(y)
@@ -851,7 +865,7 @@ class _Grower:
         if s == "S":
             found += ["item", "gathered"] + ["reduced"] * (kind != "float")
         else:
-            found += ["moved", "put"]
+            found += ["moved", "put"] + ["picked", "scattered"] * ints
         if s == "V":
             found += ["item"]
         if kind != "bool" and s in "SVM" and o.nested and not self.inner and inexact:
@@ -981,6 +995,14 @@ class _Grower:
     def _any_moved(self, kind: str, s: str, depth: int) -> Expression:
         name = self.pick("reverse", "roll", *(["transposed"] if s == "W" else []))
         return (name, self.grow(kind, s, depth))
+
+    def _any_picked(self, kind: str, s: str, depth: int) -> Expression:
+        return ("picked", s, self.grow("int", "V", depth), self.grow(kind, s, depth))
+
+    def _any_scattered(self, kind: str, s: str, depth: int) -> Expression:
+        how = "set" if kind == "bool" else self.pick("set", "inc")
+        y = self.grow(kind, self.pick("S", s), depth)
+        return ("scattered", how, s, self.grow("int", "V", depth), self.grow(kind, s, depth), y)
 
     def _any_put(self, kind: str, s: str, depth: int) -> Expression:
         how = "set" if kind == "bool" else self.pick("set", "inc")

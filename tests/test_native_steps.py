@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_native import Built, both, close, numbers, same
+from test_native import Built, agree, both, close, numbers, same
 
-from gpuscan import scan, until
+from gpuscan import function, scan, until
 from gpuscan import tensor as T
 from gpuscan.gradient import grad
+from gpuscan.ops.softmax import softmax_along
 from gpuscan.runtime import compiler
 from gpuscan.tensor.random import RandomStreams
 from gpuscan.types import TensorType
@@ -60,6 +61,37 @@ def as_many_as_the_step_says() -> Built:
     return [k, s0], values, None, [np.array([3, 1, 2, 5]), numbers(4)]
 
 
+def ragged(product: bool = False) -> Built:
+    """Rows up to a length that the step knows: what is batched over them has as many."""
+    n, x, w, s0 = T.lvector(), T.tensor3(), T.matrix(), T.vector()
+
+    def step(n: Any, x: Any, s: Any, w: Any) -> Any:
+        def inner(x: Any, a: Any, w: Any) -> Any:
+            return 0.5 * a + (x @ w if product else T.tanh(x) * w[0])
+
+        rows, _ = scan(inner, [x], [s], [w], n_steps=n)
+        return T.ifelse(T.gt(n, 0), rows[-1], s), rows.sum(axis=0), (rows * rows).max(axis=1).sum()
+
+    values, _ = scan(step, [n, x], [s0, None, None], [w])
+    return [n, x, w, s0], values, None, [
+        np.array([2, 0, 4, 1]), numbers(4, 4, 3), numbers(3, 3), numbers(3),
+    ]  # fmt: skip
+
+
+def counted() -> Built:
+    x, s0 = T.matrix(), T.vector()
+
+    def step(x: Any, s: Any) -> Any:
+        def inner(a: Any, k: Any) -> Any:
+            return [a * 0.5, k + 1], until(abs(a).sum() < 0.1)
+
+        (a, k), _ = scan(inner, outputs_info=[x + s, T.constant(0)], n_steps=20)
+        return T.exp(a).sum(axis=0) - a[0], k[-1], T.cumsum(a * a, axis=0)[-1]
+
+    values, _ = scan(step, [x], [s0, None, None])
+    return [x, s0], values, None, [numbers(5, 3), numbers(3)]
+
+
 def delay_lines() -> Built:
     x, s0 = T.tensor3(), T.matrix()
 
@@ -81,7 +113,7 @@ def stopped_inside() -> Built:
 
     def step(x: Any, s: Any) -> Any:
         def inner(a: Any, k: Any, x: Any) -> Any:
-            return [a * 1.5 + abs(x), k + 1], until(a.sum() > 20)
+            return [a * 1.5 + abs(x), 2 * k + 1], until(a.sum() > 20)
 
         (a, k), _ = scan(inner, outputs_info=[s, T.constant(0)], non_sequences=[x], n_steps=30)
         return a[-1] * 0.01, k[-1], a[-1]
@@ -140,14 +172,17 @@ def equal_bodies() -> Built:
 
 def passed_through() -> Built:
     """Traces of what the loop is given, and of constants."""
-    x = T.tensor3()
+    x, s0 = T.tensor3(), T.vector()
 
-    def step(x: Any) -> Any:
-        (a, b, c), _ = scan(lambda x: (x, x * 0 + 2, T.constant(np.float32(3))), [x])
-        return a, b[0], c
+    def step(x: Any, s: Any) -> Any:
+        def inner(x: Any, a: Any, s: Any) -> Any:
+            return 0.5 * a + x, x, s, a, T.constant(np.float32(3))
 
-    values, _ = scan(step, [x])
-    return [x], values, None, [numbers(3, 4, 2)]
+        (a, *rest), _ = scan(inner, [x], [s, None, None, None, None], [s])
+        return a[-1], *rest
+
+    values, _ = scan(step, [x], [s0, None, None, None, None])
+    return [x, s0], values, None, [numbers(3, 4, 2), numbers(2)]
 
 
 def attention() -> Built:
@@ -158,7 +193,7 @@ def attention() -> Built:
         keys = h @ w
 
         def query(q: Any, keys: Any, h: Any, w: Any) -> Any:
-            return T.nnet.softmax(keys @ (q @ w)[:, None], axis=0)[:, 0] @ h
+            return T.nnet.softmax(keys @ (q @ w))[0] @ h
 
         read, _ = scan(query, [h], non_sequences=[keys, h, w])
         return T.tanh(read + x)
@@ -227,15 +262,15 @@ def embeddings() -> Built:
 
 def picked() -> Built:
     """The element of each row that a label names, and matrices of positions."""
-    y, p, q = T.imatrix(), T.tensor3(), TensorType("int8", (None, None))()
+    y, p0, q = T.imatrix(), T.matrix(), TensorType("int8", (None, None))()
 
     def step(y: Any, p: Any, q: Any) -> Any:
         rows = T.arange(p.shape[0])
-        return p[rows, y], p[:, q], p[q[:, None], None, y % 2]
+        return 0.5 * p + p[rows, y][:, None], p[:, q], p[q, None, y % 2]
 
-    values, _ = scan(step, [y, p], non_sequences=[q])
+    values, _ = scan(step, [y], [p0, None, None], [q])
     labels = np.array([[0, 3], [-4, 1], [2, 2]], "int32")
-    return [y, p, q], values, None, [labels, numbers(3, 2, 4), np.array([[1, 0], [-1, 1]], "int8")]
+    return [y, p0, q], values, None, [labels, numbers(2, 4), np.array([[1, 0], [-1, 1]], "int8")]
 
 
 def scattered() -> Built:
@@ -275,36 +310,46 @@ def softened() -> Built:
     def step(x: Any, s: Any) -> Any:
         p = T.nnet.softmax(x + s)
         q = T.nnet.logsoftmax(4 * x - p)
-        return 0.5 * s + p, q, T.nnet.softmax(q, axis=0), T.nnet.softmax(q[0] * 30)
+        return 0.5 * s + p, q, softmax_along(q, 0), T.nnet.softmax(q[0] * 30)
 
     values, _ = scan(step, [x], [s0, None, None, None])
     return [x, s0], values, None, [numbers(4, 3, 70), numbers(3, 70)]
 
 
 def positions() -> Built:
-    x, k = T.tensor3(), T.ltensor3()
+    x, k, s0 = T.tensor3(), T.ltensor3(), T.matrix()
 
-    def step(x: Any, k: Any) -> Any:
+    def step(x: Any, k: Any, s: Any) -> Any:
+        x = x + 0.5 * s
+        k = k + T.argmax(x)
         return (
-            T.argmax(x, axis=1), T.argmin(x, axis=0), T.argmax(x), T.argmax(k + 1, axis=0),
-            T.argmin(T.gt(x, 0), axis=1), x[0, T.argmax(x[0])],
+            T.switch(T.isnan(x), 1, x) + x[0, T.argmax(x[0])], T.argmax(x, axis=1),
+            T.argmin(x, axis=0), T.argmin(x), T.argmax(k + 1, axis=0), T.argmin(T.gt(x, 0), axis=1),
         )  # fmt: skip
 
-    values, _ = scan(step, [x, k])
+    values, _ = scan(step, [x, k], [s0, *[None] * 5])
     a = numbers(4, 3, 5)
-    a[0, 1, 2:4] = np.nan
-    a[1] = 0.5
-    return [x, k], values, None, [a, numbers(4, 3, 5, dtype="int64")]
+    a[1, 1, 2:4] = np.nan
+    a[2] = 0.5
+    return (
+        [x, k, s0],
+        values,
+        None,
+        [a, numbers(4, 3, 5, dtype="int64"), np.zeros((3, 5), "float32")],
+    )
 
 
 def running_sums() -> Built:
-    x, k = T.tensor3(), T.ltensor3()
+    x, s0, k0 = T.tensor3(), T.matrix(), T.lmatrix()
 
-    def step(x: Any, k: Any) -> Any:
-        return T.cumsum(x, axis=0), T.cumsum(-x, axis=1), T.cumprod(x, axis=1), T.cumsum(k)
+    def step(x: Any, s: Any, k: Any) -> Any:
+        s = T.cumsum(0.5 * s, axis=0) + x
+        return s, T.cumsum(k, axis=1) % 1000, T.cumsum(-s, axis=1), T.cumprod(s, 1), T.cumsum(k)
 
-    values, _ = scan(step, [x, k])
-    return [x, k], values, None, [numbers(3, 4, 5), numbers(3, 4, 5, dtype="int64")]
+    values, _ = scan(step, [x], [s0, k0, None, None, None])
+    return [x, s0, k0], values, None, [
+        numbers(3, 4, 5), numbers(4, 5), numbers(4, 5, dtype="int64"),
+    ]  # fmt: skip
 
 
 def integer_products() -> Built:
@@ -352,11 +397,13 @@ def classifier() -> Built:
 
 EXACT = (
     over_rows, lambda: over_rows(2), lambda: over_rows(1), of_scalars, as_many_as_the_step_says,
-    delay_lines, stopped_inside, draws_inside, three_deep, equal_bodies, passed_through, choices,
+    ragged, counted, delay_lines, stopped_inside, three_deep, equal_bodies, passed_through, choices,
     choices_in_choices, embeddings, picked, scattered, written_at_symbolic_places, softened,
     positions, running_sums, integer_products,
+    # equal inner loops are one object, with a note of the other build's random states
+    pytest.param(draws_inside, marks=pytest.mark.filterwarnings("ignore:.*a scan updates")),
 )  # fmt: skip
-CONTRACTED = (attention, nested_gradients, stacks_of_products, classifier)
+CONTRACTED = (attention, lambda: ragged(True), nested_gradients, stacks_of_products, classifier)
 
 
 @pytest.mark.parametrize("case", EXACT)
@@ -371,3 +418,103 @@ def test_steps_with_products_are_the_references(case: Callable[[], Built]) -> No
     got, wanted, plans = both(case, calls=1)
     assert {p.path for p in plans.scans} == {"fused"}, str(plans)
     close(got, wanted)
+
+
+# ---- what goes wrong inside ---------------------------------------------------------------------
+
+
+def pair(build: Callable[[], tuple[list[Any], Any]]) -> tuple[Any, Any]:
+    """A loop on both devices, fused on the native one."""
+    inputs, output = build()
+    f = function(inputs, output, device="native")
+    assert {p.path for p in f.explain().scans} == {"fused"}, str(f.explain())
+    return f, function(inputs, output, device="reference")
+
+
+def inner_loop() -> tuple[list[Any], Any]:
+    """n rows of x in each step, whose position is looked up in a table."""
+    n, i, x, table = T.lvector(), T.lmatrix(), T.tensor3(), T.matrix()
+
+    def step(n: Any, i: Any, x: Any, s: Any, table: Any) -> Any:
+        inner, _ = scan(
+            lambda i, x, a, table: 0.5 * a + x * table[i], [i, x], [s], [table], n_steps=n
+        )
+        return T.ifelse(T.gt(n, 0), inner[-1], s)
+
+    return [n, i, x, table], scan(step, [n, i, x], [table[0]], [table])[0]
+
+
+def test_what_goes_wrong_in_an_inner_loop_is_the_references_error() -> None:
+    loops = pair(inner_loop)
+    n, i = np.array([2, 3]), np.array([[0, 1, -4], [3, 2, 1]])
+    x, table = numbers(2, 3, 5), numbers(4, 5)
+    agree(loops, n, i, x, table)
+    agree(loops, np.array([0, 1]), i, x, table)
+    agree(loops, np.array([2, 4]), i, x, table)  # a sequence is too short
+    agree(loops, np.array([-1, 1]), i, x, table)
+    agree(loops, n, np.array([[0, 1, 9], [0, 1, 4]]), x, table)  # no row 4
+    agree(loops, np.array([2, 2]), np.array([[0, 1, 9], [0, 1, 4]]), x, table)  # not read
+    agree(loops, n, i, numbers(2, 3, 4), table)
+    agree(loops, n, i, numbers(2, 3, 0), numbers(4, 0))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_inner_loops_of_every_length(rows: int) -> None:
+    def build() -> tuple[list[Any], Any]:
+        x, s0 = T.tensor3(), T.vector()
+
+        def step(x: Any, s: Any) -> Any:
+            inner, _ = scan(lambda x, a: 0.5 * a + x, [x], [s])
+            return inner.sum(axis=0) + s, inner
+
+        return [x, s0], scan(step, [x], [s0, None])[0]
+
+    loops = pair(build)
+    agree(loops, numbers(4, rows, 3), numbers(3))
+    agree(loops, numbers(0, rows, 3), numbers(3))
+    agree(loops, numbers(4, rows, 0), numbers(0))
+    agree(loops, numbers(4, rows, 3), numbers(2))
+
+
+def looked_up() -> tuple[list[Any], Any]:
+    i, j, x, y = T.lmatrix(), T.lvector(), T.matrix(), T.matrix()
+
+    def step(i: Any, s: Any, j: Any, y: Any) -> Any:
+        s = T.inc_subtensor(s[i], y)
+        return s * 0.5, s[i, j], T.set_subtensor(s[:, j], 1.0), T.argmax(s, axis=0)
+
+    values, _ = scan(step, [i], [x, None, None, None], [j, y])
+    return [i, j, x, y], values
+
+
+def test_positions_out_of_range_and_sizes_that_do_not_fit_are_the_references_errors() -> None:
+    loops = pair(looked_up)
+    i, j = np.array([[0, -3], [2, 2]]), np.array([3, -1])
+    x, y = numbers(3, 4), numbers(2, 4)
+    agree(loops, i, j, x, y)
+    agree(loops, np.array([[0, -3], [2, 3]]), j, x, y)
+    agree(loops, np.array([[0, -4], [2, 2]]), j, x, y)
+    agree(loops, i, np.array([4, 0]), x, y)
+    agree(loops, i, np.array([0, 1, 2]), x, y)
+    agree(loops, i, j, x, numbers(1, 4))
+    agree(loops, i, j, x, numbers(2, 3))
+    agree(loops, np.zeros((2, 0), "int64"), np.zeros(0, "int64"), x, numbers(0, 4))
+    agree(loops, np.zeros((2, 0), "int64"), np.zeros(0, "int64"), numbers(0, 4), numbers(0, 4))
+    agree(loops, i, j, numbers(0, 4), y)
+
+
+def test_a_branch_that_is_not_taken_may_be_wrong() -> None:
+    def build() -> tuple[list[Any], Any]:
+        k, x, i = T.lvector(), T.vector(), T.lvector()
+
+        def step(k: Any, s: Any, x: Any, i: Any) -> Any:
+            inner, _ = scan(lambda j, a, x: a + x[j], [i], [s], [x], n_steps=k)
+            return T.ifelse(T.gt(k, 0), inner[-1], T.exp(x[k] - s))
+
+        return [k, x, i], scan(step, [k], [T.constant(np.float32(0))], [x, i])[0]
+
+    loops = pair(build)
+    i = np.array([0, 1, 9])
+    agree(loops, np.array([2, -1, 1]), numbers(3), i)
+    agree(loops, np.array([3, -1, 1]), numbers(3), i)
+    agree(loops, np.array([2, -5, 1]), numbers(3), i)

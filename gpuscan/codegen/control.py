@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph import Constant, Variable, substitute
+from ..graph import Constant, Variable, substitute, toposort
 from ..ops.control import IfElse
 from ..ops.shape import FirstRows, dim
 from ..record import record, replace
@@ -27,6 +27,7 @@ from .kernel import (
     row_major,
 )
 from .lower import Memory
+from .sizes import Outside, Scope, outside_of, scope_of
 from .whole import Whole
 
 
@@ -76,10 +77,24 @@ def _row(m: Memory, t: Any) -> Memory:
 
 
 class Control(Whole):
-    """A lowering that knows inner loops and choices; `inner` says what it has to know of a loop
-    before it starts."""
+    """A lowering that knows inner loops and choices."""
 
-    inner: Mapping[Variable, Inner]
+    inner: dict[Variable, Inner]
+
+    def enter_loops(self, step: Step, outside: Outside) -> Iterator[Scope]:
+        """The loops inside of a step, in `inner`, and the sizes that are asked for in each."""
+        for v in toposort(step.outputs, step.params):
+            if isinstance(v.op, Scan):
+                o = v.op.split(v.inputs)
+                own = with_own_parameters(v.op.step, o)
+                self.inner[v] = Inner(o, own)
+                inside = outside_of(Scan(own), o, outside)
+                yield scope_of(own, inside)
+                yield from self.enter_loops(own, inside)
+
+    def history(self, trace: Variable, n: Any) -> Memory:
+        """Memory for a trace of n rows."""
+        raise NotImplementedError
 
     def whole(
         self, v: Variable, stored: dict[Variable, Memory], results: Sequence[Variable]
@@ -137,11 +152,11 @@ class Control(Whole):
     def _loop(self, node: Variable, stored: dict[Variable, Memory], read: set[Variable]) -> None:
         assert isinstance(node.op, Scan)
         o, step, r = self.inner[node].o, self.inner[node].step, node.op.results(node)
+        n = self._steps(o)
         places = {
-            item: stored.get(item) or self.place(item) for item in r.traces if item in read
+            item: stored.get(item) or self.history(item, n) for item in r.traces if item in read
         }  # fmt: skip
         rows = [places.get(item) for item in r.traces]
-        n = self._steps(o, [item for item in places if step.stop is None])
         t = self.fresh("t", "int64")
         steps: Any = n
         if step.stop is not None:
@@ -182,12 +197,11 @@ class Control(Whole):
                 if item in stored:
                     self.copy(item, stored[item])
         self.memory.update(places)
-        if r.steps in read:
-            self.finish(r.steps, stored.get(r.steps), steps, [])
+        self.finish(r.steps, stored.get(r.steps), steps, [])
 
-    def _steps(self, o: Operands, traces: Sequence[Variable]) -> Any:
-        """The number of steps, checked against the sequences; `traces`: those of so many rows."""
-        n = self.sizes(traces[0])[0] if traces else self.named(self.element(o.n, []))
+    def _steps(self, o: Operands) -> Any:
+        """The number of steps, checked against the sequences."""
+        n = self.named(self.element(o.n, []))
         self.demand(n >= 0)
         wanted, *lengths = pushed_dims([o.n, *(dim(x, 0) for x in o.seqs)])
         for x, length in zip(o.seqs, lengths):

@@ -3,47 +3,20 @@ the values, which the host computes just before they are needed."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from ..graph import Constant, Variable, constant_leaf, substitute, toposort
-from ..ops.control import IfElse
-from ..ops.elemwise import Elemwise
-from ..ops.index import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor
-from ..ops.linalg import BatchedDot, Dot
-from ..ops.patterns import Array as Entries
-from ..ops.patterns import holes, part_sizes
-from ..ops.shape import BroadcastTo, CheckSizes, Dim, Join, Reshape, Specify, as_int64, dims
-from ..record import record
-from ..rules.shapes import pushed_dims
-from ..scan.op import Operands, Scan, Step
-from ..types import TensorType
-from .control import Control, Inner, with_own_parameters
+from ..graph import Constant, Variable
+from ..ops.shape import Dim
+from .control import Control
 from .kernel import Array, Binary, If, Name, Number, Pointer, Return, binary, product, row_major
 from .lower import FAILED, Memory
 from .plan import NotLowered
 from .program import Fixed, Scratch, Size, Stride
 from .render import DTYPES
+from .sizes import Known, Scope, Sizes, sizes_of, written_sizes
 
 PANEL = 64  # a product's packed operand is padded to a multiple of this many columns
-Axis = tuple[Variable, int]
-
-
-# Sizes in terms of what the host knows: None where it does not.
-Outside = Callable[[list[Variable]], Sequence[Variable | None]]
-
-
-@record
-class _Scope:
-    """The values of a step whose sizes are learnt."""
-
-    computed: Sequence[Variable]
-    given: Sequence[Variable]
-    outside: Outside
-    also: Sequence[tuple[Axis, Axis]] = ()  # sizes that are equal, and no op says so
 
 
 class Frame(Control):
@@ -51,79 +24,20 @@ class Frame(Control):
 
     def __init__(self) -> None:
         super().__init__(self._size_of, self._scratch)
-        self.inner: dict[Variable, Inner] = {}
+        self.inner = {}
         self.outer_sizes: list[Variable] = []
         self.pointers: list[tuple[Pointer, Any]] = []
         self.integers: list[tuple[Name, Any]] = []
         self.before: list[Any] = []  # statements in front of the loop
         self.equal: list[tuple[Any, Any]] = []
-        self._size: dict[Axis, Any] = {}
-        self._told: dict[Variable, Any] = {}  # other integers that the host was asked for
+        self.known = Sizes()
 
     # ---- sizes ------------------------------------------------------------------------------
 
-    def learn_sizes(self, computed: Sequence[Variable], given: Sequence[Variable]) -> None:
-        """Every size of values outside of loops."""
-        self._learn([_Scope(computed, given, lambda sizes: sizes)])
-
-    def learn_sizes_of_step(self, step: Step, outside: Outside) -> None:
-        """Every size of a step's values and of those of the loops in it."""
-        self._learn(list(self._scopes(step, outside)))
-
-    def _scopes(self, step: Step, outside: Outside) -> Iterator[_Scope]:
-        computed = toposort(step.outputs, step.params)
-        carried = [
-            ((p, axis), (new, axis))
-            for p, new in zip(step.carries, step.new)
-            for axis in range(p.ndim)
-        ]
-        yield _Scope(computed, step.params, outside, carried)
-        for v in computed:
-            if not isinstance(v.op, Scan):
-                continue
-            o = v.op.split(v.inputs)
-            own = with_own_parameters(v.op.step, o)
-            self.inner[v] = Inner(o, own)
-            yield from self._scopes(own, functools.partial(_through, Scan(own), o, outside))
-
-    def _learn(self, scopes: Sequence[_Scope]) -> None:
-        """Those sizes that an op takes to be equal are one: the host compares them before the
-        kernel runs."""
-        known: dict[Axis, Variable | None] = {}
-        told: dict[Variable, Variable | None] = {}
-        equal: list[tuple[Variable | None, Variable | None]] = []
-        values: dict[Variable, None] = {}
-
-        def size(v: Variable, axis: int) -> Variable | None:
-            s = v.type.shape[axis]
-            return known[v, axis] if s is None else constant_leaf(np.asarray(s, "int64"))
-
-        for scope in scopes:
-            computed = [v for v in scope.computed if isinstance(v.type, TensorType)]
-            own = dict.fromkeys([*computed, *scope.given])
-            places = [(v, i) for v in own for i, s in enumerate(v.type.shape) if s is None]
-            pairs = list(dict.fromkeys(_equal_expressions(computed)))
-            sizes = [Dim(i)(v) for v, i in places]
-            asked = [*(e for pair in pairs for e in pair), *_expressions(computed)]
-            found = _pushed([*sizes, *asked], scope.outside)
-            known |= zip(places, found)
-            told |= zip(asked, found[len(places) :])
-            for a, b in pairs:
-                if told[a] is None or told[b] is None:
-                    raise NotLowered("sizes that are computed in the step have to agree")
-                equal.append((told[a], told[b]))
-            equal += [(size(*a), size(*b)) for a, b in [*_equal_sizes(computed), *scope.also]]
-            values |= own
-        same = _Classes()
-        for x, y in equal:
-            if x is not None and y is not None:
-                same.join(x, y)
-        for v in values:
-            for axis in range(v.ndim):
-                if (s := size(v, axis)) is not None:
-                    self._size[v, axis] = self._expression(same.find(s))
-        self._told = {e: self._expression(same.find(s)) for e, s in told.items() if s is not None}
-        self.equal = [(self._expression(x), self._expression(y)) for x, y in same.pairs]
+    def learn(self, scopes: Sequence[Scope]) -> None:
+        """Every size of the values."""
+        self.known = sizes_of(scopes)
+        self.equal = [(self._expression(x), self._expression(y)) for x, y in self.known.pairs]
 
     def _expression(self, outside: Variable) -> Any:
         if isinstance(outside, Constant):
@@ -133,20 +47,60 @@ class Frame(Control):
         k = self.outer_sizes.index(outside)
         return self.integer(f"n{k}", Size(k))
 
+    def _value(self, known: Known) -> Any:
+        """A size: an integer of the kernel, or one that the step computes."""
+        if known.fixed:
+            return self._expression(known.variable)
+        return self.element(known.variable, [])
+
     def _size_of(self, v: Variable, axis: int) -> Any:
-        found = self._size.get((v, axis))
-        if found is None:
-            raise NotLowered(f"the size of {v.op_name()} is known only when it is computed")
-        return found
+        known = self.known.of(v, axis)
+        if known is None or (not known.fixed and isinstance(known.variable.op, Dim)):
+            raise self._unknown(v)
+        return self._value(known)
+
+    def _unknown(self, v: Variable) -> NotLowered:
+        return NotLowered(f"the size of {v.op_name()} is known only when it is computed")
+
+    def shape_of(self, v: Variable) -> tuple[Any, ...]:
+        known = [self.known.of(v, axis) for axis in range(v.ndim)]
+        if None in known:
+            raise self._unknown(v)
+        return tuple(self._expression(k.variable) if k.fixed else k.variable for k in known if k)
+
+    def admit(self, v: Variable) -> None:
+        if v in self.known.refused:
+            raise NotLowered(f"sizes that are computed in the step have to agree in {v.op_name()}")
+
+    def fixed_sizes(self, v: Variable) -> list[Any]:
+        """The sizes, which the host knows before the kernel starts."""
+        found = self.shape_of(v)
+        if any(isinstance(s, Variable) for s in found):
+            raise self._unknown(v)
+        return list(found)
+
+    def _room(self, v: Variable) -> list[Any]:
+        """The sizes of memory for a value: what the host knows, and what is at most needed."""
+        return [self._at_most(v, axis, self._size_of(v, axis)) for axis in range(v.ndim)]
+
+    def _at_most(self, v: Variable, axis: int, size: Any) -> Any:
+        known = self.known.of(v, axis)
+        if known is None:
+            raise self._unknown(v)
+        if known.fixed:
+            return self._expression(known.variable)
+        if (most := self.known.most.get(known.variable)) is None:
+            raise self._unknown(v)
+        room = self._expression(most)
+        self.demand(size >= 0)
+        self.demand(room >= size)
+        return room
 
     def sizes(self, v: Variable) -> list[Any]:
         return [self._size_of(v, i) for i in range(v.ndim)]
 
     def part_sizes(self, v: Variable) -> list[Any]:
-        found = [self._told.get(s) for s in _part_sizes(v)]
-        if None in found:
-            raise NotLowered(f"the sizes of what {v.op.label} writes are known only in the step")
-        return found
+        return [self._value(self.known.told[s]) for s in written_sizes(v)]
 
     def is_fixed(self, e: Any) -> bool:
         match e:
@@ -190,9 +144,17 @@ class Frame(Control):
         return Memory(array, row_major([Number(s) for s in v.data.shape]))
 
     def _scratch(self, v: Variable) -> Array:
-        array = Array(f"w{len(self.pointers)}", v.dtype)
         shared = self.stages is not None and self.stages.shares_units(v)
-        return self.pointer(array, True, Scratch(product(self.sizes(v)), v.dtype, shared))
+        return self._memory(product(self._room(v)), v.dtype, shared)
+
+    def _memory(self, elements: Any, dtype: str, shared: bool = False) -> Array:
+        array = Array(f"w{len(self.pointers)}", dtype)
+        return self.pointer(array, True, Scratch(elements, dtype, shared))
+
+    def history(self, trace: Variable, n: Any) -> Memory:
+        row = [self._size_of(trace, axis) for axis in range(1, trace.ndim)]
+        room = [self._at_most(trace, a, s) for a, s in enumerate([n, *row])]
+        return Memory(self._memory(product(room), trace.dtype), row_major([n, *row]))
 
     def scratch_panels(self, weight: Variable, transposed: bool) -> Array:
         """Memory for an operand of a product in panels."""
@@ -201,136 +163,9 @@ class Frame(Control):
         shared = self.stages is not None and self.stages.is_shared_out(wide)
         columns = Number(PANEL)
         padded = [
-            binary("mul", binary("int_div", s + (PANEL - 1), columns), columns) for s in sizes
+            binary("mul", binary("int_div", s + (PANEL - 1), columns), columns)
+            for s in self._room(weight)
         ]
         elements = product(padded) if len(padded) == 2 else binary("mul", padded[0], columns)
         array = Array(f"p{len(self.pointers)}", weight.dtype)
         return self.pointer(array, True, Scratch(elements, weight.dtype, shared))
-
-
-def _equal_sizes(values: Sequence[Variable]) -> Iterator[tuple[Axis, Axis]]:
-    """Axes whose sizes an op takes to be equal."""
-    for v in values:
-        if isinstance(v.op, Elemwise):
-            for axis in range(v.ndim):
-                wide = [x for x in v.inputs if x.type.shape[axis] != 1]
-                for x in wide[1:]:
-                    yield (wide[0], axis), (x, axis)
-                if wide:
-                    yield (v, axis), (wide[0], axis)
-        elif isinstance(v.op, Dot):
-            x, y = v.inputs
-            yield (x, x.ndim - 1), (y, 0)
-        elif isinstance(v.op, Join):
-            for x in v.inputs[1:]:
-                for axis in range(v.ndim):
-                    if axis != v.op.axis:
-                        yield (v.inputs[0], axis), (x, axis)
-        elif isinstance(v.op, BatchedDot):
-            x, y = v.inputs
-            yield (x, 0), (y, 0)
-            yield (x, 2), (y, 1)
-        elif isinstance(v.op, IfElse):
-            for axis in range(v.ndim):
-                yield (v.inputs[1], axis), (v.inputs[2], axis)
-        elif isinstance(v.op, AdvancedSubtensor | AdvancedIncSubtensor):
-            yield from _sizes_of_arrays(v)
-        elif isinstance(v.op, BroadcastTo | Specify):
-            x = v.inputs[0]
-            for axis, size in enumerate(x.type.shape):
-                if size != 1:
-                    yield (x, axis), (v, v.ndim - x.ndim + axis)
-
-
-def _equal_expressions(values: Sequence[Variable]) -> Iterator[tuple[Variable, Variable]]:
-    """Sizes that an op takes to be equal and that are not sizes of values."""
-    for v in values:
-        if isinstance(v.op, IncSubtensor | AdvancedIncSubtensor):
-            y = v.inputs[1]
-            part = _part_sizes(v)[-y.ndim :] if y.ndim else []
-            for axis, size in enumerate(part):
-                if y.type.shape[axis] != 1:
-                    yield Dim(axis)(y), size
-        elif isinstance(v.op, CheckSizes):
-            for axis, size in zip(v.op.axes, v.inputs[1:]):
-                yield Dim(axis)(v.inputs[0]), size
-        elif isinstance(v.op, Reshape) and None in (*v.type.shape, *v.inputs[0].type.shape):
-            yield _total(v.inputs[0]), _total(v)
-
-
-def _sizes_of_arrays(v: Variable) -> Iterator[tuple[Axis, Axis]]:
-    """Axes of index arrays, counted from the last, of which none is known to be 1."""
-    assert isinstance(v.op, AdvancedSubtensor | AdvancedIncSubtensor)
-    pattern = v.op.pattern
-    operands = v.inputs[1:] if isinstance(v.op, AdvancedSubtensor) else v.inputs[2:]
-    arrays = [x for x, k in zip(operands, holes(pattern)) if pattern[k] == Entries()]
-    for back in range(1, 1 + max(x.ndim for x in arrays)):
-        wide = [x for x in arrays if x.ndim >= back and x.type.shape[-back] != 1]
-        for x in wide[1:]:
-            yield (wide[0], wide[0].ndim - back), (x, x.ndim - back)
-
-
-def _part_sizes(v: Variable) -> list[Variable]:
-    """The sizes of the part that an op writes into."""
-    x, _, *operands = v.inputs
-    return part_sizes(v.op.pattern, x, operands)  # type: ignore[attr-defined]
-
-
-def _expressions(values: Sequence[Variable]) -> Iterator[Variable]:
-    """Other integers that a kernel asks the host for."""
-    for v in values:
-        if isinstance(v.op, AdvancedIncSubtensor):
-            yield from _part_sizes(v)
-
-
-def _pushed(sizes: Sequence[Variable], outside: Outside) -> list[Variable | None]:
-    """Sizes as the host knows them. That of a choice is the size of both branches, which the
-    host compares: unknown where one of them is."""
-    pushed = pushed_dims(sizes)
-    choices: dict[Variable, Variable] = {}
-    for v in toposort(pushed):
-        if isinstance(v.op, IfElse):
-            choices[v] = substitute([v.inputs[1]], choices)[0]
-    if not choices:
-        return list(outside(pushed))
-    return list(outside(pushed_dims(substitute(pushed, choices))))
-
-
-def _through(
-    loop: Scan, o: Operands, outside: Outside, sizes: list[Variable]
-) -> Sequence[Variable | None]:
-    """Sizes inside a loop that stands inside of a step."""
-    there = loop.outside(sizes, o)
-    found = iter(_pushed([s for s in there if s is not None], outside))
-    return [None if s is None else next(found) for s in there]
-
-
-def _total(v: Variable) -> Variable:
-    """The number of elements of a value."""
-    size: Variable = as_int64(1)
-    for d in dims(v):
-        size = size * d
-    return size
-
-
-class _Classes:
-    """Sizes that are equal, each class with the member that stands for it: a constant if one is
-    in it."""
-
-    def __init__(self) -> None:
-        self._above: dict[Variable, Variable] = {}
-        self.pairs: list[tuple[Variable, Variable]] = []
-
-    def find(self, x: Variable) -> Variable:
-        while x in self._above:
-            x = self._above[x]
-        return x
-
-    def join(self, x: Variable, y: Variable) -> None:
-        if x is not y and (x, y) not in self.pairs:
-            self.pairs.append((x, y))
-        x, y = self.find(x), self.find(y)
-        if x is not y:
-            if isinstance(y, Constant):
-                x, y = y, x
-            self._above[y] = x

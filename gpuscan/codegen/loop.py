@@ -42,6 +42,7 @@ from .program import (
     Units,
 )
 from .program import Step as Stepping
+from .sizes import outside_of, scope_of
 from .stages import Kept, Stages
 
 T = Name("t")
@@ -69,7 +70,8 @@ class _Loop(Frame):
         self._share_units = share_units
         self._shared_sizes: list[Any] = []
         self._shared_products: list[tuple[Any, ...]] = []
-        self.learn_sizes_of_step(op.step, lambda sizes: op.outside(sizes, o))
+        outside = outside_of(op, o)
+        self.learn([scope_of(op.step, outside), *self.enter_loops(op.step, outside)])
 
     def pack(self, weight: Variable, transposed: bool) -> Array:
         m = self.place_of(weight)
@@ -128,7 +130,7 @@ class _Loop(Frame):
         row_sizes: list[list[Any]] = []
         for i, v in enumerate(step.traces):
             traces.append(self.pointer(Array(f"y{i}", v.dtype), True, Trace(i)))
-            row_sizes.append(self.sizes(v))
+            row_sizes.append(self.fixed_sizes(v))
         apart = [self.integer(f"z{i}", Stepping(i)) for i in range(len(traces))]
         rows = [
             Memory(a, row_major(sizes), binary("mul", T, z))
@@ -193,6 +195,8 @@ class _Loop(Frame):
     def stage(self, plan: Plan) -> None:
         groups, step = plan.groups, self.op.step
         if not self._share_units or plan.choices or any(isinstance(g[0].op, Scan) for g in groups):
+            return
+        if not all(self.is_fixed(s) for g in groups for v in g for s in self.sizes(v)):
             return
         fixed = {v for v in step.values if v in step.params or isinstance(v, Constant)}
         taken = set(step.traces) - fixed
@@ -259,11 +263,11 @@ class _Loop(Frame):
         if rows is None or step.stop is not None:
             return nowhere
         values = [*walk(step.outputs, set()), *step.params]
-        if not all(keeps_rows_apart(v, rows, self.sizes) for v in values):
+        if not all(keeps_rows_apart(v, rows, self.shape_of) for v in values):
             return nowhere
 
         def axis(v: Variable, lead: int) -> int | None:
-            return lead if v.ndim and self.sizes(v)[0] == rows else None
+            return lead if v.ndim and self.shape_of(v)[0] == rows else None
 
         axes: list[int | None] = []
         params = step.params

@@ -82,7 +82,7 @@ class Operand:
         if isinstance(i, int):
             place = Number(i) if i >= 0 else binary("add", size, Number(i))
             if not (isinstance(size, Number) and -size.value <= i < size.value):
-                self._lowering.require(size > i if i >= 0 else size >= -i)
+                self.demand(size > i if i >= 0 else size >= -i)
             return place
         return self._lowering.checked(i, size)
 
@@ -126,6 +126,13 @@ class Lowering:
         return [
             Number(s) if s is not None else self.size_of(v, i) for i, s in enumerate(v.type.shape)
         ]
+
+    def shape_of(self, v: Variable) -> tuple[Any, ...]:
+        """What sizes are to be told from others by: a variable for one that the step computes."""
+        raise NotImplementedError
+
+    def admit(self, v: Variable) -> None:
+        """Raises NotLowered for a value whose sizes can't be checked."""
 
     def element(self, v: Variable, index: list[Any]) -> Any:
         """The expression of v's element, computed once in a loop nest."""
@@ -315,7 +322,9 @@ class Lowering:
     def step(self, outputs: Sequence[Variable], stored: dict[Variable, Memory]) -> None:
         """Statements that compute the outputs; `stored` says where some of them go."""
         given = set(self.memory) | set(self.locals)
-        plan = Plan(outputs, set(stored), given, lambda v: tuple(self.sizes(v)))
+        plan = Plan(outputs, set(stored), given, self.shape_of)
+        for v in plan.order:
+            self.admit(v)
         if len(self._statements) == 1:
             self.stage(plan)
         for k, group in enumerate(plan.groups):

@@ -21,6 +21,7 @@ from .lower import Memory
 from .plan import NotLowered, read
 from .program import Given, NestProgram, Result
 from .render import DTYPES
+from .sizes import Scope, by_the_host
 
 _VIEWS = (BroadcastTo, DimShuffle, Specify)
 
@@ -158,7 +159,7 @@ class _Nest(Frame):
                 if x not in computed and not isinstance(x, Constant):
                     operands[x] = None
         self.operands = list(operands)
-        self.learn_sizes(inside, self.operands)
+        self.learn([Scope(inside, self.operands, by_the_host)])
 
     def lowered(self, name: str) -> Nest:
         for k, x in enumerate(self.operands):

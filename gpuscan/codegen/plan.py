@@ -93,7 +93,9 @@ class Plan:
         for v in everything:
             if isinstance(v.op, Item) and v not in given:
                 self.results.setdefault(v.inputs[0], []).append(v)
+        self._shape_of = shape_of
         order = [v for v in walk(outputs, given, self._reads) if not isinstance(v, Constant)]
+        self.order = order
         for v in order:
             if not isinstance(v.type, TensorType) and not isinstance(v.op, Scan):
                 raise NotLowered(f"{v.op.label} inside the step")
@@ -143,7 +145,15 @@ class Plan:
         self.groups = [groups[k] for k in sorted(groups, key=lambda k: k[:3])]
 
     def _reads(self, v: Variable) -> Sequence[Variable]:
-        return self.choices[v] if v in self.choices else read(v)
+        if v in self.choices:
+            return self.choices[v]
+        if isinstance(v.op, Dim):
+            size = self._shape_of(v.inputs[0])[v.op.axis]
+            return [size] if isinstance(size, Variable) and size is not v else ()
+        found = read(v)
+        if len(found) < len(v.inputs) and any(isinstance(s, Variable) for s in self._shape_of(v)):
+            return v.inputs  # sizes that the step computes
+        return found
 
     def is_whole(self, v: Variable) -> bool:
         """Whether a value has a group of its own."""

@@ -34,7 +34,7 @@ from ..graph import Op, Variable
 from ..record import field, record, replace
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
-from . import compiler, team
+from . import compiler, threads
 
 _BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
 
@@ -104,7 +104,8 @@ class _Runner:
             else:
                 held = [self._share(i, x, first[i], part.row) for i, x in enumerate(held)]
             shares.append((held, self.pack(*addresses(held)), part.integers))
-        done = self._advance(steps, [share[1:] for share in shares])
+        meet = len(shares) > 1 and part.row is None
+        done = self._advance(steps, [share[1:] for share in shares], meet)
         if done < 0:
             return self.definition(operands)
         return self._results(done, operands, traces, states)
@@ -122,14 +123,14 @@ class _Runner:
         # what all would write alike, each but the first writes for itself
         return array.copy() if isinstance(source, Trace | State) else array
 
-    def _advance(self, n: int, parts: Sequence[tuple[bytes, bytes]]) -> int:
+    def _advance(self, n: int, parts: Sequence[tuple[bytes, bytes]], meet: bool) -> int:
         """Steps until n or until the loop stops; -1 where a check failed. In pieces, so that an
         interrupt is seen."""
         t, piece = 0, 64
         while t < n:
             last = min(n, t + piece)
             began = time.perf_counter()
-            done = team.run(self.function, [(t, last, *part) for part in parts])
+            done = threads.run(self.function, [(t, last, *part) for part in parts], meet)
             if done != last:
                 return done
             t, spent = last, time.perf_counter() - began
@@ -210,9 +211,11 @@ class _NestRunner:
         memory = [*operands, *results, *self.constants, *scratch]
         pointers = self.pack(*addresses([memory[i] for i in self.places]))
         function, integers, rows = self.function, plan.integers, plan.row_count
-        n = team.size(rows) if plan.is_shared else 1
+        n = threads.size(rows) if plan.is_shared else 1
         ends = [rows * k // n for k in range(n + 1)]
-        bad = team.run(function, [(a, b, pointers, integers) for a, b in itertools.pairwise(ends)])
+        bad = threads.run(
+            function, [(a, b, pointers, integers) for a, b in itertools.pairwise(ends)]
+        )
         if bad:
             return self.definition(inputs[: self.n_operands])
         return tuple(results)
@@ -289,7 +292,7 @@ class _NestPlan(_Plan):
         self.integers = struct.pack(f"{len(integers)}q", *integers)
         first = self.results[0][0]
         self.row_count = first[0] if first else 1
-        self.is_shared = program.parts and math.prod(first) >= team.WORTH_SHARING
+        self.is_shared = program.parts and math.prod(first) >= threads.WORTH_SHARING
 
 
 class _LoopPlan(_Plan):
@@ -314,10 +317,10 @@ class _LoopPlan(_Plan):
     def parts(self, steps: int) -> list[_Part]:
         """What each of the workers does: all steps, for some of the rows or of the units."""
         kind, n = "rows", 1
-        if self.row_name is not None and steps * self.state_size >= team.WORTH_SHARING:
-            n = team.size(self.row_count)
-        if self.row_count < _FEW_ROWS * team.count() and self.unit_work >= _WORTH_MEETING:
-            most = team.size(max(-(-size // _GRAIN) for size in self.unit_sizes))
+        if self.row_name is not None and steps * self.state_size >= threads.WORTH_SHARING:
+            n = threads.size(self.row_count)
+        if self.row_count < _FEW_ROWS * threads.count() and self.unit_work >= _WORTH_MEETING:
+            most = threads.size(max(-(-size // _GRAIN) for size in self.unit_sizes))
             if most >= n:
                 kind, n = "units", most
         found = self.made.get((kind, n))

@@ -14,7 +14,7 @@ from ..graph import Op, Variable
 from ..ops.linalg import Dot
 from ..record import record
 from ..types import TensorType
-from . import team
+from . import threads
 
 DTYPES = {"float32": "f32", "float64": "f64"}
 _LEAST = 4  # rows and columns: NumPy is as good at what is nearly a vector
@@ -25,10 +25,11 @@ _GRAIN = {True: 32, False: 8}  # columns, rows: what the routine takes at a time
 @functools.cache
 def _kernel(suffix: str) -> tuple[Any, int]:
     """The routine, and how many elements of scratch memory each of its threads needs."""
-    function = getattr(team.library(), f"gs_product_kernel_{suffix}")
+    library = threads.library()
+    function = getattr(library, f"gs_product_kernel_{suffix}")
     function.restype = ctypes.c_longlong
     function.argtypes = [ctypes.c_longlong, ctypes.c_longlong, ctypes.c_void_p, ctypes.c_void_p]
-    return function, int(team.library().gs_product_scratch_elements())
+    return function, int(library.gs_product_scratch_elements())
 
 
 @record
@@ -52,7 +53,7 @@ def _product(kernel: Any, elements: int, a: Any, b: Any) -> Any:
     extent = wide if by_columns else rows
     grain = _GRAIN[by_columns]
     most = -(-extent // grain) if rows * wide * depth > _WORTH_SHARING else 1
-    n = team.size(most)
+    n = threads.size(most)
     item = a.itemsize
     strides = [s // item for s in (*a.strides, *b.strides)]
     integers = struct.pack("8q", by_columns, rows, wide, depth, *strides)
@@ -63,7 +64,7 @@ def _product(kernel: Any, elements: int, a: Any, b: Any) -> Any:
         memory = struct.pack("4Q", *[x.ctypes.data for x in (a, b, c, scratch)])
         first, last = (min(extent, most * i // n * grain) for i in (k, k + 1))
         shares.append((first, last if k + 1 < n else extent, memory, integers))
-    team.run(kernel, shares)
+    threads.run(kernel, shares)
     return c
 
 

@@ -1,4 +1,5 @@
-"""Threads that share a kernel's rows. Kernels give the interpreter's lock back while they run.
+"""Threads that share a kernel's work: the team of `kernels/host.c`, built and loaded. They run
+without the interpreter's lock.
 
 A function's nodes run one after the other, and threads run nothing but kernels: a kernel and a
 product by NumPy's BLAS never run at once, unless a program calls functions from threads of its own.
@@ -6,18 +7,19 @@ product by NumPy's BLAS never run at once, unless a program calls functions from
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import functools
-import itertools
 import os
-import threading
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
+from typing import Any
 
 from ..config import config
+from ..kernel_files import kernels_dir
+from . import compiler
 
-WORTH_SHARING = 32768  # elements; handing over a share costs some 30 microseconds
+WORTH_SHARING = 32768  # elements; to start and join a team takes some microseconds
+
+Share = tuple[int, int, bytes, bytes]  # first, last, and the kernel's pointers and integers
 
 
 def count() -> int:
@@ -30,48 +32,34 @@ def count() -> int:
 
 
 @functools.cache
-def _pool(size: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(size, thread_name_prefix="gpuscan")
+def library() -> ctypes.CDLL:
+    """What `kernels/host.c` holds."""
+    found = compiler.library((kernels_dir() / "host.c").read_text())
+    for name in ("gs_size", "gs_workers", "gs_run", "gs_product_scratch_elements"):
+        getattr(found, name).restype = ctypes.c_longlong
+    found.gs_size.argtypes = [ctypes.c_longlong]
+    found.gs_run.argtypes = [ctypes.c_void_p, ctypes.c_longlong, ctypes.c_int]
+    found.gs_run.argtypes += [ctypes.c_void_p] * 4
+    return found
 
 
-if hasattr(os, "register_at_fork"):  # the other threads stay behind: a child makes its own
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+def size(most: int) -> int:
+    """How many shares can run side by side: `count()`, at most `most`, at least 1."""
+    wanted = min(count(), most)
+    return int(library().gs_size(wanted)) if wanted > 1 else 1
 
 
-Work = Callable[[threading.Event], int]
-
-
-def share(rows: int, prepare: Callable[[int, int], Work]) -> int:
-    """All rows, shared out over the threads; the least of what they gave. prepare(first, last)
-    is called for each share before the first one starts, and gives what a thread runs. That is
-    told to end early by its event, where another failed or the caller was interrupted."""
-    threads = count()
-    n = max(1, min(threads, rows))
-    stop = threading.Event()
-    todo = deque(prepare(*part) for part in itertools.pairwise(rows * k // n for k in range(n + 1)))
-    found: list[int] = []
-
-    def run() -> None:
-        """Shares until none is left: the caller does those that no other thread has come to."""
-        while True:
-            try:
-                work = todo.popleft()
-            except IndexError:
-                return
-            found.append(work(stop))
-
-    others: list[Future[None]] = []
-    with contextlib.suppress(RuntimeError):  # no thread to be had, or the interpreter is ending
-        for _ in range(n - 1):
-            others.append(_pool(threads - 1).submit(run))
-    try:
-        run()
-        for f in others:
-            if not f.cancel():
-                f.result()
-    except BaseException:
-        stop.set()
-        todo.clear()
-        wait([f for f in others if not f.cancel()])
-        raise
-    return min(found)
+def run(kernel: Any, shares: Sequence[Share], meet: bool = False) -> int:
+    """All shares; the least of what they gave. `meet`: they wait for each other inside, so there
+    may be no more of them than `size` said."""
+    if len(shares) == 1:
+        return int(kernel(*shares[0]))
+    first, last, memory, integers = zip(*shares)
+    n = len(shares)
+    return int(
+        library().gs_run(
+            ctypes.cast(kernel, ctypes.c_void_p), n, meet,
+            (ctypes.c_longlong * n)(*first), (ctypes.c_longlong * n)(*last),
+            (ctypes.c_char_p * n)(*memory), (ctypes.c_char_p * n)(*integers),
+        )
+    )  # fmt: skip
