@@ -16,6 +16,13 @@
 #define GS_VECTOR 16
 #endif
 
+/* once in a file, and not again for each constant that it is called with */
+#ifdef __clang__
+#define GS_ROUTINE static __attribute__((noinline, unused))
+#else
+#define GS_ROUTINE static __attribute__((noinline, noclone, unused))
+#endif
+
 typedef float gs_vector_f32 __attribute__((vector_size(GS_VECTOR)));
 typedef double gs_vector_f64 __attribute__((vector_size(GS_VECTOR)));
 
@@ -35,7 +42,7 @@ typedef double gs_vector_f64 __attribute__((vector_size(GS_VECTOR)));
 
 /* Element (k, j) of the operand is b[k * down + j * right]. */
 #define GS_PACK(type, t)                                                                  \
-    static __attribute__((noinline, unused)) void gs_pack_##t(                            \
+    GS_ROUTINE void gs_pack_##t(                            \
         long long depth, long long wide, const type *b, long long down, long long right,  \
         type *panel) {                                                                    \
         const long long whole = right == 1 ? wide - wide % GS_NR_##t : 0;                 \
@@ -115,7 +122,7 @@ GS_TILES(double, f64)
 /* c = a @ b, or c + a @ b where `onto` is not 0, of `rows` rows of a; b is packed, and `wide`
  * columns of it are real. */
 #define GS_GEMM(type, t)                                                                  \
-    static __attribute__((noinline, unused)) void gs_gemm_onto_##t(                       \
+    GS_ROUTINE void gs_gemm_onto_##t(                       \
         long long rows, long long wide, long long depth, const type *a, long long row,    \
         long long column, const type *panel, type *c, long long stride, int onto) {       \
         for (long long j = 0; j < wide;) {                                                \
@@ -154,16 +161,12 @@ GS_GEMM(double, f64)
 #define GS_BLOCK_WIDE 512
 #define GS_BLOCK_ROWS 96
 
-/* The elements of scratch memory that gs_product needs. */
-static inline __attribute__((unused)) long long gs_product_scratch(void) {
-    return GS_BLOCK_DEPTH * (GS_BLOCK_WIDE + GS_BLOCK_ROWS);
-}
-
 static inline long long gs_fewer(long long a, long long b) { return a < b ? a : b; }
 
-/* c[i * stride + j] = sum over k of a[i * row + k * column] * b[k * down + j * right] */
+/* Takes GS_BLOCK_DEPTH * (GS_BLOCK_WIDE + GS_BLOCK_ROWS) elements of scratch memory.
+ * c[i * stride + j] = sum over k of a[i * row + k * column] * b[k * down + j * right] */
 #define GS_PRODUCT(type, t)                                                               \
-    static __attribute__((noinline, unused)) void gs_product_##t(                         \
+    GS_ROUTINE void gs_product_##t(                         \
         long long rows, long long wide, long long depth, const type *a, long long row,    \
         long long column, const type *b, long long down, long long right, type *c,        \
         long long stride, type *scratch) {                                                \

@@ -77,7 +77,8 @@ class _Loop(Frame):
         m = self.place_of(weight)
         panel = self.scratch_panels(weight, transposed)
         if weight in self.op.step.consts or isinstance(weight, Constant):
-            self.before.append(self.packing(weight, transposed, m, panel))
+            packing = self.packing(weight, transposed, m, panel)
+            self.before.append(If(binary("eq", Name("first"), Number(0)), (packing,)))
         else:  # changes from step to step
             self.emit_beside(weight, self.packing(weight, transposed, m, panel))
         self.packed.maps[-1 - self.depth_of(weight)][weight, transposed] = panel

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import BuildError, build_failure
 from ..kernel_files import kernels_dir
@@ -104,3 +105,11 @@ def library(source: str) -> ctypes.CDLL:
         name = " ".join(compiler)
         raise BuildError(f"what the C compiler {name!r} built can't be kept or loaded: {e}") from e
     return found
+
+
+def kernel(library: ctypes.CDLL, name: str) -> Any:
+    """A kernel of a library: (first, last, pointers, integers) -> an integer."""
+    function = getattr(library, name)
+    function.restype = ctypes.c_longlong
+    function.argtypes = [ctypes.c_longlong, ctypes.c_longlong, ctypes.c_void_p, ctypes.c_void_p]
+    return function

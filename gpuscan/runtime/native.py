@@ -453,15 +453,7 @@ class Native:
     def load(self, source: str, names: Sequence[str]) -> list[Any]:
         """The kernels of a source by name, built and loaded."""
         library = compiler.library(source)
-        functions = []
-        for name in names:
-            function = getattr(library, name)
-            function.restype = ctypes.c_longlong
-            function.argtypes = [
-                ctypes.c_longlong, ctypes.c_longlong, ctypes.c_void_p, ctypes.c_void_p,
-            ]  # fmt: skip
-            functions.append(function)
-        return functions
+        return [compiler.kernel(library, name) for name in names]
 
     def compile(
         self, inputs: Sequence[Variable], outputs: Sequence[Variable],

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..graph import Op, Variable
+from ..kernel_files import kernels_dir
 from ..ops.linalg import Dot
 from ..record import record
 from ..types import TensorType
-from . import threads
+from . import compiler, threads
 
 DTYPES = {"float32": "f32", "float64": "f64"}
+_TYPES = {"f32": "float", "f64": "double"}
 _LEAST = 4  # rows and columns: NumPy is as good at what is nearly a vector
 _WORTH_SHARING = 1 << 20  # multiplications
 _GRAIN = {True: 32, False: 8}  # columns, rows: what the routine takes at a time
@@ -25,11 +27,10 @@ _GRAIN = {True: 32, False: 8}  # columns, rows: what the routine takes at a time
 @functools.cache
 def _kernel(suffix: str) -> tuple[Any, int]:
     """The routine, and how many elements of scratch memory each of its threads needs."""
-    library = threads.library()
-    function = getattr(library, f"gs_product_kernel_{suffix}")
-    function.restype = ctypes.c_longlong
-    function.argtypes = [ctypes.c_longlong, ctypes.c_longlong, ctypes.c_void_p, ctypes.c_void_p]
-    return function, int(library.gs_product_scratch_elements())
+    source = (kernels_dir() / "product.c").read_text()
+    library = compiler.library(f"#define TYPE {_TYPES[suffix]}\n#define SUFFIX {suffix}\n{source}")
+    library.gs_product_elements.restype = ctypes.c_longlong
+    return compiler.kernel(library, "gs_product_kernel"), int(library.gs_product_elements())
 
 
 @record

@@ -1,4 +1,4 @@
-"""Threads that share a kernel's work: the team of `kernels/host.c`, built and loaded. They run
+"""Threads that share a kernel's work: the team of `kernels/team.c`, built and loaded. They run
 without the interpreter's lock.
 
 A function's nodes run one after the other, and threads run nothing but kernels: a kernel and a
@@ -33,9 +33,9 @@ def count() -> int:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """What `kernels/host.c` holds."""
-    found = compiler.library((kernels_dir() / "host.c").read_text())
-    for name in ("gs_size", "gs_workers", "gs_run", "gs_product_scratch_elements"):
+    """What `kernels/team.c` holds."""
+    found = compiler.library((kernels_dir() / "team.c").read_text())
+    for name in ("gs_size", "gs_workers", "gs_run"):
         getattr(found, name).restype = ctypes.c_longlong
     found.gs_size.argtypes = [ctypes.c_longlong]
     found.gs_run.argtypes = [ctypes.c_void_p, ctypes.c_longlong, ctypes.c_int]
