@@ -15,14 +15,19 @@ from .scan.op import Scan
 @record
 class LoopPlan:
     """How one scan of a function runs. `path` is "fused" (the whole loop is one kernel) or
-    "interpreted" (step by step, each op by NumPy)."""
+    "interpreted" (step by step, each op by NumPy), and `reason` says why. Of a fused one `scope`
+    says who works together, "thread", "block" or "grid", and `stages` in how many stages a step
+    is computed: between two of them workers of a grid meet."""
 
     name: str
     path: str
     reason: str
+    scope: str = ""
+    stages: int = 0
 
     def __str__(self) -> str:
-        return f"scan '{self.name}': {self.path} ({self.reason})"
+        scope = f", scope {self.scope}" if self.scope else ""
+        return f"scan '{self.name}': {self.path}{scope} ({self.reason})"
 
 
 @record

@@ -33,7 +33,8 @@ def compiled_native(
             if fuse == "never":
                 raise NotLowered("fuse='never'")
             fused[v] = lower_loop(v, f"loop_{len(fused)}")
-            plans.append(LoopPlan(name_of(v), "fused", "one C function runs all steps"))
+            how = fused[v][0].schedule
+            plans.append(LoopPlan(name_of(v), "fused", how.reason, how.scope, how.stages))
         except (NotLowered, RecursionError) as e:
             if fuse == "always":
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None

@@ -42,6 +42,7 @@ from .program import (
     Units,
 )
 from .program import Step as Stepping
+from .schedule import schedule
 from .sizes import outside_of, scope_of
 from .stages import Kept, Stages
 
@@ -53,21 +54,20 @@ def lower_loop(node: Variable, name: str) -> tuple[LoopProgram, list[Variable]]:
     Raises NotLowered with the reason where its step has no kernel."""
     loop = _Loop(node)
     program = loop.program(name)
-    if loop.stages is not None and returns(
-        [s for s in program.kernel.body if isinstance(s, Steps)], FAILED
-    ):
-        loop = _Loop(node, share_units=False)  # a worker that ends alone would be waited for
+    steps = [s for s in program.kernel.body if isinstance(s, Steps)]
+    if loop.stages is not None and returns(steps, FAILED):
+        loop = _Loop(node, "a worker whose check fails would be waited for")
         program = loop.program(name)
     return program, loop.outer_sizes
 
 
 class _Loop(Frame):
-    def __init__(self, node: Variable, share_units: bool = True) -> None:
+    def __init__(self, node: Variable, alone: str = "") -> None:
         assert isinstance(node.op, Scan)
         op, o = node.op, node.op.split(node.inputs)
         super().__init__()
         self.op = op
-        self._share_units = share_units
+        self._alone = alone  # why workers don't share units
         self._shared_sizes: list[Any] = []
         self._shared_products: list[tuple[Any, ...]] = []
         outside = outside_of(op, o)
@@ -133,7 +133,7 @@ class _Loop(Frame):
             traces.append(self.pointer(Array(f"y{i}", v.dtype), True, Trace(i)))
             row_sizes.append(self.fixed_sizes(v))
         apart = [self.integer(f"z{i}", Stepping(i)) for i in range(len(traces))]
-        rows = [
+        places = [
             Memory(a, row_major(sizes), binary("mul", T, z))
             for a, sizes, z in zip(traces, row_sizes, apart)
         ]
@@ -170,10 +170,12 @@ class _Loop(Frame):
                 nexts.append(Memory(then, row_major(shape)))
             self.memory[p] = Memory(now, row_major(shape))
 
-        self.advance(step, rows, nexts, numbers)
+        self.advance(step, places, nexts, numbers)
         if step.stop is not None:
             done = (*after, Return(binary("add", T, Number(1))))
             self.emit(If(self.element(step.stop, []), done))
+        why, rows, axes = self._rows_apart()
+        units = self._units()
         kernel = Kernel(
             name,
             tuple(p for p, _ in self.pointers),
@@ -187,17 +189,23 @@ class _Loop(Frame):
             tuple(carries),
             tuple((v.dtype, tuple(s)) for v, s in zip(step.traces, row_sizes)),
             tuple(self.equal),
-            *self._rows_apart(),
-            self._units(),
+            rows,
+            axes,
+            units,
+            schedule(why, None if units is None else units.meetings, self._alone),
         )
 
     # ---- units that workers share -----------------------------------------------------------
 
     def stage(self, plan: Plan) -> None:
         groups, step = plan.groups, self.op.step
-        if not self._share_units or plan.choices or any(isinstance(g[0].op, Scan) for g in groups):
+        if self._alone:
+            return
+        if plan.choices or any(isinstance(g[0].op, Scan) for g in groups):
+            self._alone = "a loop or a choice in a step is one worker's"
             return
         if not all(self.is_fixed(s) for g in groups for v in g for s in self.sizes(v)):
+            self._alone = "sizes are computed in the step"
             return
         fixed = {v for v in step.values if v in step.params or isinstance(v, Constant)}
         taken = set(step.traces) - fixed
@@ -213,7 +221,9 @@ class _Loop(Frame):
         for v in stages.shared:
             if isinstance(v, Variable) and isinstance(v.op, Dot):
                 self._shared_products.append(self._extents(v))
-        if self._shared_products:
+        if not self._shared_products:
+            self._alone = "no product makes meetings worth it"
+        else:
             self.stages = stages
             self._meeting = self.pointer(Array("meeting", "int64"), True, Meeting())
 
@@ -254,18 +264,21 @@ class _Loop(Frame):
 
     # ---- rows that threads share ------------------------------------------------------------
 
-    def _rows_apart(self) -> tuple[int | None, tuple[int | None, ...]]:
-        """The size, if there is one, that is the first axis of the carries and along which no
-        value needs another row's; and where it is in each pointer's array."""
+    def _rows_apart(self) -> tuple[str | None, int | None, tuple[int | None, ...]]:
+        """Why the rows of the carries need each other, or where there is no reason: the size that
+        is their first axis, and where it is in each pointer's array."""
         step = self.op.step
         firsts = [self.sizes(p)[0] for p in step.carries if p.ndim]
         rows = next((s for s in firsts if isinstance(s, Name)), None)
-        nowhere = (None, (None,) * len(self.pointers))
-        if rows is None or step.stop is not None:
-            return nowhere
+        nowhere = (None,) * len(self.pointers)
+        if rows is None:
+            return "its states have no rows to share out", None, nowhere
+        if step.stop is not None:
+            return "all rows stop at once", None, nowhere
         values = [*walk(step.outputs, set()), *step.params]
-        if not all(keeps_rows_apart(v, rows, self.shape_of) for v in values):
-            return nowhere
+        for v in values:
+            if not keeps_rows_apart(v, rows, self.shape_of):
+                return f"{v.op_name()} takes several rows", None, nowhere
 
         def axis(v: Variable, lead: int) -> int | None:
             return lead if v.ndim and self.shape_of(v)[0] == rows else None
@@ -283,7 +296,7 @@ class _Loop(Frame):
                 case _:
                     axes.append(None)
         names = [n for n, _ in self.integers]
-        return names.index(rows), tuple(axes)
+        return None, names.index(rows), tuple(axes)
 
 
 def _is_weight(p: Variable, user: Variable) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..record import record
 from .kernel import Binary, Kernel, Name, Number
+from .schedule import Schedule
 
 
 @record
@@ -114,6 +115,7 @@ class LoopProgram:
     rows_apart: int | None  # the integer that counts rows which do not depend on each other,
     row_axes: tuple[int | None, ...]  # and the axis of each pointer's array that they are
     units: Units | None
+    schedule: Schedule
 
 
 @record

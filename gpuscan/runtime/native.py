@@ -319,7 +319,8 @@ class _LoopPlan(_Plan):
         kind, n = "rows", 1
         if self.row_name is not None and steps * self.state_size >= threads.WORTH_SHARING:
             n = threads.size(self.row_count)
-        if self.row_count < _FEW_ROWS * threads.count() and self.unit_work >= _WORTH_MEETING:
+        few_rows = self.row_count < _FEW_ROWS * threads.count()
+        if self.unit_sizes and few_rows and self.unit_work >= _WORTH_MEETING:
             most = threads.size(max(-(-size // _GRAIN) for size in self.unit_sizes))
             if most >= n:
                 kind, n = "units", most

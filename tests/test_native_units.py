@@ -1,0 +1,251 @@
+"""Workers that share the units of a step: the stages are such that no result depends on how many
+there are, and the team that they come from is free of races."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+from strategies import Case, assert_same, cells
+from test_native import numbers
+
+import gpuscan
+from gpuscan import config, function, scan
+from gpuscan import tensor as T
+from gpuscan.kernel_files import kernels_dir
+from gpuscan.runtime import compiler, native, threads
+from gpuscan.tensor.random import RandomStreams
+
+X, H, W, V = T.tensor3("x"), T.matrix("h"), T.matrix("W"), T.matrix("V")
+
+
+@contextmanager
+def units_are_shared() -> Iterator[list[bool]]:
+    """Also where it would not be worth it. Gives whether the workers of each run met."""
+    met: list[bool] = []
+    run = threads.run
+
+    def watched(kernel: Any, shares: Any, meet: bool = False) -> int:
+        met.append(meet)
+        return run(kernel, shares, meet)
+
+    with (
+        mock.patch.multiple(native, _WORTH_MEETING=0, _FEW_ROWS=1000),
+        mock.patch.object(threads, "run", watched),
+    ):
+        yield met
+
+
+def by_threads(f: Any, *values: Any, counts: tuple[int, ...] = (1, 2, 3)) -> list[Any]:
+    """What f gives with some numbers of threads; with more than one, workers met."""
+    found = []
+    for count in counts:
+        with config.change_flags(threads=count), units_are_shared() as met:
+            found.append(f(*values))
+        assert any(met) == (count > 1)
+    return found
+
+
+def equal(found: list[Any]) -> None:
+    for other in found[1:]:
+        for a, b in zip(other, found[0], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def lstm(n: int) -> Any:
+    def step(x: Any, h: Any, c: Any, U: Any) -> Any:
+        z = x + T.dot(h, U)
+        i, f, o = (T.nnet.sigmoid(z[:, k * n : (k + 1) * n]) for k in (0, 1, 3))
+        c = f * c + i * T.tanh(z[:, 2 * n : 3 * n])
+        return o * T.tanh(c), c
+
+    (h, c), _ = scan(step, sequences=X, outputs_info=[H, H], non_sequences=W)
+    return [X, H, W], [h, c[-1], *T.grad((h * h).sum(), [H, W])]
+
+
+def test_an_lstm_of_one_row_meets_once_a_step() -> None:
+    inputs, outputs = lstm(150)
+    f = function(inputs, outputs[:1], device="native")
+    (plan,) = f.explain().scans
+    assert (plan.path, plan.scope, plan.stages) == ("fused", "block", 1)
+    values = numbers(9, 1, 600), numbers(1, 150), numbers(150, 600) / 10
+    equal(by_threads(f, *values))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("hidden", [100, 150, 200])
+def test_an_lstm_and_its_gradients(batch: int, hidden: int) -> None:
+    inputs, outputs = lstm(hidden)
+    f = function(inputs, outputs, device="native")
+    values = (
+        numbers(9, batch, 4 * hidden), numbers(batch, hidden), numbers(hidden, 4 * hidden) / 10,
+    )  # fmt: skip
+    equal(by_threads(f, *values))
+    for got, wanted in zip(f(*values), function(inputs, outputs, device="reference")(*values)):
+        np.testing.assert_allclose(got, wanted, rtol=2e-3, atol=2e-3 * np.abs(wanted).max())
+
+
+def test_gibbs_sampling_meets_twice_a_step() -> None:
+    def made() -> Any:
+        random = RandomStreams(3)
+
+        def step(v: Any) -> Any:
+            h = random.binomial(size=(1, 150), p=T.nnet.sigmoid(v @ W), dtype="float32")
+            return random.binomial(size=(1, 210), p=T.nnet.sigmoid(h @ W.T), dtype="float32")
+
+        v, updates = scan(step, outputs_info=[H], n_steps=30)
+        return function([H, W], v, updates=updates, device="native")
+
+    f = made()
+    (plan,) = f.explain().scans
+    assert (plan.path, plan.stages) == ("fused", 2)
+    values = np.ones((1, 210), "float32"), numbers(210, 150)
+    found = [by_threads(made(), *values, counts=(n,))[0] for n in (1, 2, 3)]
+    equal([[x] for x in found])
+    assert 0.05 < found[0].mean() < 0.95
+
+
+def test_rows_that_need_each_other_are_a_grid() -> None:
+    step = lambda h, W: T.tanh(h @ W + h.mean(axis=0))  # noqa: E731
+    h, _ = scan(step, outputs_info=[H], non_sequences=[W], n_steps=7)
+    f = function([H, W], [h, h[-1]], device="native")
+    (plan,) = f.explain().scans
+    assert (plan.scope, plan.stages) == ("grid", 1), plan
+    equal(by_threads(f, numbers(5, 170), numbers(170, 170) / 10))
+
+
+def test_a_loop_that_stops_stops_for_all() -> None:
+    def step(h: Any, W: Any) -> Any:
+        h = T.tanh(h @ W)
+        return h, gpuscan.scan_module.until(h.max() < 0.01)
+
+    h, _ = scan(step, outputs_info=[H], non_sequences=[W], n_steps=400)
+    f = function([H, W], h, device="native")
+    found = by_threads(f, numbers(1, 170), numbers(170, 170) / 20)
+    assert 1 < len(found[0]) < 400
+    equal([[x] for x in found])
+
+
+def test_a_step_that_may_fail_is_one_workers() -> None:
+    def step(k: Any, h: Any, W: Any) -> Any:
+        return k + 1, T.tanh(h @ W) * W[k]
+
+    start, n = T.lscalar("start"), T.lscalar("n")
+    (_, h), _ = scan(step, outputs_info=[start, H], non_sequences=[W], n_steps=n)
+    f = function([start, n, H, W], h, device="native")
+    (plan,) = f.explain().scans
+    assert plan.path == "fused"
+    assert "would be waited for" in plan.reason
+    with config.change_flags(threads=2), pytest.raises(IndexError):
+        f(160, 20, numbers(1, 170), numbers(170, 170))
+
+
+def test_no_recurrent_network_depends_on_the_number_of_workers() -> None:
+    shared: list[bool] = []
+
+    @given(case=cells())
+    def holds(case: Case) -> None:
+        case = replace(case, sizes=(("D", 70), ("E", 130)))
+        gradients = case.gradients(case.loop).results
+        graphs = replace(case.loop, results=[*case.loop.results, *gradients])
+        f = case.function(graphs, device="native")
+        found = []
+        for count in (1, 2, 3):
+            with config.change_flags(threads=count), units_are_shared() as met:
+                found.append(case.call(f))
+            shared.extend(met)
+        for other in found[1:]:
+            assert_same(other, found[0], exact=True)
+
+    holds()
+    assert any(shared)
+
+
+# ---- the team -----------------------------------------------------------------------------------
+
+RACES = """
+    #include "team.h"
+    #include <stdio.h>
+
+    enum { N = 3, STEPS = 300 };
+    static long long cells[N], sums[N], shares_done[64];
+
+    /* each worker adds up what all had written before they met */
+    static long long together(long long first, long long last, void *const *memory,
+                              const long long *integer) {
+        long long *meeting = (long long *)memory[0];
+        for (long long t = 0; t < STEPS; t++) {
+            cells[integer[0]] = t + integer[0];
+            MEET(meeting);
+            for (int k = 0; k < N; k++) sums[integer[0]] += cells[k];
+            MEET(meeting);
+        }
+        return last - first;
+    }
+
+    static long long apart(long long first, long long last, void *const *memory,
+                           const long long *integer) {
+        shares_done[first]++;
+        return last;
+    }
+
+    int main(void) {
+        static long long meeting[GS_MEETING] = {N};
+        void *memory[] = {meeting};
+        long long number[N] = {0, 1, 2}, first[64], last[64];
+        void *const *memories[64];
+        const long long *numbers[64];
+        for (int k = 0; k < 64; k++) {
+            first[k] = k, last[k] = k + 1, memories[k] = memory, numbers[k] = number + k % N;
+        }
+        if (gs_team_size(N) != N) return 2;
+        for (int run = 0; run < 5; run++)
+            if (gs_team_run(together, N, 1, first, last, memories, numbers) != 1) return 3;
+        for (int run = 0; run < 200; run++)
+            if (gs_team_run(apart, 64, 0, first, last, memories, numbers) != 1) return 4;
+        for (int k = 0; k < 64; k++)
+            if (shares_done[k] != 200) return 5;
+        printf("%lld %lld %lld\\n", sums[0], sums[1], sums[2]);
+        return 0;
+    }
+"""
+
+
+@pytest.mark.parametrize(("meet", "races"), [("gs_meet", False), ("(void)", True)])
+def test_the_team_under_the_thread_sanitizer(tmp_path: Path, meet: str, races: bool) -> None:
+    command = compiler.find()
+    if command is None:
+        pytest.skip("no C compiler: set CC, or install gcc or clang")
+    source, program = tmp_path / "races.c", tmp_path / "races"
+    source.write_text(textwrap.dedent(RACES))
+    built = subprocess.run(
+        [*command, "-O1", "-g", "-pthread", "-fsanitize=thread", f"-DMEET={meet}", "-I",
+         str(kernels_dir()), str(source), "-o", str(program)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if built.returncode and "tsan" in built.stderr:
+        pytest.skip(f"{command[0]} has no thread sanitizer")
+    assert built.returncode == 0, built.stderr
+    still = shutil.which("setarch")  # the sanitizer needs addresses that do not move
+    prefix = [still, "-R"] if still else []
+    done = subprocess.run(
+        [*prefix, str(program)], capture_output=True, text=True, timeout=120, check=False
+    )
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("this system's addresses are none that the thread sanitizer knows")
+    if races:  # what is looked for is found
+        assert "data race" in done.stderr
+        return
+    total = 5 * sum(3 * t + 3 for t in range(300))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{total} {total} {total}\n"
