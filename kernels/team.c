@@ -4,7 +4,7 @@
 long long gs_size(long long shares) { return gs_team_size(shares); }
 
 /* How many threads this process has started. */
-long long gs_workers(void) { return gs_team.process == getpid() ? gs_team.workers : 0; }
+long long gs_workers(void) { return gs_team.workers; }
 
 long long gs_run(gs_kernel *kernel, long long shares, int meet, const long long *first,
                  const long long *last, void *const *const *memory,

@@ -10,7 +10,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <unistd.h>
 
 typedef long long gs_kernel(long long first, long long last, void *const *memory,
                             const long long *integer);
@@ -22,7 +21,6 @@ static struct {
     pthread_mutex_t busy; /* one run at a time */
     pthread_mutex_t sleep;
     pthread_cond_t wake;
-    pid_t process;
     long long workers;
     unsigned long long runs; /* how many there were, */
     unsigned long long open; /* and the number of the one that workers may join, or 0 */
@@ -82,21 +80,21 @@ static void *gs_team_work(void *argument) {
 }
 
 /* In a forked process none of the workers is there, and nobody holds the locks. */
-static void gs_team_wake_up(void) {
-    if (gs_team.process == getpid()) return;
-    gs_team.process = getpid();
-    gs_team.workers = 0;
+static void gs_team_alone(void) {
+    gs_team.workers = gs_team.inside = 0;
     gs_team.open = 0;
-    gs_team.inside = 0;
     pthread_mutex_init(&gs_team.busy, 0);
     pthread_mutex_init(&gs_team.sleep, 0);
     pthread_cond_init(&gs_team.wake, 0);
 }
 
+static __attribute__((constructor)) void gs_team_at_fork(void) {
+    pthread_atfork(0, 0, gs_team_alone);
+}
+
 /* Makes sure of as many threads as there are shares, the caller among them; gives how many there
  * are, which is fewer where the system gives no more. */
 static long long gs_team_size(long long shares) {
-    gs_team_wake_up();
     if (shares > GS_TEAM_MOST) shares = GS_TEAM_MOST;
     if (shares <= gs_team.workers + 1) return shares;
     sigset_t all, before;
@@ -127,7 +125,6 @@ static void gs_team_wait(const long long *until_0) {
 static long long gs_team_run(gs_kernel *kernel, long long shares, int meet, const long long *first,
                              const long long *last, void *const *const *memory,
                              const long long *const *integer) {
-    gs_team_wake_up();
     if (meet) pthread_mutex_lock(&gs_team.busy);
     else if (pthread_mutex_trylock(&gs_team.busy)) {
         long long least = kernel(first[0], last[0], memory[0], integer[0]);
