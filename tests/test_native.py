@@ -678,6 +678,22 @@ def test_no_loop_depends_on_the_number_of_threads() -> None:
     assert max(shared_out) >= 3  # there was something that three threads could do
 
 
+@pytest.mark.parametrize("size", [(5,), (1,), (1, 5), None], ids=str)
+def test_draws_of_any_size_are_the_same_for_any_number_of_threads(size: Any) -> None:
+    def drawing(device: str) -> Any:
+        srng, s0 = RandomStreams(1), T.matrix()
+        s, updates = scan(
+            lambda s: s * 0.5 + srng.uniform(size or s.shape), outputs_info=[s0], n_steps=3
+        )
+        return function([s0], s, updates=updates, device=device)
+
+    f, g = drawing("native"), drawing("reference")
+    for count in (1, 2, 3):
+        with config.change_flags(threads=count), small_work_is_shared() as rows:
+            np.testing.assert_array_equal(f(numbers(7, 5)), g(numbers(7, 5)))
+        assert rows == [7]
+
+
 def test_shares_that_no_thread_comes_to_are_done_by_the_caller(monkeypatch: Any) -> None:
     monkeypatch.setattr(config, "threads", 3)
     free, taken = threading.Event(), threading.Semaphore(0)
@@ -703,6 +719,34 @@ def test_shares_that_no_thread_comes_to_are_done_by_the_caller(monkeypatch: Any)
         assert done == [(0, 3), (3, 6), (6, 9)]
     finally:
         free.set()
+
+
+def test_where_no_thread_can_be_started_the_caller_does_all(monkeypatch: Any) -> None:
+    monkeypatch.setattr(config, "threads", 4)
+    threads._pool.cache_clear()
+    pool, free, taken = threads._pool(3), threading.Event(), threading.Event()
+    pool.submit(lambda: (taken.set(), free.wait(20)))
+    assert taken.wait(20)
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    by: list[str] = []
+
+    def part(first: int, last: int) -> threads.Work:
+        def work(stop: threading.Event) -> int:
+            free.set()  # the one thread that there is comes to what the pool has kept
+            time.sleep(0.05)
+            by.append(threading.current_thread().name)
+            return 0
+
+        return work
+
+    with monkeypatch.context() as m:
+        m.setattr(threading.Thread, "start", none_left)
+        threads.share(4, part)
+    assert by == ["MainThread"] * 4
+    threads._pool.cache_clear()
 
 
 def test_a_share_that_fails_is_the_callers_error_and_stops_the_others(monkeypatch: Any) -> None:

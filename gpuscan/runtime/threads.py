@@ -61,10 +61,20 @@ def share(rows: int, prepare: Callable[[int, int], Work]) -> int:
             found.append(work(stop))
 
     others: list[Future[None]] = []
-    with contextlib.suppress(RuntimeError):  # no thread to be had, or the interpreter is ending
-        for _ in range(n - 1):
-            others.append(_pool(threads - 1).submit(run))
+    starting = threading.Lock()
+
+    def help(number: int) -> None:
+        """Another thread's part, unless nobody waits for it: a pool that can't start a thread
+        raises and keeps what it was given."""
+        with starting:
+            known = number < len(others)
+        if known:
+            run()
+
     try:
+        with starting, contextlib.suppress(RuntimeError):  # no more threads, or no more work taken
+            for number in range(n - 1):
+                others.append(_pool(threads - 1).submit(help, number))
         run()
         for f in others:
             if not f.cancel():
