@@ -705,6 +705,22 @@ def test_while_threads_are_busy_a_caller_does_its_shares_alone(monkeypatch: Any)
     assert calls > 1
 
 
+@pytest.mark.parametrize("size", [(5,), (1,), (1, 5), None], ids=str)
+def test_draws_of_any_size_are_the_same_for_any_number_of_threads(size: Any) -> None:
+    def drawing(device: str) -> Any:
+        srng, s0 = RandomStreams(1), T.matrix()
+        s, updates = scan(
+            lambda s: s * 0.5 + srng.uniform(size or s.shape), outputs_info=[s0], n_steps=3
+        )
+        return function([s0], s, updates=updates, device=device)
+
+    f, g = drawing("native"), drawing("reference")
+    for count in (1, 2, 3):
+        with config.change_flags(threads=count), small_work_is_shared() as shares:
+            np.testing.assert_array_equal(f(numbers(7, 5)), g(numbers(7, 5)))
+        assert shares == [count]
+
+
 # Shares of a loop and of a nest, and what they come to.
 SHARED_OUT = """
     import atexit, multiprocessing, os, sys, threading, numpy as np, gpuscan

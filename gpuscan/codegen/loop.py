@@ -85,8 +85,15 @@ class _Loop(Frame):
         return panel
 
     def first_element(self, v: Variable) -> Any:
-        row = self.integer("row0", FirstRow())
-        return binary("mul", row, product(self.sizes(v)[1:])) if v.ndim else Number(0)
+        sizes = self.sizes(v)
+        if not sizes or sizes[0] != self.rows():
+            return Number(0)  # every thread draws all of it
+        return binary("mul", self.integer("row0", FirstRow()), product(sizes[1:]))
+
+    def rows(self) -> Name | None:
+        """The size that threads may share out: the first axis of the carries."""
+        firsts = [self.sizes(p)[0] for p in self.op.step.carries if p.ndim]
+        return next((s for s in firsts if isinstance(s, Name)), None)
 
     # ---- parameters -------------------------------------------------------------------------
 
@@ -268,8 +275,7 @@ class _Loop(Frame):
         """Why the rows of the carries need each other, or where there is no reason: the size that
         is their first axis, and where it is in each pointer's array."""
         step = self.op.step
-        firsts = [self.sizes(p)[0] for p in step.carries if p.ndim]
-        rows = next((s for s in firsts if isinstance(s, Name)), None)
+        rows = self.rows()
         nowhere = (None,) * len(self.pointers)
         if rows is None:
             return "its states have no rows to share out", None, nowhere
