@@ -1000,7 +1000,9 @@ class _Grower:
         return ("picked", s, self.grow("int", "V", depth), self.grow(kind, s, depth))
 
     def _any_scattered(self, kind: str, s: str, depth: int) -> Expression:
-        how = "set" if kind == "bool" else self.pick("set", "inc")
+        # (a value that a later one overwrites gets a cotangent all the same, as in Theano)
+        adds = kind == "float" and self.options.smooth
+        how = "set" if kind == "bool" else "inc" if adds else self.pick("set", "inc")
         y = self.grow(kind, self.pick("S", s), depth)
         return ("scattered", how, s, self.grow("int", "V", depth), self.grow(kind, s, depth), y)
 

@@ -86,6 +86,7 @@ def test_a_planted_defect_is_found(sanitized: dict[str, str], call: str, words: 
 
 PROGRAM = """
     import test_native as t
+    import test_native_steps as s
     from gpuscan import config
     from gpuscan.runtime import threads
     threads.WORTH_SHARING = 16  # shares of small work, too
@@ -94,6 +95,10 @@ PROGRAM = """
         t.same(*t.both(t.EXACT[case])[:2])
     t.close(*t.both(t.CONTRACTED["lstm_gradients"])[:2])
     t.close(*t.both(t.CONTRACTED["sums"])[:2])
+    for case in (s.over_rows, s.ragged, s.counted, s.three_deep, s.choices, s.embeddings,
+                 s.scattered, s.softened, s.positions):
+        t.same(*t.both(case)[:2])
+    t.close(*t.both(s.nested_gradients)[:2])
     pair = t.loop_alone()
     for n, batch, width in [(0, 3, 3), (3, 0, 3), (3, 3, 0), (1, 1, 1), (4, 7, 33), (3, 13, 70)]:
         w = t.numbers(width, width) / max(1, width)

@@ -122,6 +122,20 @@ def stopped_inside() -> Built:
     return [x, s0], values, None, [numbers(5), numbers(3)]
 
 
+def stopped_by_a_state() -> Built:
+    """The step after the one that sets the flag is the last."""
+
+    def run(x: Any, n: int) -> Any:
+        def step(s: Any, done: Any) -> Any:
+            return [s * 2, T.gt(s, 3)], until(done)
+
+        return scan(step, outputs_info=[x, T.constant(np.bool_(False))], n_steps=n)[0][0]
+
+    x = T.vector()
+    inner, _ = scan(lambda x, s: 0.5 * s + run(x, 9)[-1], [x], [T.constant(np.float32(0))])
+    return [x], [run(x[0], 20), inner], None, [abs(numbers(5)) + 0.25]
+
+
 def draws_inside() -> Built:
     srng = RandomStreams(11)
     x = T.matrix()
@@ -397,9 +411,9 @@ def classifier() -> Built:
 
 EXACT = (
     over_rows, lambda: over_rows(2), lambda: over_rows(1), of_scalars, as_many_as_the_step_says,
-    ragged, counted, delay_lines, stopped_inside, three_deep, equal_bodies, passed_through, choices,
-    choices_in_choices, embeddings, picked, scattered, written_at_symbolic_places, softened,
-    positions, running_sums, integer_products,
+    ragged, counted, delay_lines, stopped_inside, stopped_by_a_state, three_deep, equal_bodies,
+    passed_through, choices, choices_in_choices, embeddings, picked, scattered,
+    written_at_symbolic_places, softened, positions, running_sums, integer_products,
     # equal inner loops are one object, with a note of the other build's random states
     pytest.param(draws_inside, marks=pytest.mark.filterwarnings("ignore:.*a scan updates")),
 )  # fmt: skip

@@ -115,9 +115,10 @@ class Control(Whole):
         rows: Sequence[Memory | None],
         nexts: Sequence[Memory | None],
         numbers: Mapping[int, Name],
-    ) -> None:
-        """A loop's step: its traces go to `rows` (None: nobody reads it), the new carries to
-        `nexts`, or to the `numbers` that scalars are. (None of the two: it is a trace's row.)"""
+    ) -> Any:
+        """A loop's step; gives whether it was the last one. Its traces go to `rows` (None: nobody
+        reads it), the new carries to `nexts` (None: it is a trace's row) or, where they are
+        scalars, to `numbers`."""
         stored: dict[Variable, Memory] = {}
         copies: list[tuple[Variable, Memory]] = []
         given = set(self.memory) | set(self.locals)
@@ -133,10 +134,13 @@ class Control(Whole):
         self.step([*step.new, *read, *stop], stored)
         for v, m in copies:
             self.copy(v, m)
-        values = {j: self._frozen(step.new[j]) for j in numbers}  # carries change all at once
+        # carries change all at once, and behind what is read of them
+        last = None if step.stop is None else self._frozen(step.stop)
+        values = {j: self._frozen(step.new[j]) for j in numbers}
         for j, value in values.items():
             if value != numbers[j]:
                 self.emit(Assign(numbers[j], value))
+        return last
 
     def _frozen(self, v: Variable) -> Any:
         """A scalar's value under a name that no assignment changes."""
@@ -183,10 +187,9 @@ class Control(Whole):
                 if not c.rows:
                     nexts[j] = self._pointed(step.carries[j], c.after(t + 1), True)
             now = [None if m is None else _row(m, t) for m in rows]
-            self.advance(step, now, nexts, numbers)
-            if step.stop is not None:
-                done = (Assign(steps, t + 1), Break())
-                self.emit(If(self.element(step.stop, []), done))
+            last = self.advance(step, now, nexts, numbers)
+            if last is not None:
+                self.emit(If(last, (Assign(steps, t + 1), Break())))
         self.emit(For(t, n, tuple(body)))
 
         for j, item in enumerate(r.finals):

@@ -177,10 +177,9 @@ class _Loop(Frame):
                 nexts.append(Memory(then, row_major(shape)))
             self.memory[p] = Memory(now, row_major(shape))
 
-        self.advance(step, places, nexts, numbers)
-        if step.stop is not None:
-            done = (*after, Return(binary("add", T, Number(1))))
-            self.emit(If(self.element(step.stop, []), done))
+        last = self.advance(step, places, nexts, numbers)
+        if last is not None:
+            self.emit(If(last, (*after, Return(binary("add", T, Number(1))))))
         why, rows, axes = self._rows_apart()
         units = self._units()
         kernel = Kernel(
