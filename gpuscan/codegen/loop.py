@@ -86,11 +86,11 @@ class _Loop(Frame):
 
     def first_element(self, v: Variable) -> Any:
         sizes = self.sizes(v)
-        if not sizes or sizes[0] != self.rows():
+        if not sizes or sizes[0] != self.row_size():
             return Number(0)  # every thread draws all of it
         return binary("mul", self.integer("row0", FirstRow()), product(sizes[1:]))
 
-    def rows(self) -> Name | None:
+    def row_size(self) -> Name | None:
         """The size that threads may share out: the first axis of the carries."""
         firsts = [self.sizes(p)[0] for p in self.op.step.carries if p.ndim]
         return next((s for s in firsts if isinstance(s, Name)), None)
@@ -274,7 +274,7 @@ class _Loop(Frame):
         """Why the rows of the carries need each other, or where there is no reason: the size that
         is their first axis, and where it is in each pointer's array."""
         step = self.op.step
-        rows = self.rows()
+        rows = self.row_size()
         nowhere = (None,) * len(self.pointers)
         if rows is None:
             return "its states have no rows to share out", None, nowhere
