@@ -63,14 +63,17 @@ class Stages:
         sizes_of: Callable[[Variable], Sequence[Any]],
     ) -> None:
         self._sizes_of, self._is_whole = sizes_of, is_whole
-        self._memory = {v for g in groups for v in g} | {c.entry for c in carries}
         self.shared: set[Any] = {v for g in groups for v in g if self._can_share(v)}
         for c in carries:
             if c.new is None and self.has_units(c.entry):
                 self.shared |= {c.entry, c.place}
             elif c.new in self.shared:
                 self.shared.add(c.entry)
-        foreign = [frozenset(self._foreign(g)) for g in groups]
+        known = {c.entry for c in carries}  # in memory; what a group computes is behind it
+        foreign = []
+        for g in groups:
+            foreign.append(frozenset(self._foreign(g, known)))
+            known |= set(g)
         written = [frozenset(v for v in g if v in self.shared) for g in groups]
         copied = frozenset(c.place for c in carries if c.new is None) & self.shared
         self.starts = _meetings([*foreign, frozenset()], [*written, copied], carries, steps_own)
@@ -91,7 +94,9 @@ class Stages:
         product = isinstance(v.op, Dot) and v.dtype in FLOATS
         return self.has_units(v) and (product or not self._is_whole(v))
 
-    def _foreign(self, group: Sequence[Variable]) -> Iterator[Variable]:
+    def _foreign(
+        self, group: Sequence[Variable], known: Collection[Variable]
+    ) -> Iterator[Variable]:
         """The shared values of which computing a group reads other units than the worker's."""
         seen: set[tuple[Variable, bool]] = set()
         stack = [(x, own) for v in group for x, own in self._reads(v, self.shares_units(v))]
@@ -100,7 +105,7 @@ class Stages:
             if (x, own) in seen:
                 continue
             seen.add((x, own))
-            if x in self._memory:
+            if x in known:
                 if not own and x in self.shared:
                     yield x
             else:
