@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .codegen.ahead import with_products
 from .codegen.loop import lower_loop
 from .codegen.nest import Nest, lower_nests
 from .codegen.plan import NotLowered
 from .codegen.program import LoopProgram
 from .codegen.render import C, Renderer
 from .compile import Compiled, LoopPlan, name_of
-from .graph import Variable, inherit, rebuild, results, toposort
+from .graph import Variable, clients, inherit, rebuild, results, toposort
 from .ops.linalg import Dot
+from .record import record
 from .runtime.device import Device
 from .runtime.native import Native, NativeLoop, NativeNest
 from .runtime.products import DTYPES as PRODUCTS
@@ -27,20 +29,23 @@ def compiled_native(
     assert isinstance(device, Native)
     plans: list[LoopPlan] = []
     loops = [v for v in toposort(outputs) if isinstance(v.op, Scan)]
-    fused: dict[Variable, tuple[Any, list[Variable]]] = {}
+    fused: dict[Variable, _Fused] = {}
+    users = clients(outputs)
     for v in loops:
         try:
             if fuse == "never":
                 raise NotLowered("fuse='never'")
-            fused[v] = lower_loop(v, f"loop_{len(fused)}")
-            how = fused[v][0].schedule
+            ahead = with_products(v, users)
+            program, sizes = lower_loop(ahead.node, f"loop_{len(fused)}")
+            fused[v] = _Fused(program, ahead.node, tuple(sizes), ahead.extra)
+            how = program.schedule
             plans.append(LoopPlan(name_of(v), "fused", how.reason, how.scope, how.stages))
         except (NotLowered, RecursionError) as e:
             if fuse == "always":
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
             plans.append(LoopPlan(name_of(v), "interpreted", f"{e}"))
     nests = lower_nests(outputs) if fuse != "never" else []
-    kernels = [program.kernel for program, _ in fused.values()]
+    kernels = [f.program.kernel for f in fused.values()]
     kernels += [nest.program.kernel for nest in nests]
     if not kernels and not any(map(_is_product, toposort(outputs))):
         return Compiled(device.compile(inputs, outputs), device.name, tuple(plans))
@@ -48,8 +53,23 @@ def compiled_native(
     functions = dict(zip(names, device.load(Renderer(C).source(kernels), names) if names else ()))
     new = _replaced(outputs, fused, nests, functions)
     written = {made: v for v, made in new.items()}
-    program = device.compile(inputs, [new[v] for v in outputs], written)
-    return Compiled(program, device.name, tuple(plans))
+    made = device.compile(inputs, [new[v] for v in outputs], written)
+    return Compiled(made, device.name, tuple(plans))
+
+
+@record
+class _Fused:
+    """A loop that runs as one kernel: its program, the node that this is of, the sizes that it
+    needs, and what else the loop as it was written is computed from."""
+
+    program: LoopProgram
+    node: Variable
+    sizes: tuple[Variable, ...]
+    extra: tuple[Variable, ...]
+
+    @property
+    def inputs(self) -> tuple[Variable, ...]:
+        return (*self.node.inputs, *self.sizes, *self.extra)
 
 
 def _is_product(v: Variable) -> bool:
@@ -59,7 +79,7 @@ def _is_product(v: Variable) -> bool:
 
 def _replaced(
     outputs: Sequence[Variable],
-    fused: Mapping[Variable, tuple[LoopProgram, list[Variable]]],
+    fused: Mapping[Variable, _Fused],
     nests: Sequence[Nest],
     functions: Mapping[str, Any],
 ) -> dict[Variable, Variable]:
@@ -72,7 +92,7 @@ def _replaced(
     def needs(v: Variable) -> Sequence[Variable]:
         if v in nest_of:
             return (*nest_of[v].operands, *nest_of[v].sizes)
-        return (*v.inputs, *fused[v][1]) if v in fused else v.inputs
+        return fused[v].inputs if v in fused else v.inputs
 
     while stack:
         v, ready = stack.pop()
@@ -91,9 +111,10 @@ def _replaced(
                 made[name] = kernel(*inputs)
             new[v] = inherit(results(made[name])[nest.values.index(v)], v)
         elif v in fused:
-            op, program = v.op, fused[v][0]
-            assert isinstance(op, Scan)
-            loop = NativeLoop(op, program, functions[program.kernel.name], v)
+            f = fused[v]
+            assert isinstance(f.node.op, Scan)
+            function = functions[f.program.kernel.name]
+            loop = NativeLoop(f.node.op, f.program, function, v, f.inputs)
             new[v] = inherit(loop(*inputs), v)
         elif _is_product(v):
             new[v] = inherit(NativeProduct()(*inputs), v)

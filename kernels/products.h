@@ -151,6 +151,20 @@ GS_TILES(double, f64)
         long long rows, long long wide, long long depth, const type *a, long long row,    \
         long long column, const type *panel, type *c, long long stride) {                 \
         gs_gemm_onto_##t(rows, wide, depth, a, row, column, panel, c, stride, 0);         \
+    }                                                                                     \
+    /* the same for the rows of several steps, which are `apart` in a and follow each other in c */ \
+    static inline __attribute__((unused)) void gs_gemm_steps_##t(                         \
+        long long steps, long long apart, long long rows, long long wide, long long depth, \
+        const type *a, long long row, long long column, const type *panel, type *c,       \
+        long long stride) {                                                               \
+        if (rows == 1 || apart == rows * row) {                                           \
+            gs_gemm_##t(steps * rows, wide, depth, a, rows == 1 ? apart : row, column, panel, c, \
+                        stride);                                                          \
+            return;                                                                       \
+        }                                                                                 \
+        for (long long s = 0; s < steps; s++)                                             \
+            gs_gemm_##t(rows, wide, depth, a + s * apart, row, column, panel,             \
+                        c + s * rows * stride, stride);                                   \
     }
 GS_GEMM(float, f32)
 GS_GEMM(double, f64)

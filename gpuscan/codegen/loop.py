@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..graph import Constant, Variable, clients
 from ..ops.linalg import Dot
 from ..scan.op import Scan
+from ..types import FLOATS
 from .frame import Frame
 from .kernel import (
     Array,
@@ -29,6 +31,7 @@ from .kernel import (
 from .lower import FAILED, Memory, returns
 from .plan import Plan, keeps_rows_apart, walk
 from .program import (
+    ROWS_AHEAD,
     Carry,
     FirstRow,
     Given,
@@ -37,6 +40,7 @@ from .program import (
     Scratch,
     State,
     Stride,
+    Together,
     Trace,
     Unit,
     Units,
@@ -68,6 +72,7 @@ class _Loop(Frame):
         super().__init__()
         self.op = op
         self._alone = alone  # why workers don't share units
+        self._counts: list[Any] = []  # of rows of products that are computed ahead
         self._shared_sizes: list[Any] = []
         self._shared_products: list[tuple[Any, ...]] = []
         outside = outside_of(op, o)
@@ -94,6 +99,52 @@ class _Loop(Frame):
         """The size that threads may share out: the first axis of the carries."""
         firsts = [self.sizes(p)[0] for p in self.op.step.carries if p.ndim]
         return next((s for s in firsts if isinstance(s, Name)), None)
+
+    # ---- products of sequences --------------------------------------------------------------
+
+    def whole(
+        self, v: Variable, stored: dict[Variable, Memory], results: Sequence[Variable]
+    ) -> None:
+        step = self.op.step
+        if (
+            isinstance(v.op, Dot) and v.dtype in FLOATS and v.inputs[1].ndim == 2
+            and v.inputs[0] in step.seqs and v.inputs[1] in step.consts and v not in stored
+        ):  # fmt: skip
+            self._dot_ahead(v)
+        else:
+            super().whole(v, stored, results)
+
+    def _dot_ahead(self, v: Variable) -> None:
+        """A product of a sequence's rows for some steps at once, where that makes more rows."""
+        f = self.factors(v)
+        own = self.units_of(v)
+        first, columns = (own[0], own[1] - own[0]) if own else (Number(0), f.wide)
+        if f.count not in self._counts:
+            self._counts.append(f.count)
+        steps = self.integer(f"ahead{self._counts.index(f.count)}", Together(f.count))
+        seq = 1 + self.op.step.seqs.index(v.inputs[0])
+        apart = self.integer(f"s{seq}_0", Stride(seq, 0))
+        since = binary("mod", binary("sub", T, Name("first")), steps)
+        left = Name("last") - T
+        size = f.count * f.wide
+        array = Array(f"w{len(self.pointers)}", v.dtype)
+        room = (f.count + ROWS_AHEAD) * f.wide  # of so many steps, or of one
+        self.pointer(array, True, Scratch(room, v.dtype, own is not None))
+        self.emit(
+            If(
+                binary("eq", since, Number(0)),
+                (
+                    Use(
+                        f"gs_gemm_steps_{f.suffix}",
+                        ((left < steps).choose(left, steps), apart, f.count, columns,
+                         f.depth, (f.rows.array, f.rows.start), f.row, f.column,
+                         (f.panel, first * f.depth), (array, first), f.wide),
+                    ),
+                ),
+            )
+        )  # fmt: skip
+        start = binary("mul", since, size)
+        self.memory[v] = Memory(array, row_major(self.sizes(v)), start)
 
     # ---- parameters -------------------------------------------------------------------------
 

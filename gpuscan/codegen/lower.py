@@ -18,6 +18,7 @@ from ..graph import Constant, Variable
 from ..ops import scalar
 from ..ops.elemwise import Elemwise
 from ..ops.shape import Dim, Reshape
+from ..record import record
 from ..types import TensorType
 from .kernel import (
     Array,
@@ -56,6 +57,20 @@ class Memory:
         for i, s in zip(index, self.strides):
             total = binary("add", total, binary("mul", _expr(i), s))
         return total
+
+
+@record
+class Factors:
+    """Rows of one matrix and the panels of another, whose product is wanted."""
+
+    suffix: str  # of the dtype
+    rows: Memory
+    count: Any  # of the rows
+    wide: Any
+    depth: Any
+    row: Any  # strides of the rows
+    column: Any
+    panel: Array
 
 
 def _expr(i: Any) -> Any:
@@ -409,40 +424,41 @@ class Lowering:
     # ---- products -----------------------------------------------------------------------------
 
     def _dot(self, v: Variable, out: Memory) -> None:
-        x, y = v.inputs
-        if v.dtype not in ("float32", "float64"):
-            raise NotLowered(f"a product of {v.dtype}")
-        t = "f32" if v.dtype == "float32" else "f64"
-        if x.ndim == 2 and y.ndim == 1:  # W @ h is h @ W.T
-            rows, weight, transposed = y, x, True
-        else:
-            rows, weight, transposed = x, y, False
-        m = self.place_of(rows)
-        r = self.sizes(rows)
-        count = r[0] if rows.ndim == 2 else Number(1)
-        depth = r[-1]
-        w = self.sizes(weight)
-        if weight.ndim == 1:
-            wide: Any = Number(1)
-        else:
-            wide = w[0] if transposed else w[1]
-        row_stride = m.strides[0] if rows.ndim == 2 else Number(0)
-        out_stride = out.strides[0] if rows.ndim == 2 and v.ndim == 2 else wide
-        if (weight, transposed) not in self.packed:
-            self.packed[weight, transposed] = self.pack(weight, transposed)
-        panel = self.packed[weight, transposed]
+        f = self.factors(v)
+        out_stride = out.strides[0] if v.ndim == 2 else f.wide
         own = self.units_of(v)
-        first, columns = (own[0], own[1] - own[0]) if own else (Number(0), wide)
+        first, columns = (own[0], own[1] - own[0]) if own else (Number(0), f.wide)
         self.emit(
             Use(
-                f"gs_gemm_{t}",
-                (count, columns, depth, (m.array, m.start), row_stride, m.strides[-1],
-                 (panel, first * depth), (out.array, out.start + first), out_stride),
+                f"gs_gemm_{f.suffix}",
+                (f.count, columns, f.depth, (f.rows.array, f.rows.start), f.row, f.column,
+                 (f.panel, first * f.depth), (out.array, out.start + first), out_stride),
             )
         )  # fmt: skip
         self.memory[v] = out
         if v.ndim == 0:
             self.locals[v] = Load(out.array, out.start)
+
+    def factors(self, v: Variable) -> Factors:
+        """The factors of a product, the one that is packed in its panels."""
+        x, y = v.inputs
+        if x.ndim == 2 and y.ndim == 1:  # W @ h is h @ W.T
+            rows, weight, transposed = y, x, True
+        else:
+            rows, weight, transposed = x, y, False
+        m = self.place_of(rows)
+        r, w = self.sizes(rows), self.sizes(weight)
+        wide: Any = Number(1)
+        if weight.ndim == 2:
+            wide = w[0] if transposed else w[1]
+        if (weight, transposed) not in self.packed:
+            self.packed[weight, transposed] = self.pack(weight, transposed)
+        return Factors(
+            "f32" if v.dtype == "float32" else "f64", m,
+            r[0] if rows.ndim == 2 else Number(1), wide, r[-1],
+            m.strides[0] if rows.ndim == 2 else Number(0), m.strides[-1],
+            self.packed[weight, transposed],
+        )  # fmt: skip
 
     def pack(self, weight: Variable, transposed: bool) -> Array:
         """The panels of an operand of a product, laid out inside the loop."""

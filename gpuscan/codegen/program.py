@@ -78,6 +78,17 @@ class FirstRow:
     """The first of the rows that a thread has, where threads share a loop's rows."""
 
 
+ROWS_AHEAD = 16  # of a product: enough for the routine to be at its best
+
+
+@record
+class Together:
+    """For how many steps a product of a sequence's rows is computed at once: ROWS_AHEAD rows, or
+    one step's."""
+
+    rows: Any  # of a step
+
+
 @record
 class Unit:
     """The first (`end`: the one behind the last) of the units that a worker has of an axis of
@@ -108,7 +119,7 @@ class LoopProgram:
 
     kernel: Kernel
     pointers: tuple[Any, ...]  # Given, Trace, State, Fixed, Scratch, Meeting: what each one is
-    integers: tuple[Any, ...]  # Size, Stride, Step, FirstRow, Unit: what each integer is
+    integers: tuple[Any, ...]  # Size, Stride, Step, FirstRow, Together, Unit: what each integer is
     carries: tuple[Carry, ...]
     rows: tuple[tuple[str, tuple[Any, ...]], ...]  # per trace the dtype and shape of a row
     equal: tuple[tuple[Any, Any], ...]  # sizes that must be the same

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ..codegen.program import (
+    ROWS_AHEAD,
     FirstRow,
     Fixed,
     Given,
@@ -25,6 +26,7 @@ from ..codegen.program import (
     State,
     Step,
     Stride,
+    Together,
     Trace,
     Unit,
     size_value,
@@ -41,12 +43,14 @@ _BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
 
 @record
 class NativeLoop(Op):
-    """A Scan with its program: (*the Scan's operands, *sizes) -> the Scan's results."""
+    """A Scan with its program: (*the Scan's operands, *sizes, *others) -> the Scan's results.
+    The others are for the loop as it was written, which runs where this one can't."""
 
     definition: Scan
     program: LoopProgram
     function: Any = field(compare=False)  # the kernel, loaded
-    node: Variable = field(compare=False)  # the Scan as it was written, for errors
+    node: Variable = field(compare=False)  # the Scan as it was written
+    inputs: tuple[Variable, ...] = field(compare=False)  # what this op's inputs stand for
 
     def infer(self, *types: TensorType) -> Any:
         return self.definition.infer(*types[: 1 + len(self.definition.step.params)])
@@ -62,6 +66,7 @@ class _Runner:
         self.op, self.program, self.function = op, op.program, op.function
         step = op.definition.step
         self.n_operands = 1 + len(step.params)
+        self.n_inputs = self.n_operands + sum(isinstance(s, Size) for s in op.program.integers)
         self.first_init = 1 + len(step.seqs)
         self.n_seqs = len(step.seqs)
         self.plans: _Plans[_LoopPlan] = _Plans(op.program)
@@ -73,22 +78,23 @@ class _Runner:
         self.pack = struct.Struct(f"{len(self.places)}Q").pack
         self._interpreted: Any = None
 
-    def definition(self, operands: Sequence[Any]) -> Any:
+    def definition(self, *inputs: Any) -> Any:
         """The loop as NumPy runs it: what says why an operand is wrong."""
+        given = dict(zip(self.op.inputs, inputs))
         if self._interpreted is None:
-            self._interpreted = self.op.definition.evaluator(self.op.node)
-        return self._interpreted(*operands)
+            self._interpreted = Program(list(given), [self.op.node])
+        return self._interpreted(*given.values())[0]
 
-    def __call__(self, n: Any, *rest: Any) -> Any:
-        operands = (n, *rest[: self.n_operands - 1])
-        steps = int(n)
+    def __call__(self, *inputs: Any) -> Any:
+        operands = inputs[: self.n_operands]
+        steps = int(operands[0])
         arrays = {i: _laid_out(operands[i], whole) for i, whole in self.read.items()}
-        plan = self.plans.find(rest[self.n_operands - 1 :], arrays, _LoopPlan)
+        plan = self.plans.find(inputs[self.n_operands : self.n_inputs], arrays, _LoopPlan)
         if steps < 1 or not plan.fits or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs]):
-            return self.definition(operands)
+            return self.definition(*inputs)
         states = self._states(operands, plan.states)
         if states is None:
-            return self.definition(operands)
+            return self.definition(*inputs)
         traces = [np.empty((steps, *shape), dtype) for shape, dtype in plan.rows]
         memory = [*arrays.values(), *traces]
         for pair in states:
@@ -107,7 +113,7 @@ class _Runner:
         meet = len(shares) > 1 and part.row is None
         done = self._advance(steps, [share[1:] for share in shares], meet)
         if done < 0:
-            return self.definition(operands)
+            return self.definition(*inputs)
         return self._results(done, operands, traces, states)
 
     def _share(self, k: int, array: Any, first: Any, row: int | None) -> Any:
@@ -361,6 +367,8 @@ class _LoopPlan(_Plan):
                 return math.prod(self.rows[trace][0])
             case FirstRow():
                 return row
+            case Together(rows):
+                return max(1, ROWS_AHEAD // max(1, size_value(rows, sizes)))
             case Unit(size, end):
                 return int(units[size][end])
         raise TypeError(source)

@@ -1,0 +1,119 @@
+"""Products of sequences inside the loop that reads them.
+
+The rules compute `x[t] @ W` for all steps before the loop: one large product, whose result is
+written to memory and read again. A kernel computes it a few steps ahead of the step that needs
+it, by the same routine, and the result does not leave the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..graph import Variable, inherit, leaves, substitute
+from ..ops.index import Subtensor
+from ..ops.linalg import Dot
+from ..ops.patterns import FULL, Slice
+from ..ops.shape import Reshape, Specify, dims, specify
+from ..record import record, replace
+from ..rules.shapes import pushed_dims
+from ..scan.op import Scan
+from ..types import FLOATS
+
+Users = Mapping[Variable, Sequence[Variable | None]]
+
+
+@record
+class Ahead:
+    """A loop with products inside that stood before it: the new Scan node, and what the old
+    one's operands are computed from that the new one does not have."""
+
+    node: Variable
+    extra: tuple[Variable, ...]
+
+
+@record
+class _Product:
+    """Rows x[t] @ weight, of which a part of the columns is read."""
+
+    x: Variable
+    weight: Variable
+    part: Slice | None
+
+
+def with_products(v: Variable, users: Users) -> Ahead:
+    """The loop v with those of its sequences computed inside that are products of sequences and
+    that nobody else reads."""
+    op = v.op
+    assert isinstance(op, Scan)
+    step, o = op.step, op.split(v.inputs)
+    found = {p: _product(x, v, users) for p, x in zip(step.seqs, o.seqs)}
+    products = {p: q for p, q in found.items() if q is not None}
+    if not products:
+        return Ahead(v, ())
+    kept = [(p, x) for p, x in zip(step.seqs, o.seqs) if p not in products]
+    seqs, consts = {x: p for p, x in kept}, {x: p for p, x in zip(step.consts, o.consts)}
+    rows = dict(kept)
+    weights = dict(zip(step.consts, o.consts))
+    mapping: dict[Variable, Variable] = {}
+    for p, q in products.items():
+        weight = q.weight if q.part is None else Subtensor((FULL, q.part))(q.weight)
+        if q.x not in seqs or seqs[q.x].type != q.x.type.row():
+            seqs[q.x] = q.x.type.row()()
+            rows[seqs[q.x]] = q.x
+        if weight not in consts or consts[weight].type != weight.type:
+            consts[weight] = weight.type()
+            weights[consts[weight]] = weight
+        mapping[p] = inherit(specify(Dot()(seqs[q.x], consts[weight]), p.type.shape), p)
+    changed = step.mapped(substitute(step.outputs, mapping))
+    longer = replace(changed, seqs=tuple(rows), consts=tuple(weights))
+    operands = replace(o, seqs=tuple(rows.values()), consts=tuple(weights.values()))
+    node = inherit(replace(op, step=longer.closed())(*operands.all), v)
+    given = [*node.inputs, *(q.weight for q in products.values())]
+    return Ahead(node, tuple(dict.fromkeys([*given[len(node.inputs) :], *leaves([v], given)])))
+
+
+def _product(x: Variable, loop: Variable, users: Users) -> _Product | None:
+    """x as a product whose other parts only this loop reads as well."""
+    part: Slice | None = None
+    while isinstance(x.op, Specify) and _read_by(x, users) == {loop}:
+        x = x.inputs[0]
+    whole = x
+    if isinstance(x.op, Subtensor) and len(x.inputs) == 1:
+        *lead, last = x.op.pattern
+        whole = x.inputs[0]
+        if len(x.op.pattern) != whole.ndim or any(e != FULL for e in lead):
+            return None
+        if not isinstance(last, Slice) or last.step not in (None, 1):
+            return None
+        part = last
+    readers: set[Variable | None] = set()
+    for u in users.get(whole, ()):
+        parts = u is not None and isinstance(u.op, Subtensor | Specify) and u is not loop
+        readers |= _read_by(u, users) if u is not None and parts else {u}
+    if readers != {loop}:
+        return None
+    if isinstance(whole.op, Dot) and whole.dtype in FLOATS:
+        rows, weight = whole.inputs
+        return _Product(rows, weight, part) if rows.ndim == weight.ndim == 2 else None
+    if isinstance(whole.op, Reshape) and isinstance(whole.inputs[0].op, Dot) and whole.ndim == 3:
+        return _of_stacks(whole, part, users)
+    return None
+
+
+def _of_stacks(v: Variable, part: Slice | None, users: Users) -> _Product | None:
+    """reshape(reshape(x) @ weight), where both take the rows of all steps under one another."""
+    product = v.inputs[0]
+    rows, weight = product.inputs
+    if product.dtype not in FLOATS or weight.ndim != 2 or _read_by(product, users) != {v}:
+        return None
+    if not isinstance(rows.op, Reshape) or rows.inputs[0].ndim != 3:
+        return None
+    x = rows.inputs[0]
+    wanted = [*dims(x)[:2], dims(weight)[1]]
+    sizes = pushed_dims([*wanted, dims(x)[2], *v.inputs[1:], rows.inputs[2]])
+    same = sizes[:3] == sizes[4:7] and sizes[3] is sizes[7]
+    return _Product(x, weight, part) if same else None
+
+
+def _read_by(x: Variable, users: Users) -> set[Variable | None]:
+    return set(users.get(x, ()))
