@@ -274,7 +274,7 @@ class _Loop(Frame):
             in_place = new not in fixed and not (turns and new in taken)
             kept.append(Kept(p, new if in_place else None, turns))
             taken.add(new)
-        stages = Stages(groups, plan.is_whole, kept, step.traces, self.sizes)
+        stages = Stages(plan, kept, step.traces, self.sizes)
         for v in stages.shared:
             if isinstance(v, Variable) and isinstance(v.op, Dot):
                 self._shared_products.append(self._extents(v))

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..graph import Constant, Variable
 from ..ops import scalar
 from ..ops.elemwise import Elemwise
-from ..ops.shape import Dim, Reshape
+from ..ops.shape import Dim, Join, Reshape
 from ..record import record
 from ..types import TensorType
 from .kernel import (
@@ -342,6 +342,13 @@ class Lowering:
             self.admit(v)
         if len(self._statements) == 1:
             self.stage(plan)
+        joined = plan.joined
+        if self.stages is not None and len(self._statements) == 1:
+            joined = self.stages.joined
+        for v, parts in joined.items():
+            stored[v] = stored.get(v) or self.place(v)
+            for position, x in parts.items():
+                stored[x] = self._part(v, stored[v], position)
         for k, group in enumerate(plan.groups):
             if self.begins_stage(k):
                 self.meet()
@@ -351,7 +358,10 @@ class Lowering:
             scalars = [v for v in group if v.ndim == 0]
             for v in scalars:
                 self._scalar(v, stored)
-            tensors = [v for v in group if v.ndim]
+            for v in group:
+                if v in joined:
+                    self._join(v, stored[v], joined[v])
+            tensors = [v for v in group if v.ndim and v not in joined]
             if not tensors:
                 continue
             places = {v: stored.get(v) or self.place(v) for v in tensors}
@@ -363,6 +373,21 @@ class Lowering:
 
             self.nest(self.sizes(tensors[0]), body, True, units=self.units_of(tensors[0]))
             self.memory.update(places)
+
+    def _part(self, v: Variable, m: Memory, position: int) -> Memory:
+        """Where an input of a join stands in it."""
+        assert isinstance(v.op, Join)
+        axis, start = v.op.axis, m.start
+        for x in v.inputs[:position]:
+            start = binary("add", start, binary("mul", self.sizes(x)[axis], m.strides[axis]))
+        return Memory(m.array, m.strides, start)
+
+    def _join(self, v: Variable, m: Memory, parts: Mapping[int, Variable]) -> None:
+        """A join of which some parts are there."""
+        for k, x in enumerate(v.inputs):
+            if k not in parts:
+                self.copy(x, self._part(v, m, k))
+        self.memory[v] = m
 
     def whole(
         self, v: Variable, stored: dict[Variable, Memory], results: Sequence[Variable]

@@ -24,7 +24,7 @@ from ..ops.sample import Uniform
 from ..ops.shape import BroadcastTo, Dim, DimShuffle, Join, Reshape, Specify
 from ..ops.softmax import LogSoftmax, Softmax
 from ..scan.op import Scan
-from ..types import TensorType
+from ..types import FLOATS, TensorType
 
 # Ops that need whole operands, and those of them that read each element once.
 WHOLE = (
@@ -143,6 +143,23 @@ class Plan:
                 key = (*level[v], not whole, v if whole else shape(v))
                 groups.setdefault(key, []).append(v)
         self.groups = [groups[k] for k in sorted(groups, key=lambda k: k[:3])]
+        self.joined = self._joined(wanted)
+
+    def _joined(self, wanted: set[Variable]) -> dict[Variable, dict[int, Variable]]:
+        """The joins whose parts are computed where they stand in the whole: per position of an
+        input the value that it is."""
+        computed = {v for group in self.groups for v in group}
+        taken = set(wanted)
+        found: dict[Variable, dict[int, Variable]] = {}
+        for v in (v for group in self.groups for v in group if isinstance(v.op, Join)):
+            for k, x in enumerate(v.inputs):
+                while isinstance(x.op, Specify):
+                    x = x.inputs[0]
+                alone = isinstance(x.op, Elemwise) or (isinstance(x.op, Dot) and x.dtype in FLOATS)
+                if alone and x in computed and x not in taken:
+                    found.setdefault(v, {})[k] = x
+                    taken.add(x)
+        return found
 
     def _reads(self, v: Variable) -> Sequence[Variable]:
         if v in self.choices:

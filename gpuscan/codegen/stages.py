@@ -9,7 +9,7 @@ or the one before, has computed; and of one that writes where others may still b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..graph import Constant, Variable
@@ -23,7 +23,7 @@ from ..ops.shape import BroadcastTo, DimShuffle, FirstRows, Specify
 from ..record import record
 from ..types import FLOATS
 from .kernel import Number
-from .plan import read
+from .plan import Plan, read
 
 LEAST_UNITS = 128  # known to be fewer, they are not worth sharing
 
@@ -47,34 +47,38 @@ class Kept:
 class Stages:
     """Which groups of a step begin a stage.
 
-    groups    the values that are put into memory, in the order in which they are computed; behind
+    plan      the values that are put into memory, in the order in which they are computed; behind
               them come the copies of carries
-    is_whole  whether a value needs whole operands: of those, only products are shared out
     carries   those in memory
     steps_own values that every step has memory of its own for: rows of traces
     """
 
     def __init__(
         self,
-        groups: Sequence[Sequence[Variable]],
-        is_whole: Callable[[Variable], bool],
+        plan: Plan,
         carries: Sequence[Kept],
         steps_own: Collection[Variable],
         sizes_of: Callable[[Variable], Sequence[Any]],
     ) -> None:
-        self._sizes_of, self._is_whole = sizes_of, is_whole
+        self._sizes_of, self._is_whole = sizes_of, plan.is_whole
+        groups = plan.groups
         self.shared: set[Any] = {v for g in groups for v in g if self._can_share(v)}
         for c in carries:
             if c.new is None and self.has_units(c.entry):
                 self.shared |= {c.entry, c.place}
             elif c.new in self.shared:
                 self.shared.add(c.entry)
+        self.joined = {v: parts for v, parts in plan.joined.items() if self._is_in_place(v, parts)}
+        whole_of = {x: v for v, parts in self.joined.items() for x in parts.values()}
         known = {c.entry for c in carries}  # in memory; what a group computes is behind it
         foreign = []
         for g in groups:
             foreign.append(frozenset(self._foreign(g, known)))
             known |= set(g)
-        written = [frozenset(v for v in g if v in self.shared) for g in groups]
+        written = [
+            frozenset(v for x in g for v in (x, whole_of.get(x, x)) if v in self.shared)
+            for g in groups
+        ]
         copied = frozenset(c.place for c in carries if c.new is None) & self.shared
         self.starts = _meetings([*foreign, frozenset()], [*written, copied], carries, steps_own)
 
@@ -91,22 +95,35 @@ class Stages:
         return not isinstance(size, Number) or bool(size.value >= LEAST_UNITS)
 
     def _can_share(self, v: Variable) -> bool:
+        # of what needs whole operands, only products are shared out
         product = isinstance(v.op, Dot) and v.dtype in FLOATS
         return self.has_units(v) and (product or not self._is_whole(v))
+
+    def _is_in_place(self, v: Variable, parts: Mapping[int, Variable]) -> bool:
+        """Whether workers can compute parts of v where they stand in it: each writes only units
+        of its own."""
+        others = [x for k, x in enumerate(v.inputs) if k not in parts]
+        return all(x in self.shared for x in parts.values()) and all(map(self.has_units, others))
 
     def _foreign(
         self, group: Sequence[Variable], known: Collection[Variable]
     ) -> Iterator[Variable]:
         """The shared values of which computing a group reads other units than the worker's."""
         seen: set[tuple[Variable, bool]] = set()
-        stack = [(x, own) for v in group for x, own in self._reads(v, self.shares_units(v))]
+        stack = []
+        for v in group:
+            if v in self.joined:  # its other parts are copied, unit by unit
+                stack += [(x, True) for k, x in enumerate(v.inputs) if k not in self.joined[v]]
+            else:
+                stack += self._reads(v, self.shares_units(v))
         while stack:
             x, own = stack.pop()
             if (x, own) in seen:
                 continue
             seen.add((x, own))
             if x in known:
-                if not own and x in self.shared:
+                # units of a whole are not those of its parts
+                if x in self.shared and not (own and x not in self.joined):
                     yield x
             else:
                 stack += self._reads(x, own)
