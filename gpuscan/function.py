@@ -28,6 +28,7 @@ from .ops.convert import as_tensor
 from .record import record
 from .rules.passes import optimised
 from .runtime.device import select
+from .runtime.memory import free, is_its_own
 from .scan.updates import OrderedUpdates, advanced_by_scans, default_updates
 from .shared import SharedVariable
 
@@ -522,7 +523,8 @@ class Function:
         return list(dict.fromkeys([*self._shared, *self._targets]))
 
     def free(self) -> None:
-        """Theano's hint to give memory back; nothing is held between calls."""
+        """Gives back the memory that is kept for further calls, of this and other functions."""
+        free()
 
     def copy(
         self, share_memory: bool = False, swap: Mapping[Any, Any] | None = None,
@@ -599,13 +601,17 @@ def _restored(
 def _owned(values: Iterable[Any], held: Iterable[Any]) -> list[np.ndarray]:
     """The values as arrays that nobody can write to through another name: neither through one of
     `held` nor through each other."""
-    taken = {id(h) for h in held}
+    taken = set()
+    for h in held:
+        taken |= {id(h), id(h.base)}
+    taken.discard(id(None))
     owned = []
     for value in values:
         array = np.asarray(value)
-        if array.base is not None or not array.flags.writeable or id(array) in taken:
+        alone = array.base is None or (is_its_own(array) and id(array.base) not in taken)
+        if not alone or not array.flags.writeable or id(array) in taken:
             array = array.copy()
-        taken.add(id(array))
+        taken |= {id(array), id(array.base)} - {id(None)}
         owned.append(array)
     return owned
 

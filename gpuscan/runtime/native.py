@@ -36,7 +36,7 @@ from ..graph import Op, Variable
 from ..record import field, record, replace
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
-from . import compiler, threads
+from . import compiler, memory, threads
 
 _BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
 
@@ -95,21 +95,25 @@ class _Runner:
         states = self._states(operands, plan.states)
         if states is None:
             return self.definition(*inputs)
-        traces = [np.empty((steps, *shape), dtype) for shape, dtype in plan.rows]
-        memory = [*arrays.values(), *traces]
+        traces = [memory.empty((steps, *shape), dtype) for shape, dtype in plan.rows]
+        held = [*arrays.values(), *traces]
         for pair in states:
-            memory += pair
-        memory += self.constants
+            held += pair
+        held += self.constants
 
         shares = []
         for k, part in enumerate(plan.parts(steps)):
-            own = [*memory, part.meeting, *[np.empty(size, dtype) for size, dtype in part.scratch]]
-            held = [own[i] for i in self.places]
+            own = [
+                *held,
+                part.meeting,
+                *[memory.scratch(size, dtype) for size, dtype in part.scratch],
+            ]
+            placed = [own[i] for i in self.places]
             if k == 0:
-                first = held
+                first = placed
             else:
-                held = [self._share(i, x, first[i], part.row) for i, x in enumerate(held)]
-            shares.append((held, self.pack(*addresses(held)), part.integers))
+                placed = [self._share(i, x, first[i], part.row) for i, x in enumerate(placed)]
+            shares.append((placed, self.pack(*addresses(placed)), part.integers))
         meet = len(shares) > 1 and part.row is None
         done = self._advance(steps, [share[1:] for share in shares], meet)
         if done < 0:
@@ -151,8 +155,9 @@ class _Runner:
             initial = np.asarray(operands[self.first_init + j])
             if initial.shape != shape:
                 return None
-            first = np.array(initial, carry.dtype, order="C")
-            second = np.empty(shape, carry.dtype) if carry.kind == "buffers" else None
+            first = memory.empty(shape, carry.dtype)
+            first[...] = initial
+            second = memory.empty(shape, carry.dtype) if carry.kind == "buffers" else None
             states.append((first, second))
         return states
 
@@ -212,10 +217,10 @@ class _NestRunner:
         plan = self.plans.find(inputs[self.n_operands :], operands, _NestPlan)
         if not plan.fits:
             return self.definition(inputs[: self.n_operands])
-        results = [np.empty(shape, dtype) for shape, dtype in plan.results]
-        scratch = [np.empty(size, dtype) for size, dtype in plan.scratch]
-        memory = [*operands, *results, *self.constants, *scratch]
-        pointers = self.pack(*addresses([memory[i] for i in self.places]))
+        results = [memory.empty(shape, dtype) for shape, dtype in plan.results]
+        scratch = [memory.scratch(size, dtype) for size, dtype in plan.scratch]
+        own = [*operands, *results, *self.constants, *scratch]
+        pointers = self.pack(*addresses([own[i] for i in self.places]))
         function, integers, rows = self.function, plan.integers, plan.row_count
         n = threads.size(rows) if plan.is_shared else 1
         ends = [rows * k // n for k in range(n + 1)]

@@ -15,7 +15,7 @@ from ..kernel_files import kernels_dir
 from ..ops.linalg import Dot
 from ..record import record
 from ..types import TensorType
-from . import compiler, threads
+from . import compiler, memory, threads
 
 DTYPES = {"float32": "f32", "float64": "f64"}
 _TYPES = {"f32": "float", "f64": "double"}
@@ -49,7 +49,7 @@ def _product(kernel: Any, elements: int, a: Any, b: Any) -> Any:
     if height != depth or min(rows, wide) < _LEAST:
         return Dot().eval(a, b)
     a, b = _whole_strides(a), _whole_strides(b)
-    c = np.empty((rows, wide), a.dtype)
+    c = memory.empty((rows, wide), a.dtype)
     by_columns = rows < wide
     extent = wide if by_columns else rows
     grain = _GRAIN[by_columns]
@@ -60,11 +60,11 @@ def _product(kernel: Any, elements: int, a: Any, b: Any) -> Any:
     integers = struct.pack("8q", by_columns, rows, wide, depth, *strides)
     shares, keep = [], []
     for k in range(n):
-        scratch = np.empty(elements, a.dtype)
+        scratch = memory.scratch(elements, a.dtype)
         keep.append(scratch)
-        memory = struct.pack("4Q", *[x.ctypes.data for x in (a, b, c, scratch)])
+        pointers = struct.pack("4Q", *[x.ctypes.data for x in (a, b, c, scratch)])
         first, last = (min(extent, most * i // n * grain) for i in (k, k + 1))
-        shares.append((first, last if k + 1 < n else extent, memory, integers))
+        shares.append((first, last if k + 1 < n else extent, pointers, integers))
     threads.run(kernel, shares)
     return c
 
