@@ -23,7 +23,7 @@ import gpuscan
 from gpuscan import config, function, scan
 from gpuscan import tensor as T
 from gpuscan.kernel_files import kernels_dir
-from gpuscan.runtime import compiler, native, threads
+from gpuscan.runtime import compiler, plans, threads
 from gpuscan.tensor.random import RandomStreams
 
 X, H, W, V = T.tensor3("x"), T.matrix("h"), T.matrix("W"), T.matrix("V")
@@ -40,7 +40,7 @@ def units_are_shared() -> Iterator[list[bool]]:
         return run(kernel, shares, meet)
 
     with (
-        mock.patch.multiple(native, _WORTH_MEETING=0, _FEW_ROWS=1000),
+        mock.patch.multiple(plans, WORTH_MEETING=0, FEW_ROWS=1000),
         mock.patch.object(threads, "run", watched),
     ):
         yield met

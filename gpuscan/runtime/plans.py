@@ -1,0 +1,275 @@
+"""What the host does around a program, worked out once for the sizes and strides that it meets:
+shapes, integers, memory, and which worker does what."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from ..codegen.program import (
+    ROWS_AHEAD,
+    FirstRow,
+    Fixed,
+    Given,
+    LoopProgram,
+    Meeting,
+    NestProgram,
+    Scratch,
+    Size,
+    Step,
+    Stride,
+    Together,
+    Unit,
+    size_value,
+)
+from ..record import record
+from . import memory, threads
+
+_MOST_PLANS = 64
+P = TypeVar("P")
+
+
+@record
+class Layout:
+    """Scratch memory: per pointer number its offset, and the size of all, in bytes."""
+
+    offsets: tuple[tuple[int, int], ...]
+    size: int
+
+
+@record
+class Part:
+    """What one worker does. row: the first of its rows, None where it has all of them."""
+
+    integers: bytes
+    scratch: Layout
+    row: int | None
+
+
+@record
+class Split:
+    """How workers share a loop: the part of each, the scratch memory that they have together,
+    the pointers to where they meet, and whether they do."""
+
+    parts: tuple[Part, ...]
+    shared: Layout
+    meetings: tuple[int, ...]
+    meet: bool
+
+
+class Plans(Generic[P]):
+    """What the host does for a program, worked out once for the sizes and strides that matter."""
+
+    def __init__(self, program: LoopProgram | NestProgram) -> None:
+        self.program = program
+        self.strided = sorted({s.operand for s in program.integers if isinstance(s, Stride)})
+        self.made: dict[Any, P] = {}
+
+    def find(self, given: Sequence[Any], arrays: Any, make: Callable[..., P]) -> P:
+        """The plan for these values of the sizes and these operands; a new one is made by
+        make(program, sizes, arrays)."""
+        sizes = [int(s) for s in given]
+        key = (*sizes, *[arrays[i].strides for i in self.strided])
+        plan = self.made.get(key)
+        if plan is None:
+            if len(self.made) >= _MOST_PLANS:
+                self.made.clear()
+            plan = self.made[key] = make(self.program, sizes, arrays)
+        return plan
+
+
+class _Plan:
+    """fits: whether the sizes are such, and those that must be the same are."""
+
+    def __init__(self, program: Any, given: Sequence[int], arrays: Any) -> None:
+        self.program = program
+        names = [name.text for name in program.kernel.integers]
+        self.sizes = {
+            name: given[source.position]
+            for name, source in zip(names, program.integers)
+            if isinstance(source, Size)
+        }
+        self.fits = min(given, default=0) >= 0 and all(
+            size_value(a, self.sizes) == size_value(b, self.sizes) for a, b in program.equal
+        )
+        self.strides = {
+            source: arrays[source.operand].strides[source.axis] // arrays[source.operand].itemsize
+            for source in program.integers
+            if isinstance(source, Stride)
+        }
+
+    def shape(self, sizes: Sequence[Any]) -> tuple[int, ...]:
+        return tuple([size_value(s, self.sizes) for s in sizes])
+
+    def layout(self, sizes: Mapping[str, int], wanted: Callable[[Scratch], bool]) -> Layout:
+        """A place for the wanted scratch memory."""
+        offsets, size = [], 0
+        for i, s in enumerate(self.program.pointers):
+            if isinstance(s, Scratch) and wanted(s):
+                offsets.append((i, size))
+                size += size_value(s.elements, sizes) * np.dtype(s.dtype).itemsize
+                size += -size % memory.LINE
+        return Layout(tuple(offsets), size)
+
+
+class NestPlan(_Plan):
+    def __init__(self, program: NestProgram, given: Sequence[int], operands: Any) -> None:
+        super().__init__(program, given, operands)
+        if not self.fits:
+            return
+        self.results = [(self.shape(shape), dtype) for dtype, shape in program.shapes]
+        self.scratch = self.layout(self.sizes, lambda s: True)
+        integers = [
+            given[s.position] if isinstance(s, Size) else self.strides[s] for s in program.integers
+        ]
+        self.integers = struct.pack(f"{len(integers)}q", *integers)
+        first = self.results[0][0]
+        self.row_count = first[0] if first else 1
+        self.is_shared = program.parts and math.prod(first) >= threads.WORTH_SHARING
+
+
+class LoopPlan(_Plan):
+    def __init__(self, program: LoopProgram, given: Sequence[int], arrays: Any) -> None:
+        super().__init__(program, given, arrays)
+        if not self.fits:
+            return
+        self.rows = [(self.shape(shape), dtype) for dtype, shape in program.rows]
+        self.states = [self.shape(carry.shape) for carry in program.carries]
+        self.state_size = sum(map(math.prod, self.states))
+        apart = program.rows_apart
+        self.row_name = None if apart is None else program.kernel.integers[apart].text
+        self.row_count = 1 if self.row_name is None else self.sizes[self.row_name]
+        self.made: dict[tuple[str, int], Split] = {}
+        self.unit_sizes: list[int] = []
+        self.unit_work = 0.0  # multiplications of a step that workers can share, for a meeting
+        if program.units is not None:
+            self.unit_sizes = [size_value(s, self.sizes) for s in program.units.sizes]
+            work = sum(math.prod(self.shape(p)) for p in program.units.products)
+            self.unit_work = work / max(1, program.units.meetings)
+
+    def split(self, steps: int) -> Split:
+        """How workers share the loop: its rows, or its units."""
+        kind, n = "rows", 1
+        if self.row_name is not None and steps * self.state_size >= threads.WORTH_SHARING:
+            n = threads.size(self.row_count)
+        few_rows = self.row_count < FEW_ROWS * threads.count()
+        if self.unit_sizes and few_rows and self.unit_work >= WORTH_MEETING:
+            most = threads.size(max(-(-size // GRAIN) for size in self.unit_sizes))
+            if most >= n:
+                kind, n = "units", most
+        found = self.made.get((kind, n))
+        if found is None:
+            found = self.made[kind, n] = self._split(kind == "units", n)
+        return found
+
+    def _split(self, units: bool, n: int) -> Split:
+        meetings = [i for i, s in enumerate(self.program.pointers) if isinstance(s, Meeting)]
+        shared = self.layout(self.sizes, lambda s: units and s.shared)
+        parts = tuple([self._part(units, k, n) for k in range(n)])
+        return Split(parts, shared, tuple(meetings), units and n > 1)
+
+    def _part(self, by_units: bool, k: int, n: int) -> Part:
+        sizes = dict(self.sizes)
+        row, units = None, [(0, size) for size in self.unit_sizes]
+        if by_units:
+            units = [_own_units(size, k, n) for size in self.unit_sizes]
+        elif self.row_name is not None:
+            row, end = (self.row_count * i // n for i in (k, k + 1))
+            sizes[self.row_name] = end - row
+        integers = [
+            self._integer(source, name.text, sizes, row or 0, units)
+            for source, name in zip(self.program.integers, self.program.kernel.integers)
+        ]
+        packed = struct.pack(f"{len(integers)}q", *integers)
+        return Part(packed, self.layout(sizes, lambda s: not (by_units and s.shared)), row)
+
+    def _integer(
+        self, source: Any, name: str, sizes: Mapping[str, int], row: int, units: Sequence[Any]
+    ) -> int:
+        match source:
+            case Size():
+                return sizes[name]
+            case Stride():
+                return self.strides[source]
+            case Step(trace):
+                return math.prod(self.rows[trace][0])
+            case FirstRow():
+                return row
+            case Together(rows):
+                return max(1, ROWS_AHEAD // max(1, size_value(rows, sizes)))
+            case Unit(size, end):
+                return int(units[size][end])
+        raise TypeError(source)
+
+
+GRAIN = 64  # units; a product's columns are packed by so many
+FEW_ROWS = 4  # for each worker: with fewer, each reads all weights for too little work
+WORTH_MEETING = 1 << 16  # multiplications; a meeting takes about a microsecond
+_MEETING = 24  # integers, as kernels/meetings.h has it
+
+
+def meeting_of(workers: int) -> Any:
+    """Where so many workers meet."""
+    meeting = np.zeros(_MEETING, "int64")
+    meeting[0] = workers
+    return meeting
+
+
+def _own_units(size: int, k: int, n: int) -> tuple[int, int]:
+    """The units of worker k of n: the first, and the one behind the last."""
+    blocks = -(-size // GRAIN)
+    first, end = (min(size, blocks * i // n * GRAIN) for i in (k, k + 1))
+    return first, end
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+def laid_out(x: Any, whole: bool) -> Any:
+    """The operand as the kernel reads it: aligned, strides that are whole elements, the last
+    axis dense unless any stride will do."""
+    x = np.asarray(x)
+    flags = x.flags
+    if not flags.aligned:
+        return x.copy()
+    if flags.c_contiguous:
+        return x
+    odd = any(s % x.itemsize for s in x.strides)
+    if odd or not (whole or x.strides[-1] == x.itemsize or x.shape[-1] <= 1):
+        return np.ascontiguousarray(x)
+    return x
+
+
+# In NumPy's ABI an array object is Python's header, the address of the data, and more; to ask
+# `.ctypes.data` for the address takes ten times as long as to read it there.
+_DATA = object.__basicsize__
+
+
+def addresses(arrays: Sequence[Any]) -> list[int]:
+    """Where the data of the arrays are."""
+    read = ctypes.c_size_t.from_address
+    return [read(id(x) + _DATA).value for x in arrays]
+
+
+_probe = np.empty(1)
+assert addresses([_probe]) == [_probe.ctypes.data], "gpuscan reads arrays of CPython's NumPy"
+
+
+def constants(program: LoopProgram | NestProgram) -> list[Any]:
+    return [s.constant.data for s in program.pointers if isinstance(s, Fixed)]
+
+
+def places(program: LoopProgram | NestProgram, first: Sequence[Any]) -> list[int | None]:
+    """Per pointer its array's position among those of `first` (operands by their numbers,
+    results, traces, states) and the constants behind them; None for other memory."""
+    order = [*first, *[s for s in program.pointers if isinstance(s, Fixed)]]
+    return [
+        None if isinstance(s, Scratch | Meeting)
+        else order.index(s.operand if isinstance(s, Given) else s)
+        for s in program.pointers
+    ]  # fmt: skip
