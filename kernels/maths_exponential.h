@@ -26,10 +26,14 @@ GS_FN REAL FN(reduce_ln2)(REAL x, REAL m) {
     return x - k * T(LN2_HIGH) - k * T(LN2_LOW);
 }
 
-GS_FN REAL FN(exp)(REAL x) {
-    x = FN(most)(FN(least)(x, T(EXP_MAX)), T(EXP_MIN));
+/* EXP_MIN <= x <= EXP_MAX */
+GS_FN REAL FN(exp_inside)(REAL x) {
     REAL m = x * T(LOG2E) + T(ROUND);
     return FN(scale)(FN(expm1_reduced)(FN(reduce_ln2)(x, m)) + (REAL)1, m);
+}
+
+GS_FN REAL FN(exp)(REAL x) {
+    return FN(exp_inside)(FN(most)(FN(least)(x, T(EXP_MAX)), T(EXP_MIN)));
 }
 
 GS_FN REAL FN(exp2)(REAL x) {
@@ -38,14 +42,17 @@ GS_FN REAL FN(exp2)(REAL x) {
     return FN(scale)(FN(expm1_reduced)((x - (m - T(ROUND))) * T(LN2)) + (REAL)1, m);
 }
 
-GS_FN REAL FN(expm1)(REAL x) {
-    REAL z = FN(most)(FN(least)(x, T(EXP_MAX)), T(EXPM1_MIN));
-    REAL m = z * T(LOG2E) + T(ROUND);
-    REAL e = FN(expm1_reduced)(FN(reduce_ln2)(z, m));
+/* EXPM1_MIN <= x <= EXP_MAX; of 0 it is +0 */
+GS_FN REAL FN(expm1_inside)(REAL x) {
+    REAL m = x * T(LOG2E) + T(ROUND);
+    REAL e = FN(expm1_reduced)(FN(reduce_ln2)(x, m));
     REAL s = FN(real)((FN(bits)(m) - (FN(bits)(T(ROUND)) - (BIAS - 1))) << FRACTION);
     REAL y = e * s + (s - (REAL)0.5);
-    y = y + y;
-    y = FN(abs)(x) < (REAL)0.25 ? e : y;
+    return FN(abs)(x) < (REAL)0.25 ? e : y + y;
+}
+
+GS_FN REAL FN(expm1)(REAL x) {
+    REAL y = FN(expm1_inside)(FN(most)(FN(least)(x, T(EXP_MAX)), T(EXPM1_MIN)));
     return x == 0 ? x : y;
 }
 
@@ -120,13 +127,13 @@ GS_FN REAL FN(log10)(REAL x) {
 }
 
 GS_FN REAL FN(sigmoid)(REAL x) {
-    REAL e = FN(exp)(-FN(abs)(x));
+    REAL e = FN(exp_inside)(FN(most)(-FN(abs)(x), T(EXP_MIN)));
     return (x >= 0 ? (REAL)1 : e) / (e + (REAL)1);
 }
 
 GS_FN REAL FN(tanh)(REAL x) {
     REAL a = FN(least)(FN(abs)(x), T(TANH_MAX));
-    REAL e = FN(expm1)(a + a);
+    REAL e = FN(expm1_inside)(a + a);
     return FN(copysign)(e / (e + (REAL)2), x);
 }
 

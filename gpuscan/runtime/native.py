@@ -106,7 +106,7 @@ class _Runner:
             if k:
                 self._move(pointers, part.row, held, keep)
             shares.append((self.pack(*pointers), part.integers))
-        done = self._advance(steps, shares, split.meet)
+        done = self._advance(steps, plan.piece, shares, split.meet)
         if done < 0:
             return self.definition(*inputs)
         return self._results(done, operands, traces, states)
@@ -137,10 +137,10 @@ class _Runner:
                 keep.append(held[p].copy())
                 (pointers[i],) = addresses(keep[-1:])
 
-    def _advance(self, n: int, parts: Sequence[tuple[bytes, bytes]], meet: bool) -> int:
+    def _advance(self, n: int, piece: int, parts: Sequence[tuple[bytes, bytes]], meet: bool) -> int:
         """Steps until n or until the loop stops; -1 where a check failed. In pieces, so that an
         interrupt is seen."""
-        t, piece = 0, 64
+        t = 0
         while t < n:
             last = min(n, t + piece)
             began = time.perf_counter()
