@@ -11,14 +11,13 @@ from .codegen.nest import Nest, lower_nests
 from .codegen.plan import NotLowered
 from .codegen.program import LoopProgram
 from .codegen.render import C, Renderer
+from .codegen.rows import lower_products
 from .compile import Compiled, LoopPlan, name_of
 from .graph import Variable, clients, inherit, rebuild, results, toposort
-from .ops.linalg import Dot
 from .record import record
 from .runtime.device import Device
 from .runtime.native import Native, NativeLoop, NativeNest
-from .runtime.products import DTYPES as PRODUCTS
-from .runtime.products import NativeProduct
+from .runtime.products import NativeProduct, is_product
 from .scan.op import Scan
 
 
@@ -44,10 +43,13 @@ def compiled_native(
             if fuse == "always":
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
             plans.append(LoopPlan(name_of(v), "interpreted", f"{e}"))
-    nests = lower_nests(outputs) if fuse != "never" else []
+    nests: list[Nest] = []
+    if fuse != "never":
+        nests, taken = lower_products(outputs, users)
+        nests += lower_nests(outputs, taken)
     kernels = [f.program.kernel for f in fused.values()]
     kernels += [nest.program.kernel for nest in nests]
-    if not kernels and not any(map(_is_product, toposort(outputs))):
+    if not kernels and not any(map(is_product, toposort(outputs))):
         return Compiled(device.compile(inputs, outputs), device.name, tuple(plans))
     names = [k.name for k in kernels]
     functions = dict(zip(names, device.load(Renderer(C).source(kernels), names) if names else ()))
@@ -70,11 +72,6 @@ class _Fused:
     @property
     def inputs(self) -> tuple[Variable, ...]:
         return (*self.node.inputs, *self.sizes, *self.extra)
-
-
-def _is_product(v: Variable) -> bool:
-    """Whether v is a product of two matrices of floats."""
-    return isinstance(v.op, Dot) and v.dtype in PRODUCTS and all(x.ndim == 2 for x in v.inputs)
 
 
 def _replaced(
@@ -116,7 +113,7 @@ def _replaced(
             function = functions[f.program.kernel.name]
             loop = NativeLoop(f.node.op, f.program, function, v, f.inputs)
             new[v] = inherit(loop(*inputs), v)
-        elif _is_product(v):
+        elif is_product(v):
             new[v] = inherit(NativeProduct()(*inputs), v)
         else:
             new[v] = rebuild(v, inputs) if v.inputs else v

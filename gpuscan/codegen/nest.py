@@ -6,7 +6,7 @@ not stored is computed in the nests that read it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..graph import Constant, Variable, toposort
@@ -23,7 +23,7 @@ from .program import Given, NestProgram, Result
 from .render import DTYPES
 from .sizes import Scope, by_the_host
 
-_VIEWS = (BroadcastTo, DimShuffle, Specify)
+VIEWS = (BroadcastTo, DimShuffle, Specify)
 
 
 @record
@@ -36,21 +36,22 @@ class Nest:
     program: NestProgram
 
 
-def lower_nests(outputs: Sequence[Variable]) -> list[Nest]:
-    """The elementwise work among the outputs' nodes as nests. What has no kernel is left out: it
-    runs by its op's NumPy meaning."""
+def lower_nests(outputs: Sequence[Variable], taken: Collection[Variable] = ()) -> list[Nest]:
+    """The elementwise work among the outputs' nodes as nests, but for what is `taken` by other
+    kernels. What has no kernel is left out: it runs by its op's NumPy meaning."""
     if any(getattr(v.op, "is_lazy", False) for v in toposort(outputs)):
         return []  # a branch that is not taken must not be computed
     found: list[Nest] = []
-    for k, group in enumerate(_groups(outputs)):
+    for k, group in enumerate(_groups(outputs, taken)):
         try:
-            found.append(_Nest(group.values, group.inline).lowered(f"nest_{k}"))
+            found.append(ValuesNest(group.values, group.inline).lowered(f"nest_{k}"))
         except (NotLowered, RecursionError):  # a chain of thousands: deeper than Python walks
             continue
     return found
 
 
-def _fusable(v: Variable) -> bool:
+def is_fusable(v: Variable) -> bool:
+    """Whether v is elementwise work or a sum of it, of dtypes that kernels know."""
     if not isinstance(v.op, Elemwise | Reduce):
         return False
     dtypes = {v.dtype, *(x.dtype for x in v.inputs)}
@@ -67,10 +68,10 @@ class _Group:
     inline: set[Variable]
 
 
-def _groups(outputs: Sequence[Variable]) -> list[_Group]:
+def _groups(outputs: Sequence[Variable], taken: Collection[Variable]) -> list[_Group]:
     order = toposort(outputs)
-    fusable = {v for v in order if _fusable(v)}
-    views = {v for v in order if isinstance(v.op, _VIEWS)}
+    fusable = {v for v in order if is_fusable(v) and v not in taken}
+    views = {v for v in order if isinstance(v.op, VIEWS)}
     shaped = [v for v in order if v in fusable]
     flat = iter(pushed_dims([d for v in shaped for d in dims(v)]))
     shape = {v: tuple(next(flat) for _ in range(v.ndim)) for v in shaped}
@@ -147,10 +148,13 @@ def _inside(group: Sequence[Variable], inline: set[Variable]) -> list[Variable]:
     return order
 
 
-class _Nest(Frame):
+class ValuesNest(Frame):
+    """A kernel for values outside of loops; `inline`: what it may compute on the way."""
+
     def __init__(self, values: Sequence[Variable], inline: set[Variable]) -> None:
         super().__init__()
         self.values = list(values)
+        self.packed_operands: set[Variable] = set()  # whose strides may be any
         inside = _inside(values, inline)
         computed = set(inside)
         operands: dict[Variable, None] = {}
@@ -162,26 +166,34 @@ class _Nest(Frame):
         self.learn([Scope(inside, self.operands, by_the_host)])
 
     def lowered(self, name: str) -> Nest:
-        for k, x in enumerate(self.operands):
-            array = self.pointer(Array(f"x{k}", x.dtype), False, Given(k))
-            if x.ndim == 0:
-                local = self.fresh("q", x.dtype)
-                self.before.append(Let(local, Load(array, Number(0))))
-                self.locals[x] = local
-            else:
-                self.memory[x] = Memory(array, self.strides(k, x.ndim, 0, True))
-        stored: dict[Variable, Memory] = {}
-        shapes = []
-        for k, v in enumerate(self.values):
-            array = self.pointer(Array(f"y{k}", v.dtype), True, Result(k))
-            stored[v] = Memory(array, row_major(self.sizes(v)))
-            shapes.append((v.dtype, tuple(self.sizes(v))))
+        stored = self.enter()
         outer = self.sizes(self.values[0])
         parts = not isinstance(self.values[0].op, Reduce) and outer[0] != Number(1)
         if parts:
             self._nest_in_parts(stored)
         else:
             self.step(self.values, stored)
+        return self.nest_of(name, parts)
+
+    def enter(self) -> dict[Variable, Memory]:
+        """Operands and results as the host gives them: where the values go."""
+        for k, x in enumerate(self.operands):
+            packed = x in self.packed_operands
+            array = self.pointer(Array(f"x{k}", x.dtype), False, Given(k, packed))
+            if x.ndim == 0:
+                local = self.fresh("q", x.dtype)
+                self.before.append(Let(local, Load(array, Number(0))))
+                self.locals[x] = local
+            else:
+                self.memory[x] = Memory(array, self.strides(k, x.ndim, 0, not packed))
+        stored: dict[Variable, Memory] = {}
+        for k, v in enumerate(self.values):
+            array = self.pointer(Array(f"y{k}", v.dtype), True, Result(k))
+            stored[v] = Memory(array, row_major(self.sizes(v)))
+        return stored
+
+    def nest_of(self, name: str, parts: bool, least: int = 0, depth: Any = None) -> Nest:
+        """The kernel and its program, of the statements so far."""
         body = (*self.before, *self.statements(), Return(Number(0)))
         kernel = Kernel(
             name, tuple(p for p, _ in self.pointers), tuple(n for n, _ in self.integers), body
@@ -190,9 +202,11 @@ class _Nest(Frame):
             kernel,
             tuple(s for _, s in self.pointers),
             tuple(s for _, s in self.integers),
-            tuple(shapes),
+            tuple((v.dtype, tuple(self.sizes(v))) for v in self.values),
             tuple(self.equal),
             parts,
+            least,
+            depth,
         )
         return Nest(tuple(self.values), tuple(self.operands), tuple(self.outer_sizes), program)
 

@@ -150,7 +150,8 @@ class Result:
 @record
 class NestProgram:
     """A loop nest in one kernel. `parts`: rows first .. last-1 of its outer axis can be computed
-    apart from the others."""
+    apart from the others. `least`: for fewer rows it is not made. `depth`: how many
+    multiplications an element takes, where it is an element of a product."""
 
     kernel: Kernel
     pointers: tuple[Any, ...]  # Given, Result, Fixed, Scratch
@@ -158,6 +159,8 @@ class NestProgram:
     shapes: tuple[tuple[str, tuple[Any, ...]], ...]  # dtype and shape of each result
     equal: tuple[tuple[Any, Any], ...]
     parts: bool
+    least: int = 0
+    depth: Any = None
 
 
 def size_value(e: Any, integers: Mapping[str, int]) -> int:

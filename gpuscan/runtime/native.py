@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,6 @@ from ..scan.op import Scan
 from ..types import TensorType, TupleType
 from . import compiler, memory, threads
 from .plans import (
-    Layout,
     LoopPlan,
     NestPlan,
     Plans,
@@ -27,7 +25,9 @@ from .plans import (
     laid_out,
     meeting_of,
     places,
+    put,
 )
+from .products import with_native_products
 
 _BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
 
@@ -98,11 +98,11 @@ class _Runner:
         keep = [meeting_of(len(split.parts) if split.meet else 1)]
         for i in split.meetings:
             first[i] = addresses(keep)[0]
-        self._put(first, split.shared, keep)
+        put(first, split.shared, keep)
         shares = []
         for k, part in enumerate(split.parts):
             pointers = list(first)
-            self._put(pointers, part.scratch, keep)
+            put(pointers, part.scratch, keep)
             if k:
                 self._move(pointers, part.row, held, keep)
             shares.append((self.pack(*pointers), part.integers))
@@ -110,14 +110,6 @@ class _Runner:
         if done < 0:
             return self.definition(*inputs)
         return self._results(done, operands, traces, states)
-
-    def _put(self, pointers: list[int], layout: Layout, keep: list[Any]) -> None:
-        """New scratch memory for pointers."""
-        if layout.size:
-            keep.append(memory.scratch(layout.size, "uint8"))
-            (start,) = addresses(keep[-1:])
-            for i, offset in layout.offsets:
-                pointers[i] = start + offset
 
     def _move(
         self, pointers: list[int], row: int | None, held: Sequence[Any], keep: list[Any]
@@ -203,12 +195,15 @@ class _NestRunner:
     def __init__(self, op: NativeNest) -> None:
         self.op, self.program, self.function = op, op.program, op.function
         self.n_operands = len(op.operands)
+        given = [s for s in op.program.pointers if isinstance(s, Given)]
+        self.whole = [s.whole for s in sorted(given, key=lambda s: s.operand)]
         self.plans: Plans[NestPlan] = Plans(op.program)
         results = [Result(i) for i in range(len(op.program.shapes))]
         self.places = places(op.program, [*range(self.n_operands), *results])
         self.constants = constants(op.program)
         self.pack = struct.Struct(f"{len(self.places)}Q").pack
         self._interpreted: Program | None = None
+        self._by_products: Program | None = None
 
     def definition(self, operands: Sequence[Any]) -> Any:
         """The values as NumPy computes them: what says why an operand is wrong."""
@@ -216,26 +211,31 @@ class _NestRunner:
             self._interpreted = Program(self.op.operands, self.op.values)
         return self._interpreted(*operands)
 
+    def by_products(self, operands: Sequence[Any]) -> Any:
+        """The same with products by their own routine, for few rows."""
+        if self._by_products is None:
+            values = with_native_products(self.op.values)
+            self._by_products = Program(self.op.operands, values)
+        return self._by_products(*operands)
+
     def __call__(self, *inputs: Any) -> Any:
-        operands = [laid_out(x, False) for x in inputs[: self.n_operands]]
+        operands = [laid_out(x, whole) for x, whole in zip(inputs, self.whole)]
         plan = self.plans.find(inputs[self.n_operands :], operands, NestPlan)
         if not plan.fits:
             return self.definition(inputs[: self.n_operands])
+        if plan.row_count < self.program.least:
+            return self.by_products(inputs[: self.n_operands])
         results = [memory.empty(shape, dtype) for shape, dtype in plan.results]
         where = addresses([*operands, *results, *self.constants])
-        scratch = memory.scratch(plan.scratch.size, "uint8")
-        (start,) = addresses([scratch])
-        own = dict(plan.scratch.offsets)
-        pointers = self.pack(
-            *[start + own[i] if p is None else where[p] for i, p in enumerate(self.places)]
-        )
-        function, integers, rows = self.function, plan.integers, plan.row_count
-        n = threads.size(rows) if plan.is_shared else 1
-        ends = [rows * k // n for k in range(n + 1)]
-        bad = threads.run(
-            function, [(a, b, pointers, integers) for a, b in itertools.pairwise(ends)]
-        )
-        if bad:
+        pointers = [0 if p is None else where[p] for p in self.places]
+        n = threads.size(plan.row_count) if plan.is_shared else 1
+        keep: list[Any] = []
+        shares = []
+        for k in range(n):
+            put(pointers, plan.scratch, keep)
+            first, last = (plan.row_count * i // n for i in (k, k + 1))
+            shares.append((first, last, self.pack(*pointers), plan.integers))
+        if threads.run(self.function, shares):
             return self.definition(inputs[: self.n_operands])
         return tuple(results)
 

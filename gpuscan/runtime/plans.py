@@ -31,6 +31,7 @@ from ..record import record
 from . import memory, threads
 
 _MOST_PLANS = 64
+_MULTIPLICATIONS = 32  # that take as long as an element of elementwise work
 P = TypeVar("P")
 
 
@@ -130,7 +131,10 @@ class NestPlan(_Plan):
         self.integers = struct.pack(f"{len(integers)}q", *integers)
         first = self.results[0][0]
         self.row_count = first[0] if first else 1
-        self.is_shared = program.parts and math.prod(first) >= threads.WORTH_SHARING
+        work = math.prod(first)
+        if program.depth is not None:
+            work = work * size_value(program.depth, self.sizes) // _MULTIPLICATIONS
+        self.is_shared = program.parts and work >= threads.WORTH_SHARING
 
 
 class LoopPlan(_Plan):
@@ -275,3 +279,12 @@ def places(program: LoopProgram | NestProgram, first: Sequence[Any]) -> list[int
         else order.index(s.operand if isinstance(s, Given) else s)
         for s in program.pointers
     ]  # fmt: skip
+
+
+def put(pointers: list[int], layout: Layout, keep: list[Any]) -> None:
+    """New scratch memory for pointers; `keep` holds it."""
+    if layout.size:
+        keep.append(memory.scratch(layout.size, "uint8"))
+        (start,) = addresses(keep[-1:])
+        for i, offset in layout.offsets:
+            pointers[i] = start + offset

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..graph import Op, Variable
+from ..graph import Op, Variable, inherit, substitute, toposort
 from ..kernel_files import kernels_dir
 from ..ops.linalg import Dot
 from ..record import record
@@ -42,6 +42,17 @@ class NativeProduct(Op):
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         return functools.partial(_product, *_kernel(DTYPES[node.dtype]))
+
+
+def is_product(v: Variable) -> bool:
+    """Whether v is a product of two matrices of floats."""
+    return isinstance(v.op, Dot) and v.dtype in DTYPES and all(x.ndim == 2 for x in v.inputs)
+
+
+def with_native_products(values: Sequence[Variable]) -> list[Variable]:
+    """The values with all such products by the routine."""
+    products = [v for v in toposort(values) if is_product(v)]
+    return substitute(values, {v: inherit(NativeProduct()(*v.inputs), v) for v in products})
 
 
 def _product(kernel: Any, elements: int, a: Any, b: Any) -> Any:
