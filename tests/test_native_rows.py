@@ -10,8 +10,10 @@ from test_native import numbers
 
 from gpuscan import config, function
 from gpuscan import tensor as T
+from gpuscan.codegen.nest import lower_nests
 from gpuscan.codegen.rows import LEAST_ROWS, lower_products
 from gpuscan.graph import clients
+from gpuscan.ops.control import ifelse
 from gpuscan.runtime import compiler, threads
 
 pytestmark = pytest.mark.skipif(
@@ -96,6 +98,16 @@ def test_strides_of_all_kinds() -> None:
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_few_rows_of_what_is_computed_by_other_products() -> None:
+    h = T.dot(X, W)
+    f, g = (function([X, W, B], [T.tanh(T.dot(h, W) + h * B), h], device=d)
+            for d in ("native", "reference"))  # fmt: skip
+    for rows in (0, 3, 5, 70):
+        values = numbers(rows, 9), numbers(9, 9), numbers(9)
+        for got, wanted in zip(f(*values), g(*values), strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_errors_are_the_references() -> None:
     for values in [(40, 3, 4, 5, 5), (40, 3, 3, 5, 6)]:
         m, k, height, n, o = values
@@ -106,3 +118,13 @@ def test_errors_are_the_references() -> None:
                 f(numbers(m, k), numbers(height, n), numbers(o))
             texts.append((str(e.value), e.value.__notes__))
         assert texts[0] == texts[1]
+
+
+def test_only_what_is_computed_in_any_case_is_in_kernels() -> None:
+    y = T.exp(X) * 2 + 1
+    taken = T.log(T.tanh(X) + 3)
+    f = function([X], [y, ifelse(T.gt(X.shape[0], 2), taken.sum(), y[0, 0])], device="native")
+    nests = lower_nests(f.maker.fgraph.outputs)
+    assert [v.op.label for nest in nests for v in nest.values] == ["add"]
+    outputs = [ifelse(T.gt(B[0], 0), T.tanh(T.dot(X, W)), X)]
+    assert not lower_products(outputs, clients(outputs))[0]

@@ -41,6 +41,7 @@ def units_are_shared() -> Iterator[list[bool]]:
 
     with (
         mock.patch.multiple(plans, WORTH_MEETING=0, FEW_ROWS=1000),
+        mock.patch.object(plans.LoopPlan, "_faster", lambda self, units, rows: units),
         mock.patch.object(threads, "run", watched),
     ):
         yield met
@@ -71,6 +72,29 @@ def lstm(n: int) -> Any:
 
     (h, c), _ = scan(step, sequences=X, outputs_info=[H, H], non_sequences=W)
     return [X, H, W], [h, c[-1], *T.grad((h * h).sum(), [H, W])]
+
+
+def test_the_faster_way_is_taken(monkeypatch: Any) -> None:
+    inputs, outputs = lstm(150)
+    f = function(inputs, outputs[:1], device="native")
+    values = numbers(9, 1, 600), numbers(1, 150), numbers(150, 600) / 10
+    took = plans.LoopPlan.took
+    slow = [True]
+
+    def watched(self: Any, split: Any, seconds: float) -> None:
+        ways.append(split.meet)
+        took(self, split, 1.0 if split.meet == slow[0] else 0.001)
+
+    ways: list[bool] = []
+    monkeypatch.setattr(plans, "WORTH_MEETING", 0)
+    monkeypatch.setattr(plans.LoopPlan, "took", watched)
+    with config.change_flags(threads=2):
+        found = [f(*values) for _ in range(40)]
+        assert ways == [True, True] + [False] * 38
+        slow[0] = False  # the other work ends: seen when it is tried again
+        found += [f(*values) for _ in range(100)]
+    assert ways[75:120] == [True] * 45
+    equal([[x] for x in found])
 
 
 def test_an_lstm_of_one_row_meets_once_a_step() -> None:

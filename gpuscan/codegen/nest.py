@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from ..graph import Constant, Variable, toposort
+from ..graph import Constant, Variable, certain, toposort
 from ..ops.elemwise import Elemwise
 from ..ops.reduce import Reduce
 from ..ops.shape import BroadcastTo, DimShuffle, Specify, dims
@@ -39,8 +39,6 @@ class Nest:
 def lower_nests(outputs: Sequence[Variable], taken: Collection[Variable] = ()) -> list[Nest]:
     """The elementwise work among the outputs' nodes as nests, but for what is `taken` by other
     kernels. What has no kernel is left out: it runs by its op's NumPy meaning."""
-    if any(getattr(v.op, "is_lazy", False) for v in toposort(outputs)):
-        return []  # a branch that is not taken must not be computed
     found: list[Nest] = []
     for k, group in enumerate(_groups(outputs, taken)):
         try:
@@ -70,7 +68,8 @@ class _Group:
 
 def _groups(outputs: Sequence[Variable], taken: Collection[Variable]) -> list[_Group]:
     order = toposort(outputs)
-    fusable = {v for v in order if is_fusable(v) and v not in taken}
+    sure = certain(outputs)  # a branch that is not taken must not be computed
+    fusable = {v for v in order if is_fusable(v) and v in sure and v not in taken}
     views = {v for v in order if isinstance(v.op, VIEWS)}
     shaped = [v for v in order if v in fusable]
     flat = iter(pushed_dims([d for v in shaped for d in dims(v)]))

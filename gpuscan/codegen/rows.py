@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..graph import Variable, toposort
+from ..graph import Variable, certain, toposort
 from ..ops.elemwise import Elemwise
 from ..ops.linalg import Dot
 from ..ops.shape import Specify, dims
@@ -41,14 +41,13 @@ def lower_products(outputs: Sequence[Variable], users: Users) -> tuple[list[Nest
     """Kernels for the products among the outputs' nodes that have elementwise work of their own
     around them; and all the values that these compute."""
     order = toposort(outputs)
-    if any(getattr(v.op, "is_lazy", False) for v in order):
-        return [], set()  # a branch that is not taken must not be computed
+    sure = certain(outputs)  # a branch that is not taken must not be computed
     found: list[Nest] = []
     taken: set[Variable] = set()
     views = {v for v in order if isinstance(v.op, VIEWS)}
     for v in order:
-        product = _around(v, users, taken)
-        if product is None:
+        product = _around(v, users, taken) if v in sure else None
+        if product is None or product.value not in sure:
             continue
         try:
             found.append(_Rows(product, views).lowered(f"rows_{len(found)}"))

@@ -106,7 +106,9 @@ class _Runner:
             if k:
                 self._move(pointers, part.row, held, keep)
             shares.append((self.pack(*pointers), part.integers))
+        began = time.perf_counter()
         done = self._advance(steps, plan.piece, shares, split.meet)
+        plan.took(split, (time.perf_counter() - began) / steps)
         if done < 0:
             return self.definition(*inputs)
         return self._results(done, operands, traces, states)
@@ -214,7 +216,7 @@ class _NestRunner:
     def by_products(self, operands: Sequence[Any]) -> Any:
         """The same with products by their own routine, for few rows."""
         if self._by_products is None:
-            values = with_native_products(self.op.values)
+            values = with_native_products(self.op.values, self.op.operands)
             self._by_products = Program(self.op.operands, values)
         return self._by_products(*operands)
 

@@ -32,7 +32,9 @@ from . import memory, threads
 
 _MOST_PLANS = 64
 _MULTIPLICATIONS = 32  # that take as long as an element of elementwise work
+_TURNS = 64
 P = TypeVar("P")
+Key = tuple[str, int]
 
 
 @record
@@ -54,9 +56,10 @@ class Part:
 
 @record
 class Split:
-    """How workers share a loop: the part of each, the scratch memory that they have together,
-    the pointers to where they meet, and whether they do."""
+    """How workers share a loop, by what and how many; the part of each, the scratch memory that
+    they have together, the pointers to where they meet, and whether they do."""
 
+    key: Key
     parts: tuple[Part, ...]
     shared: Layout
     meetings: tuple[int, ...]
@@ -148,7 +151,10 @@ class LoopPlan(_Plan):
         apart = program.rows_apart
         self.row_name = None if apart is None else program.kernel.integers[apart].text
         self.row_count = 1 if self.row_name is None else self.sizes[self.row_name]
-        self.made: dict[tuple[str, int], Split] = {}
+        self.made: dict[Key, Split] = {}
+        self.pace: dict[Key, float] = {}  # seconds of a step
+        self.tries: dict[Key, int] = {}
+        self.turns = 0
         self.unit_sizes: list[int] = []
         self.unit_work = 0.0  # multiplications of a step that workers can share, for a meeting
         self.piece = 64  # steps before the first chance to interrupt them
@@ -160,24 +166,42 @@ class LoopPlan(_Plan):
 
     def split(self, steps: int) -> Split:
         """How workers share the loop: its rows, or its units."""
-        kind, n = "rows", 1
+        n = 1
         if self.row_name is not None and steps * self.state_size >= threads.WORTH_SHARING:
             n = threads.size(self.row_count)
+        key = ("rows", n)
         few_rows = self.row_count < FEW_ROWS * threads.count()
         if self.unit_sizes and few_rows and self.unit_work >= WORTH_MEETING:
             most = threads.size(max(-(-size // GRAIN) for size in self.unit_sizes))
-            if most >= n:
-                kind, n = "units", most
-        found = self.made.get((kind, n))
+            if most >= max(2, n):
+                key = self._faster(("units", most), key)
+        found = self.made.get(key)
         if found is None:
-            found = self.made[kind, n] = self._split(kind == "units", n)
+            found = self.made[key] = self._split(*key)
         return found
 
-    def _split(self, units: bool, n: int) -> Split:
+    def _faster(self, units: Key, rows: Key) -> Key:
+        """On a machine with other work, workers that meet wait for each other for long: each way
+        is tried, then the faster one is taken, and the other now and then."""
+        for key in (units, rows):
+            if self.tries.get(key, 0) < 2:
+                return key
+        self.turns += 1
+        best, other = sorted((units, rows), key=self.pace.__getitem__)
+        return other if self.turns % _TURNS == 0 else best
+
+    def took(self, split: Split, seconds: float) -> None:
+        """How long a step took."""
+        tries = self.tries[split.key] = self.tries.get(split.key, 0) + 1
+        old = self.pace[split.key] if tries > 2 else seconds  # the first call has more to do
+        self.pace[split.key] = min(seconds, 0.7 * old + 0.3 * seconds)
+
+    def _split(self, kind: str, n: int) -> Split:
+        units = kind == "units"
         meetings = [i for i, s in enumerate(self.program.pointers) if isinstance(s, Meeting)]
         shared = self.layout(self.sizes, lambda s: units and s.shared)
         parts = tuple([self._part(units, k, n) for k in range(n)])
-        return Split(parts, shared, tuple(meetings), units and n > 1)
+        return Split((kind, n), parts, shared, tuple(meetings), units and n > 1)
 
     def _part(self, by_units: bool, k: int, n: int) -> Part:
         sizes = dict(self.sizes)

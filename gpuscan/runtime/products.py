@@ -49,10 +49,15 @@ def is_product(v: Variable) -> bool:
     return isinstance(v.op, Dot) and v.dtype in DTYPES and all(x.ndim == 2 for x in v.inputs)
 
 
-def with_native_products(values: Sequence[Variable]) -> list[Variable]:
-    """The values with all such products by the routine."""
-    products = [v for v in toposort(values) if is_product(v)]
-    return substitute(values, {v: inherit(NativeProduct()(*v.inputs), v) for v in products})
+def with_native_products(
+    values: Sequence[Variable], operands: Sequence[Variable]
+) -> list[Variable]:
+    """The values, as they are computed from the operands, with such products by the routine."""
+    mapping = {x: x for x in operands}
+    for v in toposort(values, operands):
+        if is_product(v) and v not in mapping:
+            mapping[v] = inherit(NativeProduct()(*substitute(v.inputs, mapping)), v)
+    return substitute(values, mapping)
 
 
 def _product(kernel: Any, elements: int, a: Any, b: Any) -> Any:
