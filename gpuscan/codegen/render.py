@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -41,6 +42,8 @@ _SUFFIX = {
     "uint8": "u8", "uint16": "u16", "uint32": "u32", "uint64": "u64",
     "float32": "f32", "float64": "f64",
 }  # fmt: skip
+
+_WORDS = re.compile(r"\w+")
 
 DTYPES = frozenset(_SUFFIX)  # what a kernel can compute with
 
@@ -90,15 +93,19 @@ class Renderer:
 
     def kernel(self, k: Kernel) -> Iterator[str]:
         d = self.dialect
+        body = list(self.block(k.body, "    "))
+        used = {word for line in body for word in _WORDS.findall(line)}
         yield d.signature.format(name=k.name) + " {"
         for i, p in enumerate(k.pointers):
-            yield d.pointer.format(
-                const="" if p.written else "const ", type=d.types[p.array.dtype],
-                name=p.array.name, position=i,
-            )  # fmt: skip
+            if p.array.name in used:
+                yield d.pointer.format(
+                    const="" if p.written else "const ", type=d.types[p.array.dtype],
+                    name=p.array.name, position=i,
+                )  # fmt: skip
         for i, n in enumerate(k.integers):
-            yield d.integer.format(name=n.text, position=i)
-        yield from self.block(k.body, "    ")
+            if n.text in used:
+                yield d.integer.format(name=n.text, position=i)
+        yield from body
         yield "}"
 
     def block(self, body: Sequence[Any], indent: str) -> Iterator[str]:
