@@ -14,9 +14,10 @@ from .codegen.render import C, Renderer
 from .codegen.rows import lower_products
 from .compile import Compiled, LoopPlan, name_of
 from .graph import Variable, clients, inherit, rebuild, results, toposort
+from .ops.shape import Join
 from .record import record
 from .runtime.device import Device
-from .runtime.native import Native, NativeLoop, NativeNest
+from .runtime.native import Native, NativeJoin, NativeLoop, NativeNest
 from .runtime.products import NativeProduct, is_product
 from .scan.op import Scan
 
@@ -115,6 +116,8 @@ def _replaced(
             new[v] = inherit(loop(*inputs), v)
         elif is_product(v):
             new[v] = inherit(NativeProduct()(*inputs), v)
+        elif isinstance(v.op, Join):
+            new[v] = inherit(NativeJoin(v.op)(*inputs), v)
         else:
             new[v] = rebuild(v, inputs) if v.inputs else v
     return new

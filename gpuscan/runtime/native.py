@@ -12,6 +12,7 @@ import numpy as np
 from ..codegen.program import Given, LoopProgram, NestProgram, Result, Size, State, Trace
 from ..evaluate import Program
 from ..graph import Op, Variable
+from ..ops.shape import Join
 from ..record import field, record
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
@@ -240,6 +241,22 @@ class _NestRunner:
         if threads.run(self.function, shares):
             return self.definition(inputs[: self.n_operands])
         return tuple(results)
+
+
+@record
+class NativeJoin(Op):
+    """A Join into memory that is used again."""
+
+    definition: Join
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return self.definition.infer(*types)
+
+    def eval(self, *arrays: Any) -> Any:
+        axis = self.definition.axis
+        shape = list(arrays[0].shape)
+        shape[axis] = sum(x.shape[axis] for x in arrays)
+        return np.concatenate(arrays, axis, out=memory.empty(shape, arrays[0].dtype))
 
 
 class Native:
