@@ -174,6 +174,49 @@ def test_a_step_that_may_fail_is_one_workers() -> None:
         f(160, 20, numbers(1, 170), numbers(170, 170))
 
 
+def test_a_number_that_one_worker_has_computed_is_read_by_all_behind_a_meeting() -> None:
+    """The last worker has few units, and is there first."""
+
+    def step(x: Any, s: Any, h: Any, W: Any) -> Any:
+        h = T.tanh(x * s + h @ W)
+        return h[0, 0], h
+
+    start = T.scalar("start")
+    (s, h), _ = scan(step, sequences=X, outputs_info=[start, H], non_sequences=W)
+    f = function([X, start, H, W], [s[-1], h[-1]], device="native")
+    equal(by_threads(f, numbers(300, 9, 70) * 3, 0.3, numbers(9, 70), numbers(70, 70) / 3))
+
+
+def test_workers_stop_at_one_step_where_one_of_them_computes_why() -> None:
+    def step(x: Any, h: Any, W: Any) -> Any:
+        h = T.tanh(x + h @ W)
+        return h, gpuscan.scan_module.until((h > 0.95)[0, 0])
+
+    h, _ = scan(step, sequences=X, outputs_info=H, non_sequences=W)
+    f = function([X, H, W], h, device="native")
+    (plan,) = f.explain().scans
+    assert plan.stages == 2
+    found = by_threads(f, numbers(900, 9, 70) * 2, numbers(9, 70), numbers(70, 70) / 20)
+    assert 1 < len(found[0]) < 900
+    equal([[x] for x in found])
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_units_of_a_join_are_none_of_the_next_steps_that_computed_its_parts(twice: bool) -> None:
+    """The parts are computed where they stand in the join, by workers that have other units of the
+    whole; `twice`: it is also copied to another carry."""
+
+    def step(x: Any, h: Any, k: Any, g: Any, W: Any) -> Any:
+        y = g @ W
+        v = T.join(1, T.tanh(y + 1), T.tanh(y * y - 0.5))
+        return v, v * 1 if twice else k, T.tanh(y + 0.1), x * h + k
+
+    values, _ = scan(step, sequences=X, outputs_info=[H, H * 2, H[:, :150], None], non_sequences=W)
+    h, k, g, z = values
+    f = function([X, H, W], [h[-1], k[-1], g[-1], z], device="native")
+    equal(by_threads(f, numbers(200, 1, 300), numbers(1, 300), numbers(150, 150) / 10))
+
+
 def test_no_recurrent_network_depends_on_the_number_of_workers() -> None:
     shared: list[bool] = []
 

@@ -14,6 +14,7 @@ from ..ops.index import Subtensor
 from ..ops.linalg import Dot
 from ..ops.patterns import FULL, Slice
 from ..ops.shape import Reshape, Specify, dims, specify
+from ..ops.shape import product as product_of
 from ..record import record, replace
 from ..rules.shapes import pushed_dims
 from ..scan.op import Scan
@@ -106,12 +107,15 @@ def _of_stacks(v: Variable, part: Slice | None, users: Users) -> _Product | None
     rows, weight = product.inputs
     if product.dtype not in FLOATS or weight.ndim != 2 or _read_by(product, users) != {v}:
         return None
-    if not isinstance(rows.op, Reshape) or rows.inputs[0].ndim != 3:
+    if not isinstance(rows.op, Reshape) or rows.ndim != 2 or rows.inputs[0].ndim != 3:
         return None
-    x = rows.inputs[0]
-    wanted = [*dims(x)[:2], dims(weight)[1]]
-    sizes = pushed_dims([*wanted, dims(x)[2], *v.inputs[1:], rows.inputs[2]])
-    same = sizes[:3] == sizes[4:7] and sizes[3] is sizes[7]
+    x, count, depth = rows.inputs
+    if rows.op.static[0] == -1:
+        count = product_of(dims(x)[:2])
+    wanted = [*dims(x)[:2], dims(weight)[1], product_of(dims(x)[:2]), dims(x)[2]]
+    found = [*v.inputs[1:], count, depth]
+    sizes = pushed_dims([*wanted, *found])
+    same = sizes[: len(wanted)] == sizes[len(wanted) :]
     return _Product(x, weight, part) if same else None
 
 

@@ -109,6 +109,7 @@ class _Loop(Frame):
         if (
             isinstance(v.op, Dot) and v.dtype in FLOATS and v.inputs[1].ndim == 2
             and v.inputs[0] in step.seqs and v.inputs[1] in step.consts and v not in stored
+            and len(self._statements) == 1  # a block may not run when its turn comes
         ):  # fmt: skip
             self._dot_ahead(v)
         else:
@@ -266,15 +267,19 @@ class _Loop(Frame):
             return
         fixed = {v for v in step.values if v in step.params or isinstance(v, Constant)}
         taken = set(step.traces) - fixed
+        copied = [v for k, v in enumerate(step.traces) if v in fixed or v in step.traces[:k]]
+        numbers = [] if step.stop is None else [step.stop]
         kept = []
         for p, new in zip(step.carries, step.new):
             if p.ndim == 0:
+                numbers.append(new)
                 continue
             turns = new in fixed or new not in step.traces
             in_place = new not in fixed and not (turns and new in taken)
             kept.append(Kept(p, new if in_place else None, turns))
+            copied += [] if in_place else [new]
             taken.add(new)
-        stages = Stages(plan, kept, step.traces, self.sizes)
+        stages = Stages(plan, kept, step.traces, copied, numbers, self.sizes)
         for v in stages.shared:
             if isinstance(v, Variable) and isinstance(v.op, Dot):
                 self._shared_products.append(self._extents(v))

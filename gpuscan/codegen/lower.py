@@ -373,6 +373,8 @@ class Lowering:
 
             self.nest(self.sizes(tensors[0]), body, True, units=self.units_of(tensors[0]))
             self.memory.update(places)
+        if self.begins_stage(len(plan.groups)):
+            self.meet()
 
     def _part(self, v: Variable, m: Memory, position: int) -> Memory:
         """Where an input of a join stands in it."""
@@ -401,7 +403,8 @@ class Lowering:
         """Works out the stages of a step whose units workers may share."""
 
     def begins_stage(self, k: int) -> bool:
-        """Whether group number k of the step begins one."""
+        """Whether group number k of the step begins one; behind the last comes what the loop does
+        with the step's values."""
         return self.stages is not None and len(self._statements) == 1 and k in self.stages.starts
 
     def meet(self) -> None:

@@ -9,7 +9,7 @@ or the one before, has computed; and of one that writes where others may still b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..graph import Constant, Variable
@@ -47,10 +47,11 @@ class Kept:
 class Stages:
     """Which groups of a step begin a stage.
 
-    plan      the values that are put into memory, in the order in which they are computed; behind
-              them come the copies of carries
+    plan      the values that are put into memory, in the order in which they are computed
     carries   those in memory
     steps_own values that every step has memory of its own for: rows of traces
+    copied    what is copied, to carries and traces, behind all groups;
+    read      what is read there as a whole
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Stages:
         plan: Plan,
         carries: Sequence[Kept],
         steps_own: Collection[Variable],
+        copied: Sequence[Variable],
+        read: Sequence[Variable],
         sizes_of: Callable[[Variable], Sequence[Any]],
     ) -> None:
         self._sizes_of, self._is_whole = sizes_of, plan.is_whole
@@ -70,17 +73,21 @@ class Stages:
                 self.shared.add(c.entry)
         self.joined = {v: parts for v, parts in plan.joined.items() if self._is_in_place(v, parts)}
         whole_of = {x: v for v, parts in self.joined.items() for x in parts.values()}
+        # units of a whole are not those of its parts: workers have others than they computed
+        self._mixed = {*self.joined, *(c.entry for c in carries if c.new in self.joined)}
         known = {c.entry for c in carries}  # in memory; what a group computes is behind it
         foreign = []
         for g in groups:
-            foreign.append(frozenset(self._foreign(g, known)))
+            foreign.append(frozenset(self._foreign(self._read_by(g), known)))
             known |= set(g)
+        last = [(x, True) for x in copied] + [(x, False) for x in read]
+        foreign.append(frozenset(self._foreign(last, known)))
         written = [
             frozenset(v for x in g for v in (x, whole_of.get(x, x)) if v in self.shared)
             for g in groups
         ]
-        copied = frozenset(c.place for c in carries if c.new is None) & self.shared
-        self.starts = _meetings([*foreign, frozenset()], [*written, copied], carries, steps_own)
+        written.append(frozenset(c.place for c in carries if c.new is None) & self.shared)
+        self.starts = _meetings(foreign, written, carries, steps_own)
 
     def shares_units(self, v: Variable) -> bool:
         """Whether a worker computes only its own units of v."""
@@ -105,25 +112,28 @@ class Stages:
         others = [x for k, x in enumerate(v.inputs) if k not in parts]
         return all(x in self.shared for x in parts.values()) and all(map(self.has_units, others))
 
-    def _foreign(
-        self, group: Sequence[Variable], known: Collection[Variable]
-    ) -> Iterator[Variable]:
-        """The shared values of which computing a group reads other units than the worker's."""
-        seen: set[tuple[Variable, bool]] = set()
-        stack = []
+    def _read_by(self, group: Sequence[Variable]) -> Iterator[tuple[Variable, bool]]:
+        """What the values of a group are made from, as `_reads` says."""
         for v in group:
             if v in self.joined:  # its other parts are copied, unit by unit
-                stack += [(x, True) for k, x in enumerate(v.inputs) if k not in self.joined[v]]
+                parts = self.joined[v]
+                yield from ((x, True) for k, x in enumerate(v.inputs) if k not in parts)
             else:
-                stack += self._reads(v, self.shares_units(v))
+                yield from self._reads(v, self.shares_units(v))
+
+    def _foreign(
+        self, read: Iterable[tuple[Variable, bool]], known: Collection[Variable]
+    ) -> Iterator[Variable]:
+        """The shared values of which reading these takes other units than the worker's."""
+        seen: set[tuple[Variable, bool]] = set()
+        stack = list(read)
         while stack:
             x, own = stack.pop()
             if (x, own) in seen:
                 continue
             seen.add((x, own))
             if x in known:
-                # units of a whole are not those of its parts
-                if x in self.shared and not (own and x not in self.joined):
+                if x in self.shared and not (own and x not in self._mixed):
                     yield x
             else:
                 stack += self._reads(x, own)
