@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .codegen.ahead import with_products
@@ -15,10 +16,11 @@ from .compile import Compiled, LoopPlan, name_of
 from .graph import Variable, clients, inherit, rebuild, results, toposort
 from .ops.linalg import Dot
 from .record import record
+from .runtime import compiler, threads
 from .runtime.device import Device
 from .runtime.native import Native, NativeLoop, NativeNest
 from .runtime.products import DTYPES as PRODUCTS
-from .runtime.products import NativeProduct
+from .runtime.products import NativeProduct, product_kernel
 from .scan.op import Scan
 
 
@@ -45,13 +47,13 @@ def compiled_native(
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
             plans.append(LoopPlan(name_of(v), "interpreted", f"{e}"))
     nests = lower_nests(outputs) if fuse != "never" else []
-    kernels = [f.program.kernel for f in fused.values()]
-    kernels += [nest.program.kernel for nest in nests]
-    if not kernels and not any(map(_is_product, toposort(outputs))):
+    nest_of = {v: nest for nest in nests for v in nest.values}
+    order = _order(outputs, fused, nest_of)
+    products = {v.dtype for v in order if v not in nest_of and _is_product(v)}
+    if not fused and not nests and not products:
         return Compiled(device.compile(inputs, outputs), device.name, tuple(plans))
-    names = [k.name for k in kernels]
-    functions = dict(zip(names, device.load(Renderer(C).source(kernels), names) if names else ()))
-    new = _replaced(outputs, fused, nests, functions)
+    functions = _loaded(device, [f.program for f in fused.values()], nests, products)
+    new = _replaced(order, fused, nest_of, functions)
     written = {made: v for v, made in new.items()}
     made = device.compile(inputs, [new[v] for v in outputs], written)
     return Compiled(made, device.name, tuple(plans))
@@ -77,32 +79,64 @@ def _is_product(v: Variable) -> bool:
     return isinstance(v.op, Dot) and v.dtype in PRODUCTS and all(x.ndim == 2 for x in v.inputs)
 
 
-def _replaced(
+def _order(
     outputs: Sequence[Variable],
     fused: Mapping[Variable, _Fused],
-    nests: Sequence[Nest],
+    nest_of: Mapping[Variable, Nest],
+) -> list[Variable]:
+    """The nodes that are there where loops and nests are nodes that run their kernels, inputs
+    first."""
+    found: dict[Variable, None] = {}
+    stack = [(v, False) for v in reversed(outputs)]
+    while stack:
+        v, ready = stack.pop()
+        if v in found:
+            continue
+        if ready:
+            found[v] = None
+        else:
+            stack.append((v, True))
+            stack += [(x, False) for x in _needs(v, fused, nest_of) if x not in found]
+    return list(found)
+
+
+def _needs(
+    v: Variable, fused: Mapping[Variable, _Fused], nest_of: Mapping[Variable, Nest]
+) -> Sequence[Variable]:
+    if v in nest_of:
+        return (*nest_of[v].operands, *nest_of[v].sizes)
+    return fused[v].inputs if v in fused else v.inputs
+
+
+def _loaded(
+    device: Native, loops: Sequence[LoopProgram], nests: Sequence[Nest], products: Iterable[str]
+) -> dict[str, Any]:
+    """The kernels by name. The libraries that they and products of these dtypes call are built
+    with them: so it is here that a compiler fails, and not in a call."""
+    kernels = [*[p.kernel for p in loops], *[nest.program.kernel for nest in nests]]
+    names = [k.name for k in kernels]
+    tasks: list[Callable[[], Any]] = []
+    if kernels:
+        tasks.append(functools.partial(device.load, Renderer(C).source(kernels), names))
+    tasks += [functools.partial(product_kernel, dtype) for dtype in sorted(products)]
+    shared = any(p.units is not None or p.rows_apart is not None for p in loops)
+    if (products or shared) and threads.count() > 1:
+        tasks.append(threads.library)
+    found = compiler.side_by_side(tasks)
+    return dict(zip(names, found[0])) if kernels else {}
+
+
+def _replaced(
+    order: Sequence[Variable],
+    fused: Mapping[Variable, _Fused],
+    nest_of: Mapping[Variable, Nest],
     functions: Mapping[str, Any],
 ) -> dict[Variable, Variable]:
     """Per node what stands for it where loops and nests are nodes that run their kernels."""
-    nest_of = {v: nest for nest in nests for v in nest.values}
     new: dict[Variable, Variable] = {}
     made: dict[str, Variable] = {}
-    stack = [(v, False) for v in reversed(outputs)]
-
-    def needs(v: Variable) -> Sequence[Variable]:
-        if v in nest_of:
-            return (*nest_of[v].operands, *nest_of[v].sizes)
-        return fused[v].inputs if v in fused else v.inputs
-
-    while stack:
-        v, ready = stack.pop()
-        if v in new:
-            continue
-        if not ready:
-            stack.append((v, True))
-            stack += [(x, False) for x in needs(v) if x not in new]
-            continue
-        inputs = [new[x] for x in needs(v)]
+    for v in order:
+        inputs = [new[x] for x in _needs(v, fused, nest_of)]
         if v in nest_of:
             nest = nest_of[v]
             name = nest.program.kernel.name
