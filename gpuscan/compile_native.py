@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .codegen.ahead import with_products
@@ -16,9 +17,10 @@ from .compile import Compiled, LoopPlan, name_of
 from .graph import Variable, clients, inherit, rebuild, results, toposort
 from .ops.shape import Join
 from .record import record
+from .runtime import compiler, threads
 from .runtime.device import Device
 from .runtime.native import Native, NativeJoin, NativeLoop, NativeNest
-from .runtime.products import NativeProduct, is_product
+from .runtime.products import NativeProduct, is_product, product_kernel
 from .scan.op import Scan
 
 
@@ -48,13 +50,14 @@ def compiled_native(
     if fuse != "never":
         nests, taken = lower_products(outputs, users)
         nests += lower_nests(outputs, taken)
-    kernels = [f.program.kernel for f in fused.values()]
-    kernels += [nest.program.kernel for nest in nests]
-    if not kernels and not any(map(is_product, toposort(outputs))):
+    nest_of = {v: nest for nest in nests for v in nest.values}
+    order = _order(outputs, fused, nest_of)
+    products = {v.dtype for v in order if v not in nest_of and is_product(v)}
+    products |= {nest.values[0].dtype for nest in nests if nest.program.least}  # for few rows
+    if not fused and not nests and not products:
         return Compiled(device.compile(inputs, outputs), device.name, tuple(plans))
-    names = [k.name for k in kernels]
-    functions = dict(zip(names, device.load(Renderer(C).source(kernels), names) if names else ()))
-    new = _replaced(outputs, fused, nests, functions)
+    functions = _loaded(device, [f.program for f in fused.values()], nests, products)
+    new = _replaced(order, fused, nest_of, functions)
     written = {made: v for v, made in new.items()}
     made = device.compile(inputs, [new[v] for v in outputs], written)
     return Compiled(made, device.name, tuple(plans))
@@ -75,32 +78,65 @@ class _Fused:
         return (*self.node.inputs, *self.sizes, *self.extra)
 
 
-def _replaced(
+def _order(
     outputs: Sequence[Variable],
     fused: Mapping[Variable, _Fused],
-    nests: Sequence[Nest],
+    nest_of: Mapping[Variable, Nest],
+) -> list[Variable]:
+    """The nodes that are there where loops and nests are nodes that run their kernels, inputs
+    first."""
+    found: dict[Variable, None] = {}
+    stack = [(v, False) for v in reversed(outputs)]
+    while stack:
+        v, ready = stack.pop()
+        if v in found:
+            continue
+        if ready:
+            found[v] = None
+        else:
+            stack.append((v, True))
+            stack += [(x, False) for x in _needs(v, fused, nest_of) if x not in found]
+    return list(found)
+
+
+def _needs(
+    v: Variable, fused: Mapping[Variable, _Fused], nest_of: Mapping[Variable, Nest]
+) -> Sequence[Variable]:
+    if v in nest_of:
+        return (*nest_of[v].operands, *nest_of[v].sizes)
+    return fused[v].inputs if v in fused else v.inputs
+
+
+def _loaded(
+    device: Native, loops: Sequence[LoopProgram], nests: Sequence[Nest], products: Iterable[str]
+) -> dict[str, Any]:
+    """The kernels by name. The libraries that they and products of these dtypes call are built
+    with them: so it is here that a compiler fails, and not in a call."""
+    kernels = [*[p.kernel for p in loops], *[nest.program.kernel for nest in nests]]
+    names = [k.name for k in kernels]
+    tasks: list[Callable[[], Any]] = []
+    if kernels:
+        tasks.append(functools.partial(device.load, Renderer(C).source(kernels), names))
+    tasks += [functools.partial(product_kernel, dtype) for dtype in sorted(products)]
+    shared = any(p.units is not None or p.rows_apart is not None for p in loops)
+    shared = shared or any(nest.program.parts for nest in nests)
+    if (products or shared) and threads.count() > 1:
+        tasks.append(threads.library)
+    found = compiler.side_by_side(tasks)
+    return dict(zip(names, found[0])) if kernels else {}
+
+
+def _replaced(
+    order: Sequence[Variable],
+    fused: Mapping[Variable, _Fused],
+    nest_of: Mapping[Variable, Nest],
     functions: Mapping[str, Any],
 ) -> dict[Variable, Variable]:
     """Per node what stands for it where loops and nests are nodes that run their kernels."""
-    nest_of = {v: nest for nest in nests for v in nest.values}
     new: dict[Variable, Variable] = {}
     made: dict[str, Variable] = {}
-    stack = [(v, False) for v in reversed(outputs)]
-
-    def needs(v: Variable) -> Sequence[Variable]:
-        if v in nest_of:
-            return (*nest_of[v].operands, *nest_of[v].sizes)
-        return fused[v].inputs if v in fused else v.inputs
-
-    while stack:
-        v, ready = stack.pop()
-        if v in new:
-            continue
-        if not ready:
-            stack.append((v, True))
-            stack += [(x, False) for x in needs(v) if x not in new]
-            continue
-        inputs = [new[x] for x in needs(v)]
+    for v in order:
+        inputs = [new[x] for x in _needs(v, fused, nest_of)]
         if v in nest_of:
             nest = nest_of[v]
             name = nest.program.kernel.name

@@ -200,9 +200,9 @@ def function(
     if dropped:
         names = listed(sorted({s.name or str(s) for s in dropped}))
         warnings.warn(
-            f"function {name or ''}: a scan updates {names}, and the updates were not passed, so "
-            "every call starts from the same value (random numbers repeat). Pass the updates that "
-            "scan returned: function(..., updates=updates).",
+            f"function {name or '(no name)'}: a scan updates {names}, and the updates were not "
+            "passed, so every call starts from the same value (random numbers repeat). Pass the "
+            "updates that scan returned: function(..., updates=updates).",
             stacklevel=2,
         )
     variables = [placeholders.get(a.variable, a.variable) for a in arguments]

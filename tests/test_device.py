@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import gpuscan
-from gpuscan import config, function
+from gpuscan import config, function, scan
 from gpuscan import tensor as T
 from gpuscan.errors import BuildError, DeviceError
-from gpuscan.runtime import compiler
+from gpuscan.runtime import compiler, threads
 
 ROOT = Path(gpuscan.__file__).resolve().parents[1]
 needs_compiler = pytest.mark.skipif(
@@ -210,3 +210,27 @@ def test_a_bug_in_a_kernel_is_shown_with_the_numbered_line(
     assert f.device == "reference"
     assert "nowhere" in f.explain().fallback
     np.testing.assert_array_equal(f(np.zeros(2, "float32")), [2.125, 2.125])
+
+
+def test_a_compiler_that_fails_for_the_team_only_fails_before_the_first_call(
+    monkeypatch: Any,
+) -> None:
+    if compiler.find() is None:
+        pytest.skip("no C compiler: set CC, or install gcc or clang")
+    library = compiler.library
+
+    def without_a_team(source: str) -> Any:
+        if "team.h" in source:
+            raise BuildError("no team")
+        return library(source)
+
+    monkeypatch.setattr(compiler, "library", without_a_team)
+    threads.library.cache_clear()
+    x = T.matrix("x")
+    y, _ = scan(lambda a: T.tanh(a) * 0.75, outputs_info=[x], n_steps=3)
+    with config.change_flags(threads=2), pytest.raises(BuildError, match="no team"):
+        function([x], y[-1], device="native")
+    with config.change_flags(threads=2):
+        f = function([x], y[-1], device="auto")
+    assert f.device == "reference"
+    assert f.explain().fallback == "no team"

@@ -824,8 +824,13 @@ LONG = """
     [
         ("np.float32(1)", "T.tanh(x) + np.float32(0.5)", 10**12),
         ("np.ones((600, 600), 'float32')", "T.tanh(x) + np.float32(0.5)", 10**9),
+        (
+            "np.float32(1)",
+            "gpuscan.scan(lambda y: T.tanh(y), outputs_info=[x], n_steps=3 * 10**6)[0][-1]",
+            10**9,
+        ),
     ],
-    ids=["scalar", "matrix"],
+    ids=["scalar", "matrix", "loop in a loop"],
 )
 def test_an_interrupt_stops_a_long_loop_and_leaves_shared_variables(
     initial: str, step: str, steps: int, tmp_path: Path

@@ -87,7 +87,7 @@ def start(program: str = PROGRAM, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(OBEYING), textwrap.dedent(program)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, "GPUSCAN_THREADS": "1", **environment},  # a team is a library too
     )  # fmt: skip
 
 

@@ -255,6 +255,9 @@ def test_roll_is_numpys(n: int, by: int, axis: int | None) -> None:
     check(create.roll(x, by, axis), {x: value}, np.roll(value, by, axis))
     check(create.roll(x, k, axis), {x: value, k: by}, np.roll(value, by, axis))
     assert create.roll(x, by, axis).type == x.type
+    if axis != 1:
+        v, row = tensor("float64", None), value[:, 0]
+        check(create.roll(v, by, axis), {v: row}, np.roll(row, by, axis))
 
 
 def test_gradients_of_repetition() -> None:

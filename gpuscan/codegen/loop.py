@@ -250,6 +250,7 @@ class _Loop(Frame):
             rows,
             axes,
             units,
+            bool(self.inner),
             schedule(why, None if units is None else units.meetings, self._alone),
         )
 

@@ -126,6 +126,7 @@ class LoopProgram:
     rows_apart: int | None  # the integer that counts rows which do not depend on each other,
     row_axes: tuple[int | None, ...]  # and the axis of each pointer's array that they are
     units: Units | None
+    nested: bool  # whether there are loops in a step
     schedule: Schedule
 
 

@@ -389,10 +389,10 @@ def roll(x: Any, shift: Any, axis: int | None = None) -> Variable:
     """x with its elements moved on by `shift` along an axis, those at the end to the front;
     None: in the flattened tensor."""
     x = as_tensor(x)
-    if axis is None:
+    if axis is None and x.ndim != 1:
         flat = roll(reshape(x, [-1], ndim=1), shift, 0)
         return specify(reshape(flat, dims(x), ndim=x.ndim), x.type.shape)
-    axis = _axis(axis, x.ndim, "roll")
+    axis = _axis(axis or 0, x.ndim, "roll")
     n = _size(dim(x, axis))
     first = (-_size(shift)) % _most(n, 1)
     before = (slice(None),) * axis

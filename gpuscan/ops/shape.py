@@ -300,16 +300,18 @@ class FirstRows(Op):
         return TensorType(x.dtype, (None, *x.shape[1:]))
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
-        where = f"{self.what or node.inputs[0]}{built_at(node)}"
+        what, where = self.what or str(node.inputs[0]), built_at(node)
 
         def run(x: Any, n: Any) -> Any:
             if len(x) < n:
                 raise ValueError(
                     "Sequence is shorter then the required number of steps : "
-                    f"(n_steps, seq, seq.shape): {n}, {where}, {x.shape}"
+                    f"(n_steps, seq, seq.shape): {n}, {what}, {x.shape}.{where}"
                 )
             if n < 0:
-                raise IndexError(f"Scan was asked to run for negative number of step {n} ({where})")
+                raise IndexError(
+                    f"Scan was asked to run for negative number of step {n}, over {what}.{where}"
+                )
             return x[:n]
 
         return run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +47,8 @@ def fetch(key: str, build: Callable[[Path], None], load: Callable[[Path], Any]) 
         if _is_whole(entry):
             return load(entry)
     try:
+        import tempfile
+
         entry.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(suffix=".so", prefix=f"{key}.", dir=entry.parent)
     except OSError:
@@ -80,6 +81,8 @@ def _is_whole(path: Path) -> bool:
 
 def _private(build: Callable[[Path], None], load: Callable[[Path], Any]) -> Any:
     """Built for this process alone."""
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="gpuscan-") as folder:
         made = Path(folder) / "library.so"
         build(made)

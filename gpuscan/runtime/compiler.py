@@ -1,4 +1,7 @@
-"""The system's C compiler."""
+"""The system's C compiler.
+
+What only a search or a build needs is imported there: it takes as long as to load a library.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,17 @@ import functools
 import os
 import platform
 import shlex
-import shutil
-import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BuildError, build_failure
 from ..kernel_files import kernels_dir
 from . import cache
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
 
 # -O3 with the CPU's own vectors. errno and traps are given up, IEEE values are not: no fast-math,
 # no contraction (elementwise chains must round alike on every device).
@@ -29,10 +34,12 @@ FLAGS = (
 @functools.cache
 def find() -> tuple[str, ...] | None:
     """The command of a C compiler: $CC, cc, gcc, clang, or ziglang where it is installed."""
+    from shutil import which
+
     given = os.environ.get("CC")
     for name in [*([given] if given else []), "cc", "gcc", "clang"]:
         words = shlex.split(name)
-        if words and shutil.which(words[0]):
+        if words and which(words[0]):
             return tuple(words)
     try:
         import ziglang  # type: ignore[import-not-found,unused-ignore]
@@ -56,7 +63,9 @@ def identity() -> str:
 def _version(command: Sequence[str]) -> str:
     """What changes when the compiler does: its file, which needs no process, or where the
     command names more than one (a launcher, a module), what it says itself."""
-    if len(command) == 1 and (found := shutil.which(command[0])):
+    from shutil import which
+
+    if len(command) == 1 and (found := which(command[0])):
         file = Path(found).resolve()
         status = file.stat()
         return f"{file} {status.st_size} {status.st_mtime_ns}"
@@ -72,9 +81,11 @@ def _cpu() -> str:
         return platform.processor() + platform.machine()
 
 
-def _run(command: Sequence[str], source: str = "") -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str], source: str = "") -> CompletedProcess[str]:
     """The compiler's run, with words in English: they are read here. Raises BuildError where it
     can't be started."""
+    import subprocess
+
     try:
         return subprocess.run(
             command, input=source, capture_output=True, encoding="utf-8", errors="replace",
@@ -104,6 +115,31 @@ def library(source: str) -> ctypes.CDLL:
     except OSError as e:
         name = " ".join(compiler)
         raise BuildError(f"what the C compiler {name!r} built can't be kept or loaded: {e}") from e
+    return found
+
+
+def side_by_side(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What the tasks give, which are to build and load libraries: compilers run at the same time.
+    Raises what the first that fails raises."""
+    identity()  # once, and not in each thread
+    found: list[Any] = [None] * len(tasks)
+    failed: dict[int, BaseException] = {}
+
+    def run(i: int) -> None:
+        try:
+            found[i] = tasks[i]()
+        except BaseException as e:
+            failed[i] = e
+
+    others = [threading.Thread(target=run, args=(i,)) for i in range(1, len(tasks))]
+    for thread in others:
+        thread.start()
+    if tasks:
+        run(0)
+    for thread in others:
+        thread.join()
+    if failed:
+        raise failed[min(failed)]
     return found
 
 

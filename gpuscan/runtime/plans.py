@@ -157,12 +157,15 @@ class LoopPlan(_Plan):
         self.turns = 0
         self.unit_sizes: list[int] = []
         self.unit_work = 0.0  # multiplications of a step that workers can share, for a meeting
-        self.piece = 64  # steps before the first chance to interrupt them
-        if program.units is not None:  # and so no loop in a step, whose length nobody knows
+        work = 0
+        if program.units is not None:
             self.unit_sizes = [size_value(s, self.sizes) for s in program.units.sizes]
             work = sum(math.prod(self.shape(p)) for p in program.units.products)
             self.unit_work = work / max(1, program.units.meetings)
-            self.piece = max(self.piece, (1 << 30) // (work + 64 * self.state_size + 1))
+        # Steps before the first chance to interrupt them, when it is known how long they take.
+        self.piece = max(1, (1 << 30) // (work + 64 * self.state_size + 1))
+        if program.units is None:
+            self.piece = 1 if program.nested else min(64, self.piece)
 
     def split(self, steps: int) -> Split:
         """How workers share the loop: its rows, or its units."""

@@ -25,8 +25,9 @@ _GRAIN = {True: 32, False: 8}  # columns, rows: what the routine takes at a time
 
 
 @functools.cache
-def _kernel(suffix: str) -> tuple[Any, int]:
+def product_kernel(dtype: str) -> tuple[Any, int]:
     """The routine, and how many elements of scratch memory each of its threads needs."""
+    suffix = DTYPES[dtype]
     source = (kernels_dir() / "product.c").read_text()
     library = compiler.library(f"#define TYPE {_TYPES[suffix]}\n#define SUFFIX {suffix}\n{source}")
     library.gs_product_elements.restype = ctypes.c_longlong
@@ -41,7 +42,7 @@ class NativeProduct(Op):
         return Dot().infer(x, y)
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
-        return functools.partial(_product, *_kernel(DTYPES[node.dtype]))
+        return functools.partial(_product, *product_kernel(node.dtype))
 
 
 def is_product(v: Variable) -> bool:

@@ -25,7 +25,6 @@ from ..graph import (
     Undefined,
     Variable,
     constant_leaf,
-    leaves,
     results,
     substitute,
     toposort,
@@ -164,9 +163,10 @@ class Scan(Op):
         o, r = self.split(inputs), self.results(output)
         steps = o.n if self.step.stop is None else r.steps
         found: list[Any] = [dims(v) for v in o.inits]
-        for trace, row in zip(r.traces, sizes_of_rows(self.step)):
-            outside = self.outside(row, o)
-            found.append([steps, *(d or Dim(a + 1)(trace) for a, d in enumerate(outside))])
+        rows = sizes_of_rows(self.step)
+        outside = iter(self.outside([d for row in rows for d in row], o))
+        for trace, row in zip(r.traces, rows):
+            found.append([steps, *(next(outside) or Dim(a + 1)(trace) for a in range(len(row)))])
         return [*found, []]
 
     def outside(self, values: Sequence[Variable], o: Operands) -> list[Variable | None]:
@@ -176,15 +176,16 @@ class Scan(Op):
         mapping: dict[Variable, Variable] = dict(zip(step.consts, o.consts))
         shaped = {s: (x, 1) for s, x in zip(step.seqs, o.seqs)}
         shaped |= {c: (x, 0) for c, x in zip(step.carries, o.inits)}
+        inner: set[Variable] = set(shaped)
         for v in toposort(values):
             if isinstance(v.op, Dim) and v.inputs[0] in shaped:
                 x, lead = shaped[v.inputs[0]]
                 mapping[v] = dim(x, v.op.axis + lead)
-        found: list[Variable | None] = []
-        for v in values:
-            inner = any(x in shaped for x in leaves([v], mapping))
-            found.append(None if inner else substitute([v], mapping)[0])
-        return found
+            elif any(x in inner for x in v.inputs):
+                inner.add(v)
+        kept = [v for v in values if v not in inner]
+        outer = dict(zip(kept, substitute(kept, mapping)))
+        return [outer.get(v) for v in values]
 
     def sizes_outside(self, v: Variable, o: Operands) -> list[Variable] | None:
         """The sizes of a value of the step as values outside the loop; None where they may change
