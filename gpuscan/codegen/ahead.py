@@ -13,13 +13,14 @@ from ..graph import Variable, inherit, leaves, substitute
 from ..ops.index import Subtensor
 from ..ops.linalg import Dot
 from ..ops.patterns import FULL, Slice
-from ..ops.shape import Reshape, Specify, dims, specify
+from ..ops.shape import FirstRows, Reshape, Specify, dims, specify
 from ..ops.shape import product as product_of
 from ..record import record, replace
 from ..rules.shapes import pushed_dims
 from ..scan.op import Scan
 from ..types import FLOATS
 
+_PARTS = (Subtensor, Specify, FirstRows)
 Users = Mapping[Variable, Sequence[Variable | None]]
 
 
@@ -34,8 +35,9 @@ class Ahead:
 
 @record
 class _Product:
-    """Rows x[t] @ weight, of which a part of the columns is read."""
+    """Rows x[t] @ weight, of which a part of the columns is read. whole: what they are rows of."""
 
+    whole: Variable
     x: Variable
     weight: Variable
     part: Slice | None
@@ -48,7 +50,8 @@ def with_products(v: Variable, users: Users) -> Ahead:
     assert isinstance(op, Scan)
     step, o = op.step, op.split(v.inputs)
     found = {p: _product(x, v, users) for p, x in zip(step.seqs, o.seqs)}
-    products = {p: q for p, q in found.items() if q is not None}
+    read_whole = {_whole(x) for p, x in zip(step.params, v.inputs[1:]) if found.get(p) is None}
+    products = {p: q for p, q in found.items() if q is not None and q.whole not in read_whole}
     if not products:
         return Ahead(v, ())
     kept = [(p, x) for p, x in zip(step.seqs, o.seqs) if p not in products]
@@ -74,28 +77,29 @@ def with_products(v: Variable, users: Users) -> Ahead:
 
 
 def _product(x: Variable, loop: Variable, users: Users) -> _Product | None:
-    """x as a product whose other parts only this loop reads as well."""
+    """x as a product that only this loop reads, or parts of it."""
     part: Slice | None = None
-    while isinstance(x.op, Specify) and _read_by(x, users) == {loop}:
-        x = x.inputs[0]
-    whole = x
-    if isinstance(x.op, Subtensor) and len(x.inputs) == 1:
-        *lead, last = x.op.pattern
-        whole = x.inputs[0]
-        if len(x.op.pattern) != whole.ndim or any(e != FULL for e in lead):
-            return None
-        if not isinstance(last, Slice) or last.step not in (None, 1):
-            return None
-        part = last
-    readers: set[Variable | None] = set()
-    for u in users.get(whole, ()):
-        parts = u is not None and isinstance(u.op, Subtensor | Specify) and u is not loop
-        readers |= _read_by(u, users) if u is not None and parts else {u}
-    if readers != {loop}:
+    whole = _whole(x)
+    while x is not whole:
+        y = x.inputs[0]
+        match x.op:
+            case FirstRows() if x.inputs[1] is loop.inputs[0]:
+                pass
+            case Specify() if part is None and x.type.shape[0] == y.type.shape[0]:
+                pass  # what it says of a row, the product in the step will say
+            case Subtensor((*lead, Slice(step=None | 1) as last)) if (
+                part is None and len(lead) == y.ndim - 1 and len(x.inputs) == 1
+                and all(e == FULL for e in lead)
+            ):  # fmt: skip
+                part = last
+            case _:
+                return None
+        x = y
+    if _read_by(whole, users) != {loop}:
         return None
     if isinstance(whole.op, Dot) and whole.dtype in FLOATS:
         rows, weight = whole.inputs
-        return _Product(rows, weight, part) if rows.ndim == weight.ndim == 2 else None
+        return _Product(whole, rows, weight, part) if rows.ndim == weight.ndim == 2 else None
     if isinstance(whole.op, Reshape) and isinstance(whole.inputs[0].op, Dot) and whole.ndim == 3:
         return _of_stacks(whole, part, users)
     return None
@@ -116,8 +120,19 @@ def _of_stacks(v: Variable, part: Slice | None, users: Users) -> _Product | None
     found = [*v.inputs[1:], count, depth]
     sizes = pushed_dims([*wanted, *found])
     same = sizes[: len(wanted)] == sizes[len(wanted) :]
-    return _Product(x, weight, part) if same else None
+    return _Product(v, x, weight, part) if same else None
+
+
+def _whole(x: Variable) -> Variable:
+    """What x is a part of."""
+    while isinstance(x.op, _PARTS):
+        x = x.inputs[0]
+    return x
 
 
 def _read_by(x: Variable, users: Users) -> set[Variable | None]:
-    return set(users.get(x, ()))
+    """Who reads x, or parts of it."""
+    found: set[Variable | None] = set()
+    for u in users.get(x, ()):
+        found |= _read_by(u, users) if u is not None and isinstance(u.op, _PARTS) else {u}
+    return found

@@ -355,13 +355,13 @@ class Lowering:
             if plan.is_whole(group[0]):
                 self.whole(group[0], stored, plan.results.get(group[0], ()))
                 continue
+            if group[0] in joined:
+                self._join(group[0], stored[group[0]], joined[group[0]])
+                continue
             scalars = [v for v in group if v.ndim == 0]
             for v in scalars:
                 self._scalar(v, stored)
-            for v in group:
-                if v in joined:
-                    self._join(v, stored[v], joined[v])
-            tensors = [v for v in group if v.ndim and v not in joined]
+            tensors = [v for v in group if v.ndim]
             if not tensors:
                 continue
             places = {v: stored.get(v) or self.place(v) for v in tensors}

@@ -142,21 +142,28 @@ class Plan:
                 whole = self.is_whole(v)
                 key = (*level[v], not whole, v if whole else shape(v))
                 groups.setdefault(key, []).append(v)
-        self.groups = [groups[k] for k in sorted(groups, key=lambda k: k[:3])]
-        self.joined = self._joined(wanted)
+        ordered = [groups[k] for k in sorted(groups, key=lambda k: k[:3])]
+        self.joined = self._joined(ordered, wanted)
+        # what stands beside such a join reads it when all of it is there
+        self.groups = []
+        for group in ordered:
+            self.groups += [[v] for v in group if v in self.joined]
+            self.groups += [rest] if (rest := [v for v in group if v not in self.joined]) else []
 
-    def _joined(self, wanted: set[Variable]) -> dict[Variable, dict[int, Variable]]:
-        """The joins whose parts are computed where they stand in the whole: per position of an
-        input the value that it is."""
-        computed = {v for group in self.groups for v in group}
+    def _joined(
+        self, groups: Sequence[Sequence[Variable]], wanted: set[Variable]
+    ) -> dict[Variable, dict[int, Variable]]:
+        """The joins whose parts are computed where they stand in the whole, before it: per
+        position of an input the value that it is."""
+        place = {v: k for k, group in enumerate(groups) for v in group}
         taken = set(wanted)
         found: dict[Variable, dict[int, Variable]] = {}
-        for v in (v for group in self.groups for v in group if isinstance(v.op, Join)):
+        for v in (v for group in groups for v in group if isinstance(v.op, Join)):
             for k, x in enumerate(v.inputs):
                 while isinstance(x.op, Specify):
                     x = x.inputs[0]
                 alone = isinstance(x.op, Elemwise) or (isinstance(x.op, Dot) and x.dtype in FLOATS)
-                if alone and x in computed and x not in taken:
+                if alone and place.get(x, place[v]) < place[v] and x not in taken:
                     found.setdefault(v, {})[k] = x
                     taken.add(x)
         return found

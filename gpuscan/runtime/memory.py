@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -22,46 +23,64 @@ _PATIENCE = 512  # requests for which a block is kept that serves none of them
 
 
 class Block(np.ndarray):
-    """Memory that arrays are views of."""
+    """Memory that arrays are views of. used: the request that it served last."""
+
+    used: int
 
 
 class _Pool:
+    """A request never waits: it may come while another is served, from another thread, or from
+    what interrupts this one (a signal, the garbage collector). Then it gets memory of its own."""
+
     def __init__(self) -> None:
         self.blocks: list[Any] = []
-        self.used: list[int] = []  # per block the request that it served last
         self.lock = threading.Lock()
         self.requests = itertools.count()
 
     def array(self, shape: Sequence[int], dtype: np.dtype, size: int) -> Any:
+        if not self.lock.acquire(blocking=False):
+            return _on_a_line(Block((size + LINE,), np.uint8), shape, dtype)
+        try:
+            return _on_a_line(self._block(size), shape, dtype)
+        finally:
+            self.lock.release()
+
+    def _block(self, size: int) -> Any:
         now = next(self.requests)
-        with self.lock:
-            best = -1
-            for i, block in enumerate(self.blocks):
-                if block.nbytes < size + LINE or block.nbytes > size + size // 4 + LINE:
-                    continue
-                if sys.getrefcount(block) == _FREE and (
-                    best < 0 or block.nbytes < self.blocks[best].nbytes
-                ):
-                    best = i
-            if best < 0:
-                best = len(self.blocks)
-                self.blocks.append(Block((size + LINE,), np.uint8))
-                self.used.append(now)
-            self.used[best] = now
-            found = _on_a_line(self.blocks[best], shape, dtype)
-            if now % 64 == 0:
-                self._drop(lambda i: self.used[i] < now - _PATIENCE)
+        best = self._free(size + LINE, size + size // 4 + LINE)
+        if now % 64 == 0:  # those in use go with what uses them
+            self.blocks = [b for b in self.blocks if b.used >= now - _PATIENCE or b is best]
+        if best is None:
+            best = self._new(size + LINE)
+            self.blocks.append(best)
+        best.used = now
+        return best
+
+    def _free(self, least: int, most: int) -> Any:
+        """The smallest block of such a size that no array refers to."""
+        best: Any = None
+        for block in self.blocks:
+            if block.nbytes < least or block.nbytes > most:
+                continue
+            if sys.getrefcount(block) == _FREE and (best is None or block.nbytes < best.nbytes):
+                best = block
+        return best
+
+    def _new(self, size: int) -> Any:
+        try:
+            found = Block((size,), np.uint8)
+        except MemoryError:  # which may be what others hold that serve nothing
+            self.clear()
+            found = Block((size,), np.uint8)
+        found.used = 0
         return found
 
     def clear(self) -> None:
-        with self.lock:
-            self._drop(lambda i: True)
+        self.blocks = []
 
-    def _drop(self, stale: Any) -> None:
-        """Gives stale blocks back; those in use go with what uses them."""
-        kept = [i for i in range(len(self.blocks)) if not stale(i)]
-        self.blocks = [self.blocks[i] for i in kept]
-        self.used = [self.used[i] for i in kept]
+    def alone(self) -> None:
+        """In a forked process: the thread that was being served is not there."""
+        self.lock = threading.Lock()
 
 
 def _on_a_line(block: Any, shape: Sequence[int], dtype: np.dtype) -> Any:
@@ -70,13 +89,15 @@ def _on_a_line(block: Any, shape: Sequence[int], dtype: np.dtype) -> Any:
 
 
 def _references() -> int:
-    """What sys.getrefcount says in `_Pool.array` of a block that no array refers to."""
+    """What sys.getrefcount says in `_Pool._free` of a block that no array refers to."""
     blocks = [Block((1,), np.uint8)]
-    return next(sys.getrefcount(block) for i, block in enumerate(blocks))
+    return next(sys.getrefcount(block) for block in blocks)
 
 
 _FREE = _references()
 _pool = _Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.alone)
 
 
 def empty(shape: Sequence[int], dtype: Any) -> Any:
