@@ -5,7 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import gpuscan
+from gpuscan import tensor as T
 from gpuscan.config import _SETTINGS
+from gpuscan.runtime import compiler
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "README.md").read_text()
@@ -28,6 +33,24 @@ def test_the_program_prints_what_the_page_says():
         check=False,
     )
     assert (done.stdout, done.stderr) == (printed, "")
+
+
+def test_gibbs_sampling_is_explained_as_the_page_says():
+    if compiler.find() is None:
+        pytest.skip("no C compiler: set CC, or install gcc or clang")
+    W, a, b, start = T.fmatrix(), T.fvector(), T.fvector(), T.fmatrix()
+    random = T.shared_randomstreams.RandomStreams(1)
+
+    def draw(p):
+        return random.binomial(size=p.shape, p=p, dtype="float32")
+
+    def step(v):
+        h = draw(T.nnet.sigmoid(v @ W + b))
+        return draw(T.nnet.sigmoid(h @ W.T + a))
+
+    v, updates = gpuscan.scan(step, outputs_info=start, n_steps=9, name="gibbs")
+    f = gpuscan.function([start, W, a, b], v[-1], updates=updates, device="native")
+    assert [text for language, text in BLOCKS if language == "text"] == [f"{f.explain()}\n"]
 
 
 def test_ci_runs_the_two_commands_of_the_page():

@@ -334,7 +334,9 @@ class _Loop(Frame):
         rows = self.row_size()
         nowhere = (None,) * len(self.pointers)
         if rows is None:
-            return "its states have no rows to share out", None, nowhere
+            known = any(p.ndim for p in step.carries)
+            why = "how many rows its states have is a constant" if known else "it has no rows"
+            return why, None, nowhere
         if step.stop is not None:
             return "all rows stop at once", None, nowhere
         values = [*walk(step.outputs, set()), *step.params]

@@ -186,10 +186,10 @@ class Lowering:
             return self._once(key, self._reshaped(v, index))
         rule = getattr(v.op, "element", None)
         if rule is None or getattr(v.op, "has_effect", False):
-            raise NotLowered(f"{v.op.label} has no element rule")
+            raise NotLowered(f"{v.op.label} has no kernel")
         found = rule(v, index, operands)
         if found is None:
-            raise NotLowered(f"{v.op.label} with these parameters has no element rule")
+            raise NotLowered(f"{v.op.label} with these parameters has no kernel")
         return self._once(key, found) if isinstance(found, Choose) else found
 
     def _reshaped(self, v: Variable, index: list[Any]) -> Any:

@@ -248,7 +248,7 @@ class Whole(Lowering):
             operands = [Operand(self, w) for w in (x, *symbolic)]
             position = positions_read(op.pattern, index, operands)
             if position is None:
-                raise NotLowered(f"{op.label} with these parameters has no element rule")
+                raise NotLowered(f"{op.label} with these parameters has no kernel")
             value = self.element(y, list(index))
             place = self.named(out.offset(position))
             if not op.set:

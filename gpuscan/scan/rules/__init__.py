@@ -40,6 +40,8 @@ RULES = (
 
 def loop_pass(outputs: Sequence[Variable], optimise: Optimise) -> list[Variable]:
     """The outputs with every loop's rules applied once, and its step optimised."""
+    if not any(isinstance(v.op, Scan) for v in toposort(outputs)):
+        return list(outputs)
     outputs = merge_loops(outputs)
     used: dict[Variable, set[int]] = {}
     order = toposort(outputs)
