@@ -27,8 +27,11 @@ from strategies import DERIVATIVES, Case, assert_same, cases
 import gpuscan
 from gpuscan import config, function, scan, shared, until
 from gpuscan import tensor as T
+from gpuscan.codegen.kernel import Call, Number
 from gpuscan.codegen.plan import NotLowered
+from gpuscan.codegen.render import C, Renderer
 from gpuscan.gradient import grad
+from gpuscan.ops.scalar import neg
 from gpuscan.runtime import compiler, native, threads
 from gpuscan.tensor.random import RandomStreams
 from gpuscan.types import TensorType
@@ -587,6 +590,12 @@ def test_shared_variables_swapped_by_a_loop_hold_each_others_values() -> None:
     np.testing.assert_array_equal(a.get_value(), numbers(3, seed=1))
     np.testing.assert_array_equal(b.get_value(), numbers(3))
     assert not np.shares_memory(a.get_value(borrow=True), b.get_value(borrow=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_the_negative_of_a_negative_number_is_no_decrement(dtype: str) -> None:
+    number = Number(-3, dtype)
+    assert "--" not in Renderer(C).text(Call(neg, (number,), dtype, dtype))
 
 
 # ---- builds, threads, interrupts, memory --------------------------------------------------------
