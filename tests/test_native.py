@@ -27,9 +27,12 @@ from strategies import DERIVATIVES, Case, assert_same, cases
 import gpuscan
 from gpuscan import config, function, scan, shared, until
 from gpuscan import tensor as T
+from gpuscan.codegen.kernel import Call, Number
 from gpuscan.codegen.plan import NotLowered
+from gpuscan.codegen.render import C, Renderer
 from gpuscan.gradient import grad
-from gpuscan.runtime import compiler, threads
+from gpuscan.ops.scalar import neg
+from gpuscan.runtime import compiler, native, threads
 from gpuscan.tensor.random import RandomStreams
 from gpuscan.types import TensorType
 
@@ -589,6 +592,12 @@ def test_shared_variables_swapped_by_a_loop_hold_each_others_values() -> None:
     assert not np.shares_memory(a.get_value(borrow=True), b.get_value(borrow=True))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_the_negative_of_a_negative_number_is_no_decrement(dtype: str) -> None:
+    number = Number(-3, dtype)
+    assert "--" not in Renderer(C).text(Call(neg, (number,), dtype, dtype))
+
+
 # ---- builds, threads, interrupts, memory --------------------------------------------------------
 
 
@@ -794,6 +803,19 @@ def test_a_child_of_a_forked_child_ends_as_programs_do() -> None:
 
 def test_a_function_is_called_while_the_interpreter_ends() -> None:
     assert output("atexit.register(lambda: print(right()[0]))\n") == "True\n"
+
+
+def test_a_loop_stops_where_a_piece_of_it_ends(monkeypatch: Any) -> None:
+    k = T.lscalar()
+    step = lambda y, k: (y + 1, until(y + 1 >= k))  # noqa: E731
+    y, _ = scan(step, outputs_info=T.zeros((), "int64"), non_sequences=k, n_steps=2000)
+    f = function([k], [y, y[-1]], device="native")
+    assert f.explain().scans[0].path == "fused"
+    for seconds in (native._BREATH, 0.0):  # pieces that grow, and pieces that become single steps
+        monkeypatch.setattr(native, "_BREATH", seconds)
+        for stop in [*range(1, 131), 1999, 2000]:
+            trace, final = f(stop)
+            assert len(trace) == final == stop
 
 
 LONG = """

@@ -230,15 +230,18 @@ class _Loop(Frame):
             self.memory[p] = Memory(now, row_major(shape))
 
         last = self.advance(step, places, nexts, numbers)
+        # last where no step was the loop's last; one more where that could be step last - 1
+        whole: Any = Name("last")
         if last is not None:
             self.emit(If(last, (*after, Return(binary("add", T, Number(1))))))
+            whole = binary("add", whole, Number(1))
         why, rows, axes = self._rows_apart()
         units = self._units()
         kernel = Kernel(
             name,
             tuple(p for p, _ in self.pointers),
             tuple(n for n, _ in self.integers),
-            (*self.before, Steps(self.statements()), *after, Return(Name("last"))),
+            (*self.before, Steps(self.statements()), *after, Return(whole)),
         )
         return LoopProgram(
             kernel,

@@ -170,7 +170,8 @@ class Renderer:
     def text(self, e: Any) -> str:
         match e:
             case Number(value, dtype):
-                return _literal(value, dtype)
+                literal = _literal(value, dtype)
+                return f"({literal})" if literal.startswith("-") else literal  # -(-1) is not --1
             case Name(text, _):
                 return text
             case Load(array, offset):

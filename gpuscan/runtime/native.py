@@ -57,6 +57,7 @@ class _Runner:
     def __init__(self, op: NativeLoop) -> None:
         self.op, self.program, self.function = op, op.program, op.function
         step = op.definition.step
+        self.stops = step.stop is not None  # its kernel tells a stop from the end of a piece
         self.n_operands = 1 + len(step.params)
         self.n_inputs = self.n_operands + sum(isinstance(s, Size) for s in op.program.integers)
         self.first_init = 1 + len(step.seqs)
@@ -140,7 +141,7 @@ class _Runner:
             last = min(n, t + piece)
             began = time.perf_counter()
             done = threads.run(self.function, [(t, last, *part) for part in parts], meet)
-            if done != last:
+            if done != last + self.stops:
                 return done
             t, spent = last, time.perf_counter() - began
             piece = max(1, int(piece * min(1024.0, _BREATH / max(spent, 1e-6))))
