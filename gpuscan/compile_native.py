@@ -103,7 +103,8 @@ def _needs(
     v: Variable, fused: Mapping[Variable, _Fused], nest_of: Mapping[Variable, Nest]
 ) -> Sequence[Variable]:
     if v in nest_of:
-        return (*nest_of[v].operands, *nest_of[v].sizes)
+        nest = nest_of[v]
+        return (*nest.operands, *nest.sizes, *nest.others)
     return fused[v].inputs if v in fused else v.inputs
 
 
@@ -141,7 +142,8 @@ def _replaced(
             nest = nest_of[v]
             name = nest.program.kernel.name
             if name not in made:
-                kernel = NativeNest(nest.values, nest.operands, nest.program, functions[name])
+                given = (*nest.operands, *nest.others)
+                kernel = NativeNest(nest.values, given, nest.program, functions[name])
                 made[name] = kernel(*inputs)
             new[v] = inherit(results(made[name])[nest.values.index(v)], v)
         elif v in fused:

@@ -108,6 +108,24 @@ def test_few_rows_of_what_is_computed_by_other_products() -> None:
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_sizes_of_something_else() -> None:
+    """A value made to the size of what the kernel does not read."""
+    other = T.vector("other")
+    wide = T.zeros_like(other)[None, :] + T.alloc(np.float32(0.5), other.shape[0])
+    outputs = [T.tanh(T.dot(X, W) + wide), T.exp(B + T.alloc(np.float32(0.5), other.shape[0]))]
+    f, g = (function([X, W, B, other], outputs, device=d) for d in ("native", "reference"))
+    for rows in (3, 70):
+        values = numbers(rows, 9), numbers(9, 8), numbers(8), numbers(8)
+        for got, wanted in zip(f(*values), g(*values), strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+        texts = []
+        for h in (f, g):
+            with pytest.raises(ValueError) as e:
+                h(*values[:3], numbers(5))
+            texts.append(str(e.value))
+        assert texts[0] == texts[1]
+
+
 def test_errors_are_the_references() -> None:
     for values in [(40, 3, 4, 5, 5), (40, 3, 3, 5, 6)]:
         m, k, height, n, o = values

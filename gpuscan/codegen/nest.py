@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from ..graph import Constant, Variable, certain, toposort
+from ..graph import Constant, Variable, certain, leaves, toposort
 from ..ops.elemwise import Elemwise
 from ..ops.reduce import Reduce
 from ..ops.shape import BroadcastTo, DimShuffle, Specify, dims
@@ -28,11 +28,13 @@ VIEWS = (BroadcastTo, DimShuffle, Specify)
 
 @record
 class Nest:
-    """A kernel outside of loops: what it computes, from what."""
+    """A kernel outside of loops: what it computes, from what; and what else the values are
+    computed from as they were written, such as what their sizes come from."""
 
     values: tuple[Variable, ...]
     operands: tuple[Variable, ...]
     sizes: tuple[Variable, ...]
+    others: tuple[Variable, ...]
     program: NestProgram
 
 
@@ -207,7 +209,9 @@ class ValuesNest(Frame):
             least,
             depth,
         )
-        return Nest(tuple(self.values), tuple(self.operands), tuple(self.outer_sizes), program)
+        others = tuple(leaves(self.values, self.operands))
+        operands, sizes = tuple(self.operands), tuple(self.outer_sizes)
+        return Nest(tuple(self.values), operands, sizes, others, program)
 
     def _nest_in_parts(self, stored: dict[Variable, Memory]) -> None:
         """One nest; its outer axis runs from `first` to `last`, so that threads can share it."""

@@ -179,10 +179,11 @@ class _Runner:
 
 @record
 class NativeNest(Op):
-    """A nest with its program: (*operands, *sizes) -> its results."""
+    """A nest with its program: (*operands, *sizes, *others) -> its results. `given`: the operands
+    and the others, from which the values are computed as they were written."""
 
     values: tuple[Variable, ...]
-    operands: tuple[Variable, ...]
+    given: tuple[Variable, ...]
     program: NestProgram
     function: Any = field(compare=False)
 
@@ -198,9 +199,10 @@ class _NestRunner:
 
     def __init__(self, op: NativeNest) -> None:
         self.op, self.program, self.function = op, op.program, op.function
-        self.n_operands = len(op.operands)
         given = [s for s in op.program.pointers if isinstance(s, Given)]
         self.whole = [s.whole for s in sorted(given, key=lambda s: s.operand)]
+        self.n_operands = len(given)
+        self.n_inputs = self.n_operands + sum(isinstance(s, Size) for s in op.program.integers)
         self.plans: Plans[NestPlan] = Plans(op.program)
         results = [Result(i) for i in range(len(op.program.shapes))]
         self.places = places(op.program, [*range(self.n_operands), *results])
@@ -209,26 +211,26 @@ class _NestRunner:
         self._interpreted: Program | None = None
         self._by_products: Program | None = None
 
-    def definition(self, operands: Sequence[Any]) -> Any:
+    def definition(self, *inputs: Any) -> Any:
         """The values as NumPy computes them: what says why an operand is wrong."""
         if self._interpreted is None:
-            self._interpreted = Program(self.op.operands, self.op.values)
-        return self._interpreted(*operands)
+            self._interpreted = Program(self.op.given, self.op.values)
+        return self._interpreted(*inputs[: self.n_operands], *inputs[self.n_inputs :])
 
-    def by_products(self, operands: Sequence[Any]) -> Any:
+    def by_products(self, *inputs: Any) -> Any:
         """The same with products by their own routine, for few rows."""
         if self._by_products is None:
-            values = with_native_products(self.op.values, self.op.operands)
-            self._by_products = Program(self.op.operands, values)
-        return self._by_products(*operands)
+            values = with_native_products(self.op.values, self.op.given)
+            self._by_products = Program(self.op.given, values)
+        return self._by_products(*inputs[: self.n_operands], *inputs[self.n_inputs :])
 
     def __call__(self, *inputs: Any) -> Any:
         operands = [laid_out(x, whole) for x, whole in zip(inputs, self.whole)]
-        plan = self.plans.find(inputs[self.n_operands :], operands, NestPlan)
+        plan = self.plans.find(inputs[self.n_operands : self.n_inputs], operands, NestPlan)
         if not plan.fits:
-            return self.definition(inputs[: self.n_operands])
+            return self.definition(*inputs)
         if plan.row_count < self.program.least:
-            return self.by_products(inputs[: self.n_operands])
+            return self.by_products(*inputs)
         results = [memory.empty(shape, dtype) for shape, dtype in plan.results]
         where = addresses([*operands, *results, *self.constants])
         pointers = [0 if p is None else where[p] for p in self.places]
@@ -240,7 +242,7 @@ class _NestRunner:
             first, last = (plan.row_count * i // n for i in (k, k + 1))
             shares.append((first, last, self.pack(*pointers), plan.integers))
         if threads.run(self.function, shares):
-            return self.definition(inputs[: self.n_operands])
+            return self.definition(*inputs)
         return tuple(results)
 
 
