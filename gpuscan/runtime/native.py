@@ -263,8 +263,7 @@ class NativeJoin(Op):
 
 
 class Native:
-    """Loops in C by the system's compiler. `lowered` is what codegen found for each Scan of a
-    graph: a program and its sizes, or the reason why there is none."""
+    """Kernels in C, built by the system's compiler; NumPy for what has none."""
 
     name = "native"
 
