@@ -148,6 +148,28 @@ def test_rows_that_need_each_other_are_a_grid() -> None:
     equal(by_threads(f, numbers(5, 170), numbers(170, 170) / 10))
 
 
+@pytest.mark.parametrize("op", ["softmax", "logsoftmax", "cumsum"])
+def test_what_needs_whole_operands_is_each_workers_own(op: str) -> None:
+    """Also where it starts from a copy of its operand."""
+    of = {
+        "softmax": T.nnet.softmax,
+        "logsoftmax": T.nnet.logsoftmax,
+        "cumsum": lambda z: T.cumsum(z, axis=1),
+    }[op]
+
+    def step(h: Any, W: Any) -> Any:
+        z = of((h @ W) * 0.1)
+        return T.tanh(z * h + h @ W), z
+
+    (h, z), _ = scan(step, outputs_info=[H, None], non_sequences=[W], n_steps=5)
+    f, g = (function([H, W], [h, z], device=d) for d in ("native", "reference"))
+    values = numbers(2, 170), numbers(170, 170) / 10
+    found = by_threads(f, *values)
+    equal(found)
+    for got, wanted in zip(found[-1], g(*values), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_a_loop_that_stops_stops_for_all() -> None:
     def step(h: Any, W: Any) -> Any:
         h = T.tanh(h @ W)

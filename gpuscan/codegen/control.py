@@ -133,7 +133,7 @@ class Control(Whole):
         stop = [] if step.stop is None else [step.stop]
         self.step([*step.new, *read, *stop], stored)
         for v, m in copies:
-            self.copy(v, m)
+            self.copy(v, m, shared=True)
         # carries change all at once, and behind what is read of them
         last = None if step.stop is None else self._frozen(step.stop)
         values = {j: self._frozen(step.new[j]) for j in numbers}

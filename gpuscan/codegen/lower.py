@@ -388,7 +388,7 @@ class Lowering:
         """A join of which some parts are there."""
         for k, x in enumerate(v.inputs):
             if k not in parts:
-                self.copy(x, self._part(v, m, k))
+                self.copy(x, self._part(v, m, k), shared=True)
         self.memory[v] = m
 
     def whole(
@@ -421,14 +421,15 @@ class Lowering:
     def unit_range(self, size: Any) -> tuple[Any, Any]:
         raise NotImplementedError
 
-    def copy(self, v: Variable, m: Memory) -> None:
-        """A value, element by element, to where it is wanted."""
+    def copy(self, v: Variable, m: Memory, shared: bool = False) -> None:
+        """A value, element by element, to where it is wanted; `shared`: memory that workers have
+        together, to which each of them copies its own units."""
 
         def body(index: list[Any]) -> None:
             self.emit(Store(m.array, m.offset(index), self.element(v, list(index))))
 
-        has_units = self.stages is not None and self.stages.has_units(v)
-        units = self.unit_range(self.sizes(v)[-1]) if has_units else None
+        shared = shared and self.stages is not None and self.stages.has_units(v)
+        units = self.unit_range(self.sizes(v)[-1]) if shared else None
         self.nest(self.sizes(v), body, True, units=units)
 
     def _scalar(self, v: Variable, stored: dict[Variable, Memory]) -> None:
