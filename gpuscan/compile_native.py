@@ -9,7 +9,7 @@ from typing import Any
 from .codegen.ahead import with_products
 from .codegen.loop import lower_loop
 from .codegen.nest import Nest, lower_nests
-from .codegen.plan import NotLowered
+from .codegen.plan import NotLowered, walk
 from .codegen.program import LoopProgram
 from .codegen.render import C, Renderer
 from .codegen.rows import lower_products
@@ -51,7 +51,8 @@ def compiled_native(
         nests, taken = lower_products(outputs, users)
         nests += lower_nests(outputs, taken)
     nest_of = {v: nest for nest in nests for v in nest.values}
-    order = _order(outputs, fused, nest_of)
+    # what is there where loops and nests are nodes that run their kernels
+    order = walk(outputs, set(), lambda v: _needs(v, fused, nest_of))
     products = {v.dtype for v in order if v not in nest_of and is_product(v)}
     products |= {nest.values[0].dtype for nest in nests if nest.program.least}  # for few rows
     if not fused and not nests and not products:
@@ -76,27 +77,6 @@ class _Fused:
     @property
     def inputs(self) -> tuple[Variable, ...]:
         return (*self.node.inputs, *self.sizes, *self.extra)
-
-
-def _order(
-    outputs: Sequence[Variable],
-    fused: Mapping[Variable, _Fused],
-    nest_of: Mapping[Variable, Nest],
-) -> list[Variable]:
-    """The nodes that are there where loops and nests are nodes that run their kernels, inputs
-    first."""
-    found: dict[Variable, None] = {}
-    stack = [(v, False) for v in reversed(outputs)]
-    while stack:
-        v, ready = stack.pop()
-        if v in found:
-            continue
-        if ready:
-            found[v] = None
-        else:
-            stack.append((v, True))
-            stack += [(x, False) for x in _needs(v, fused, nest_of) if x not in found]
-    return list(found)
 
 
 def _needs(

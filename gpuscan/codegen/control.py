@@ -173,9 +173,8 @@ class Control(Whole):
                 numbers[j] = self.fresh("u", p.dtype)
                 self.emit(Declare(numbers[j], self.element(x, [])))
                 continue
-            history = rows[step.traces.index(new)] if new in step.traces else None
-            if new in step.params or isinstance(new, Constant):
-                history = None
+            own = new in step.traces and step.computes(new)
+            history = rows[step.traces.index(new)] if own else None
             first = self.place(p)
             self.copy(x, first)
             carries[j] = _Carry(first, history or self.place(p), history is not None)

@@ -12,11 +12,9 @@ from .control import Control
 from .kernel import Array, Binary, If, Name, Number, Pointer, Return, binary, product, row_major
 from .lower import FAILED, Memory
 from .plan import NotLowered
-from .program import Fixed, Scratch, Size, Stride
+from .program import PANEL, Fixed, Scratch, Size, Stride
 from .render import DTYPES
 from .sizes import Known, Scope, Sizes, sizes_of, written_sizes
-
-PANEL = 64  # a product's packed operand is padded to a multiple of this many columns
 
 
 class Frame(Control):

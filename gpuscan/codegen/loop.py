@@ -118,8 +118,7 @@ class _Loop(Frame):
     def _dot_ahead(self, v: Variable) -> None:
         """A product of a sequence's rows for some steps at once, where that makes more rows."""
         f = self.factors(v)
-        own = self.units_of(v)
-        first, columns = (own[0], own[1] - own[0]) if own else (Number(0), f.wide)
+        first, columns = self.columns_of(v, f)
         if f.count not in self._counts:
             self._counts.append(f.count)
         steps = self.integer(f"ahead{self._counts.index(f.count)}", Together(f.count))
@@ -130,7 +129,7 @@ class _Loop(Frame):
         size = f.count * f.wide
         array = Array(f"w{len(self.pointers)}", v.dtype)
         room = (f.count + ROWS_AHEAD) * f.wide  # of so many steps, or of one
-        self.pointer(array, True, Scratch(room, v.dtype, own is not None))
+        self.pointer(array, True, Scratch(room, v.dtype, self.units_of(v) is not None))
         self.emit(
             If(
                 binary("eq", since, Number(0)),
@@ -212,8 +211,7 @@ class _Loop(Frame):
                 nexts.append(None)
                 continue
             now = Array(f"c{j}", p.dtype)
-            own = new in step.traces and new not in step.params and not isinstance(new, Constant)
-            if own:  # the history is the trace
+            if new in step.traces and step.computes(new):  # the history is the trace
                 i = step.traces.index(new)
                 previous = binary("mul", binary("sub", T, Number(1)), apart[i])
                 self.emit(Point(now, False, T, (traces[i], previous), (initial, Number(0))))
@@ -269,7 +267,7 @@ class _Loop(Frame):
         if not all(self.is_fixed(s) for g in groups for v in g for s in self.sizes(v)):
             self._alone = "sizes are computed in the step"
             return
-        fixed = {v for v in step.values if v in step.params or isinstance(v, Constant)}
+        fixed = {v for v in step.values if not step.computes(v)}
         taken = set(step.traces) - fixed
         copied = [v for k, v in enumerate(step.traces) if v in fixed or v in step.traces[:k]]
         numbers = [] if step.stop is None else [step.stop]
@@ -316,7 +314,7 @@ class _Loop(Frame):
             match source:
                 case Trace(i):
                     v = step.traces[i]
-                    copied = v in step.params or isinstance(v, Constant) or v in step.traces[:i]
+                    copied = not step.computes(v) or v in step.traces[:i]
                     return stages.has_units(v) if copied else stages.shares_units(v)
                 case State(j):
                     return step.carries[j] in stages.shared

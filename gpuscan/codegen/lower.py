@@ -455,8 +455,7 @@ class Lowering:
     def _dot(self, v: Variable, out: Memory) -> None:
         f = self.factors(v)
         out_stride = out.strides[0] if v.ndim == 2 else f.wide
-        own = self.units_of(v)
-        first, columns = (own[0], own[1] - own[0]) if own else (Number(0), f.wide)
+        first, columns = self.columns_of(v, f)
         self.emit(
             Use(
                 f"gs_gemm_{f.suffix}",
@@ -467,6 +466,11 @@ class Lowering:
         self.memory[v] = out
         if v.ndim == 0:
             self.locals[v] = Load(out.array, out.start)
+
+    def columns_of(self, v: Variable, f: Factors) -> tuple[Any, Any]:
+        """The first column of a product that a worker computes, and how many."""
+        own = self.units_of(v)
+        return (Number(0), f.wide) if own is None else (own[0], own[1] - own[0])
 
     def factors(self, v: Variable) -> Factors:
         """The factors of a product, the one that is packed in its panels."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from ..graph import Constant, Variable, certain, leaves, toposort
+from ..graph import Constant, Variable, certain, clients, leaves, toposort
 from ..ops.elemwise import Elemwise
 from ..ops.reduce import Reduce
 from ..ops.shape import BroadcastTo, DimShuffle, Specify, dims
@@ -18,7 +18,7 @@ from ..rules.shapes import pushed_dims
 from .frame import Frame
 from .kernel import Array, Kernel, Let, Load, Name, Number, Return, Store, row_major
 from .lower import Memory
-from .plan import NotLowered, read
+from .plan import NotLowered, read, walk
 from .program import Given, NestProgram, Result
 from .render import DTYPES
 from .sizes import Scope, by_the_host
@@ -97,10 +97,7 @@ def _groups(outputs: Sequence[Variable], taken: Collection[Variable]) -> list[_G
     def key(v: Variable) -> Any:
         return (level[v], v if isinstance(v.op, Reduce) else shape[v])
 
-    users: dict[Variable, list[Variable | None]] = {v: [None] for v in outputs}
-    for v in order:
-        for x in v.inputs:
-            users.setdefault(x, []).append(v)
+    users = clients(outputs)
     stored: set[Variable] = set()
     for v in reversed(order):
         if v not in fusable and v not in views:
@@ -134,19 +131,8 @@ def _worth(group: list[Variable], inline: set[Variable]) -> bool:
 
 def _inside(group: Sequence[Variable], inline: set[Variable]) -> list[Variable]:
     """The values that a group's kernel computes, inputs first."""
-    own = set(group)
-    order: list[Variable] = []
-    seen: set[Variable] = set()
-    stack = [(v, False) for v in reversed(group)]
-    while stack:
-        v, ready = stack.pop()
-        if ready:
-            order.append(v)
-        elif v not in seen and (v in own or v in inline):
-            seen.add(v)
-            stack.append((v, True))
-            stack += [(x, False) for x in reversed(read(v))]
-    return order
+    own = {*group, *inline}
+    return walk(group, set(), lambda v: [x for x in read(v) if x in own])
 
 
 class ValuesNest(Frame):

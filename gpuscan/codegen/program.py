@@ -78,6 +78,9 @@ class FirstRow:
     """The first of the rows that a thread has, where threads share a loop's rows."""
 
 
+# A product's packed operand is padded to a multiple of so many columns, and its columns are shared
+# out by so many.
+PANEL = 64
 ROWS_AHEAD = 16  # of a product: enough for the routine to be at its best
 
 

@@ -97,9 +97,11 @@ class _Runner:
         split = plan.split(steps)
         where = addresses(held)
         first = [0 if p is None else where[p] for p in self.places]
-        keep = [meeting_of(len(split.parts) if split.meet else 1)]
-        for i in split.meetings:
-            first[i] = addresses(keep)[0]
+        keep: list[Any] = []
+        if split.meetings:
+            keep.append(meeting_of(len(split.parts) if split.meet else 1))
+            for i in split.meetings:
+                (first[i],) = addresses(keep)
         put(first, split.shared, keep)
         shares = []
         for k, part in enumerate(split.parts):

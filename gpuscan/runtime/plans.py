@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ..codegen.program import (
+    PANEL,
     ROWS_AHEAD,
     FirstRow,
     Fixed,
@@ -175,7 +176,7 @@ class LoopPlan(_Plan):
         key = ("rows", n)
         few_rows = self.row_count < FEW_ROWS * threads.count()
         if self.unit_sizes and few_rows and self.unit_work >= WORTH_MEETING:
-            most = threads.size(max(-(-size // GRAIN) for size in self.unit_sizes))
+            most = threads.size(max(-(-size // PANEL) for size in self.unit_sizes))
             if most >= max(2, n):
                 key = self._faster(("units", most), key)
         found = self.made.get(key)
@@ -194,7 +195,9 @@ class LoopPlan(_Plan):
         return other if self.turns % _TURNS == 0 else best
 
     def took(self, split: Split, seconds: float) -> None:
-        """How long a step took."""
+        """How long a step took, where there are two ways."""
+        if not self.unit_sizes:
+            return
         tries = self.tries[split.key] = self.tries.get(split.key, 0) + 1
         old = self.pace[split.key] if tries > 2 else seconds  # the first call has more to do
         self.pace[split.key] = min(seconds, 0.7 * old + 0.3 * seconds)
@@ -240,7 +243,6 @@ class LoopPlan(_Plan):
         raise TypeError(source)
 
 
-GRAIN = 64  # units; a product's columns are packed by so many
 FEW_ROWS = 4  # for each worker: with fewer, each reads all weights for too little work
 WORTH_MEETING = 1 << 16  # multiplications; a meeting takes about a microsecond
 _MEETING = 24  # integers, as kernels/meetings.h has it
@@ -255,8 +257,8 @@ def meeting_of(workers: int) -> Any:
 
 def _own_units(size: int, k: int, n: int) -> tuple[int, int]:
     """The units of worker k of n: the first, and the one behind the last."""
-    blocks = -(-size // GRAIN)
-    first, end = (min(size, blocks * i // n * GRAIN) for i in (k, k + 1))
+    blocks = -(-size // PANEL)
+    first, end = (min(size, blocks * i // n * PANEL) for i in (k, k + 1))
     return first, end
 
 

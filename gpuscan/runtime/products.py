@@ -8,14 +8,13 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from ..graph import Op, Variable, inherit, substitute, toposort
 from ..kernel_files import kernels_dir
 from ..ops.linalg import Dot
 from ..record import record
 from ..types import TensorType
 from . import compiler, memory, threads
+from .plans import addresses, laid_out
 
 DTYPES = {"float32": "f32", "float64": "f64"}
 _TYPES = {"f32": "float", "f64": "double"}
@@ -65,7 +64,7 @@ def _product(kernel: Any, elements: int, a: Any, b: Any) -> Any:
     (rows, depth), (height, wide) = a.shape, b.shape
     if height != depth or min(rows, wide) < _LEAST:
         return Dot().eval(a, b)
-    a, b = _whole_strides(a), _whole_strides(b)
+    a, b = laid_out(a, True), laid_out(b, True)
     c = memory.empty((rows, wide), a.dtype)
     by_columns = rows < wide
     extent = wide if by_columns else rows
@@ -79,14 +78,8 @@ def _product(kernel: Any, elements: int, a: Any, b: Any) -> Any:
     for k in range(n):
         scratch = memory.scratch(elements, a.dtype)
         keep.append(scratch)
-        pointers = struct.pack("4Q", *[x.ctypes.data for x in (a, b, c, scratch)])
+        pointers = struct.pack("4Q", *addresses([a, b, c, scratch]))
         first, last = (min(extent, most * i // n * grain) for i in (k, k + 1))
         shares.append((first, last if k + 1 < n else extent, pointers, integers))
     threads.run(kernel, shares)
     return c
-
-
-def _whole_strides(x: Any) -> Any:
-    """The matrix, aligned and with strides that are whole elements."""
-    odd = not x.flags.aligned or any(s % x.itemsize for s in x.strides)
-    return np.ascontiguousarray(x) if odd else x

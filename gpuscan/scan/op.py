@@ -20,6 +20,7 @@ from ..errors import built_at
 from ..evaluate import Program
 from ..gradient import added, cotangents, dependence
 from ..graph import (
+    Constant,
     Op,
     Param,
     Undefined,
@@ -72,6 +73,10 @@ class Step:
     @property
     def outputs(self) -> Group:
         return self.values if self.stop is None else (*self.values, self.stop)
+
+    def computes(self, v: Variable) -> bool:
+        """Whether v, of the step, is neither a parameter nor a constant."""
+        return v not in self.params and not isinstance(v, Constant)
 
     def mapped(self, values: Sequence[Variable]) -> Step:
         """The same step with other values for its outputs."""
