@@ -7,6 +7,17 @@
 
 #define GS_LANES 32
 
+/* A function of a row, also compiled for elements that lie together. */
+#define GS_AT_ANY_STRIDE(name, type, t)                                                   \
+    static __attribute__((noinline, unused)) void gs_##name##_##t(                        \
+        long long n, type *y, long long stride) {                                         \
+        if (n < 1) return;                                                                \
+        if (stride == 1)                                                                  \
+            gs_##name##_row_##t(n, y, 1);                                                 \
+        else                                                                              \
+            gs_##name##_row_##t(n, y, stride);                                            \
+    }
+
 #define GS_SOFTMAX(type, t)                                                               \
     /* y - max(y); NaN where one of them is. */                                           \
     static inline __attribute__((always_inline)) void gs_centre_##t(                      \
@@ -45,22 +56,8 @@
         const type log_sum = gs_log_##t(gs_sum_exp_##t(n, y, stride, 0));                 \
         for (long long i = 0; i < n; i++) y[i * stride] -= log_sum;                       \
     }                                                                                     \
-    static __attribute__((noinline, unused)) void gs_softmax_##t(                         \
-        long long n, type *y, long long stride) {                                         \
-        if (n < 1) return;                                                                \
-        if (stride == 1)                                                                  \
-            gs_softmax_row_##t(n, y, 1);                                                  \
-        else                                                                              \
-            gs_softmax_row_##t(n, y, stride);                                             \
-    }                                                                                     \
-    static __attribute__((noinline, unused)) void gs_log_softmax_##t(                     \
-        long long n, type *y, long long stride) {                                         \
-        if (n < 1) return;                                                                \
-        if (stride == 1)                                                                  \
-            gs_log_softmax_row_##t(n, y, 1);                                              \
-        else                                                                              \
-            gs_log_softmax_row_##t(n, y, stride);                                         \
-    }
+    GS_AT_ANY_STRIDE(softmax, type, t)                                                    \
+    GS_AT_ANY_STRIDE(log_softmax, type, t)
 
 GS_SOFTMAX(float, f32)
 GS_SOFTMAX(double, f64)
