@@ -85,6 +85,10 @@ def _on(
         from .compile_native import compiled_native  # with codegen, which the reference is without
 
         return compiled_native(inputs, outputs, device, fuse)
+    if device.name in ("emulated", "cupy", "pycuda"):
+        from .compile_cuda import compiled_cuda
+
+        return compiled_cuda(inputs, outputs, device, fuse)
     reason = "the reference device runs every step by NumPy"
     scans = [v for v in toposort(outputs) if isinstance(v.op, Scan)]
     plans = tuple(LoopPlan(name_of(v), "interpreted", reason) for v in scans)

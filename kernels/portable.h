@@ -9,11 +9,16 @@
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define GS_FN static __device__ __forceinline__
+#define GS_APART static __device__ __noinline__
 #define GS_TABLE static __device__ const
+#define GS_LIBM(name) name
 #else
 #define GS_FN static inline __attribute__((always_inline, unused))
+#define GS_APART static __attribute__((noinline, unused))
 #define GS_TABLE static const __attribute__((unused))
+#define GS_LIBM(name) __builtin_##name
 #endif
+#define GS_RESTRICT __restrict__
 
 typedef int gs_i32;
 typedef unsigned int gs_u32;

@@ -9,8 +9,7 @@
 
 /* A function of a row, also compiled for elements that lie together. */
 #define GS_AT_ANY_STRIDE(name, type, t)                                                   \
-    static __attribute__((noinline, unused)) void gs_##name##_##t(                        \
-        long long n, type *y, long long stride) {                                         \
+    GS_APART void gs_##name##_##t(long long n, type *y, long long stride) {               \
         if (n < 1) return;                                                                \
         if (stride == 1)                                                                  \
             gs_##name##_row_##t(n, y, 1);                                                 \
@@ -20,16 +19,15 @@
 
 #define GS_SOFTMAX(type, t)                                                               \
     /* y - max(y); NaN where one of them is. */                                           \
-    static inline __attribute__((always_inline)) void gs_centre_##t(                      \
-        long long n, type *restrict y, long long stride) {                                \
+    GS_FN void gs_centre_##t(long long n, type *GS_RESTRICT y, long long stride) {        \
         type most = y[0];                                                                 \
         for (long long i = 1; i < n; i++)                                                 \
             most = y[i * stride] > most ? y[i * stride] : most;                           \
         for (long long i = 0; i < n; i++) y[i * stride] -= most;                          \
     }                                                                                     \
     /* The sum of exp(y), which also replace the elements where `keep`. */                \
-    static inline __attribute__((always_inline)) type gs_sum_exp_##t(                     \
-        long long n, type *restrict y, long long stride, int keep) {                      \
+    GS_FN type gs_sum_exp_##t(                                                            \
+        long long n, type *GS_RESTRICT y, long long stride, int keep) {                   \
         type lanes[GS_LANES] = {0};                                                       \
         for (long long start = 0; start < n; start += GS_LANES) {                         \
             const long long count = n - start < GS_LANES ? n - start : GS_LANES;          \
@@ -44,14 +42,13 @@
             for (int l = 0; l < width; l++) lanes[l] += lanes[l + width];                 \
         return lanes[0];                                                                  \
     }                                                                                     \
-    static inline __attribute__((always_inline)) void gs_softmax_row_##t(                 \
-        long long n, type *restrict y, long long stride) {                                \
+    GS_FN void gs_softmax_row_##t(long long n, type *GS_RESTRICT y, long long stride) {   \
         gs_centre_##t(n, y, stride);                                                      \
         const type sum = gs_sum_exp_##t(n, y, stride, 1);                                 \
         for (long long i = 0; i < n; i++) y[i * stride] /= sum;                           \
     }                                                                                     \
-    static inline __attribute__((always_inline)) void gs_log_softmax_row_##t(             \
-        long long n, type *restrict y, long long stride) {                                \
+    GS_FN void gs_log_softmax_row_##t(                                                    \
+        long long n, type *GS_RESTRICT y, long long stride) {                             \
         gs_centre_##t(n, y, stride);                                                      \
         const type log_sum = gs_log_##t(gs_sum_exp_##t(n, y, stride, 0));                 \
         for (long long i = 0; i < n; i++) y[i * stride] -= log_sum;                       \

@@ -48,9 +48,10 @@ GS_ROUND(unsigned char, b8)
 
 #define GS_WHOLE(type, t)                                                                 \
     GS_FN type gs_not_##t(type a) { return (type)~a; }                                    \
-    /* by squaring; a negative exponent leaves what truncation leaves of the exact value */ \
-    GS_FN type gs_power_##t(type x, type n) {                                               \
-        if (n < 0) return (type)(x == 1 ? 1 : x == (type)-1 ? (n & 1 ? -1 : 1) : 0);      \
+    /* By squaring. A negative exponent leaves what truncation leaves of the exact value; \
+     * compilers warn of a plain n < 0 where n has no sign. */                            \
+    GS_FN type gs_power_##t(type x, type n) {                                             \
+        if (n && n < 1) return (type)(x == 1 ? 1 : x == (type)-1 ? (n & 1 ? -1 : 1) : 0); \
         type y = 1;                                                                       \
         for (; n; n = (type)(n >> 1)) {                                                   \
             if (n & 1) y = (type)(y * x);                                                 \
@@ -66,14 +67,14 @@ GS_FN unsigned char gs_abs_b8(unsigned char a) { return a; }
 #define GS_REAL(type, t, f)                                                               \
     GS_FN type gs_sign_##t(type a) { return a > 0 ? 1 : a < 0 ? -1 : a != a ? a : 0; }    \
     GS_FN type gs_sqrt_##t(type a) { return GS_SQRT_##t(a); }                             \
-    GS_FN type gs_floor_##t(type a) { return __builtin_floor##f(a); }                     \
-    GS_FN type gs_ceil_##t(type a) { return __builtin_ceil##f(a); }                       \
-    GS_FN type gs_trunc_##t(type a) { return __builtin_trunc##f(a); }                     \
-    GS_FN type gs_rint_##t(type a) { return __builtin_rint##f(a); }                       \
+    GS_FN type gs_floor_##t(type a) { return GS_LIBM(floor##f)(a); }                      \
+    GS_FN type gs_ceil_##t(type a) { return GS_LIBM(ceil##f)(a); }                        \
+    GS_FN type gs_trunc_##t(type a) { return GS_LIBM(trunc##f)(a); }                      \
+    GS_FN type gs_rint_##t(type a) { return GS_LIBM(rint##f)(a); }                        \
     GS_FN type gs_round_##t(type a) {                                                     \
-        return __builtin_copysign##f(__builtin_floor##f(__builtin_fabs##f(a) + (type)0.5), a); \
+        return GS_LIBM(copysign##f)(GS_LIBM(floor##f)(GS_LIBM(fabs##f)(a) + (type)0.5), a); \
     }                                                                                     \
-    GS_FN int gs_isinf_##t(type a) { return __builtin_fabs##f(a) == gs_inf_##t(); }
+    GS_FN int gs_isinf_##t(type a) { return GS_LIBM(fabs##f)(a) == gs_inf_##t(); }
 GS_REAL(float, f32, f)
 GS_REAL(double, f64, )
 

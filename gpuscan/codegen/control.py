@@ -122,7 +122,7 @@ class Control(Whole):
         stored: dict[Variable, Memory] = {}
         copies: list[tuple[Variable, Memory]] = []
         given = set(self.memory) | set(self.locals)
-        for v, m in [*zip(step.traces, rows), *zip(step.new, nexts)]:
+        for v, m in self.wanted(step, rows, nexts):
             if m is None:
                 continue
             if v in given or v in stored or isinstance(v, Constant):
@@ -141,6 +141,13 @@ class Control(Whole):
             if value != numbers[j]:
                 self.emit(Assign(numbers[j], value))
         return last
+
+    def wanted(
+        self, step: Step, rows: Sequence[Memory | None], nexts: Sequence[Memory | None]
+    ) -> list[tuple[Variable, Memory | None]]:
+        """The values of a step and where they go; one that goes to two places is computed in the
+        first of them, and copied."""
+        return [*zip(step.traces, rows), *zip(step.new, nexts)]
 
     def _frozen(self, v: Variable) -> Any:
         """A scalar's value under a name that no assignment changes."""

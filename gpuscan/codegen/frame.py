@@ -40,6 +40,9 @@ class Frame(Control):
     def _expression(self, outside: Variable) -> Any:
         if isinstance(outside, Constant):
             return Number(int(outside.data))
+        return self._outer_size(outside)
+
+    def _outer_size(self, outside: Variable) -> Any:
         if outside not in self.outer_sizes:
             self.outer_sizes.append(outside)
         k = self.outer_sizes.index(outside)

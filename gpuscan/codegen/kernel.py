@@ -5,8 +5,15 @@
             | Call(scalar, operands, dtype) | Choose(condition, a, b) | Binary(op, a, b)
     stmt   := Let(name, expr) | Declare(name, expr) | Assign(name, expr)
             | Point(array, condition, a, b) | Store(array, offset, expr)
-            | For(index, extent, body, lanes) | Steps(body) | If(condition, body, other) | Break()
-            | Return(expr) | Use(routine, arguments) | Remark(text)
+            | For(index, extent, body, lanes, start, apart, fold) | Steps(body)
+            | If(condition, body, other) | Break() | Return(expr) | Use(routine, arguments)
+            | Remark(text)
+
+and, where the threads of a block do together what one worker does (`threads`):
+
+            | Share(loops, body, by) | Barrier() | Alone(body) | Combine(name, scalar, by)
+            | Meet(meeting) | Fail() | Continue() | Finish(steps) | Leave()
+            | Local(array, count) | InShared(array, offset) | Shift(array, offset)
 
 Positions and sizes are int64 expressions (`Binary`), values are expressions over the scalar
 functions of `ops.scalar` (`Call`), whose text they bring along. An array is a name with a dtype;
@@ -210,13 +217,17 @@ class Store:
 
 @record
 class For:
-    """index = start .. extent-1. `lanes`: the steps are independent, and may run side by side."""
+    """index = start .. extent-1. apart: no step needs another, nor writes where another does.
+    lanes: they are best run side by side. fold: a name that the loop only adds to by this scalar
+    function, so that its terms may be combined in any order that is always the same."""
 
     index: Name
     extent: Any
     body: tuple[Any, ...]
     lanes: bool = False
     start: Any = Number(0)
+    apart: bool = False
+    fold: tuple[Name, Scalar] | None = None
 
 
 @record
@@ -259,12 +270,102 @@ class Pointer:
 
 @record
 class Kernel:
-    """A kernel: memory and integers in, statements."""
+    """A kernel: memory and integers in, statements. threads: of a block, where there are blocks."""
 
     name: str
     pointers: tuple[Pointer, ...]
     integers: tuple[Name, ...]
     body: tuple[Any, ...]
+    threads: int = 0
+
+
+# ---- statements of a block's threads ----------------------------------------------------------
+
+
+@record
+class Share:
+    """Loops whose steps are shared out: over the block's threads, over its warps, each of which
+    does a step with all its lanes, or over the threads of the whole grid."""
+
+    loops: tuple[For, ...]  # without their bodies
+    body: tuple[Any, ...]
+    by: str  # "threads", "warps" or "grid"
+
+
+@record
+class Barrier:
+    """The threads of the block wait for each other."""
+
+
+@record
+class Alone:
+    """What one thread does for its block (`lane`: one lane for its warp)."""
+
+    body: tuple[Any, ...]
+    lane: bool = False
+
+
+@record
+class Combine:
+    """The values that a name has in the lanes of a warp, or in all threads of the block, made
+    one."""
+
+    name: Name
+    scalar: Scalar
+    by: str  # "warp" or "block"
+
+
+@record
+class Meet:
+    """All blocks wait for each other; where one of them does not come the kernel ends."""
+
+    meeting: Array
+
+
+@record
+class Fail:
+    """The result is not to be used."""
+
+
+@record
+class Continue:
+    """The next step of the innermost loop."""
+
+
+@record
+class Finish:
+    """The kernel's result is there, after so many steps of its loop."""
+
+    steps: Any
+
+
+@record
+class Leave:
+    """The end of the kernel, for the threads that come here."""
+
+
+@record
+class Local:
+    """Memory of one thread."""
+
+    array: Array
+    count: int
+
+
+@record
+class InShared:
+    """Memory that a block's threads have together, so many bytes behind its beginning."""
+
+    array: Array
+    offset: int
+
+
+@record
+class Shift:
+    """A parameter's memory begins further on."""
+
+    array: Array
+    offset: Any
 
 
 Stmt = Let | Declare | Assign | Point | Store | For | Steps | If | Break | Return | Use | Remark

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..graph import Constant, Variable, clients
 from ..ops.linalg import Dot
+from ..ops.shape import as_int64
 from ..scan.op import Scan
 from ..types import FLOATS
 from .frame import Frame
@@ -53,30 +54,67 @@ from .stages import Kept, Stages
 T = Name("t")
 
 
-def lower_loop(node: Variable, name: str) -> tuple[LoopProgram, list[Variable]]:
+def lower_loop(
+    node: Variable, name: str, lanes: bool = True
+) -> tuple[LoopProgram, list[Variable]]:
     """The program of a Scan node, and the sizes that it needs, as variables outside the loop.
-    Raises NotLowered with the reason where its step has no kernel."""
-    loop = _Loop(node)
+    `lanes`: a worker's inner loops run in vectors. Raises NotLowered with the reason where its
+    step has no kernel."""
+    loop = Loop(node, lanes=lanes)
     program = loop.program(name)
     steps = [s for s in program.kernel.body if isinstance(s, Steps)]
     if loop.stages is not None and returns(steps, FAILED):
-        loop = _Loop(node, "a worker whose check fails would be waited for")
+        loop = Loop(node, "a worker whose check fails would be waited for", lanes=lanes)
         program = loop.program(name)
+    if loop.row_size() is None and (count := constant_rows(node)):
+        other = Loop(node, rows=count, lanes=lanes)
+        if (apart := other.program(name)).rows_apart is not None:
+            loop, program = other, apart
     return program, loop.outer_sizes
 
 
-class _Loop(Frame):
-    def __init__(self, node: Variable, alone: str = "") -> None:
+def constant_rows(node: Variable) -> int | None:
+    """How many rows the states of a loop have, where that is a constant of the graph."""
+    assert isinstance(node.op, Scan)
+    firsts = {p.type.shape[0] for p in node.op.step.carries if p.ndim}
+    return next((s for s in firsts if s is not None and s > 1), None)
+
+
+class Loop(Frame):
+    """rows: a size that is how many rows the states have, although it is a constant; alone: why
+    workers don't share units."""
+
+    def __init__(
+        self, node: Variable, alone: str = "", rows: int | None = None, lanes: bool = True
+    ) -> None:
         assert isinstance(node.op, Scan)
         op, o = node.op, node.op.split(node.inputs)
         super().__init__()
         self.op = op
-        self._alone = alone  # why workers don't share units
+        self._alone = alone
+        self._rows = rows
+        self.has_lanes = lanes
         self._counts: list[Any] = []  # of rows of products that are computed ahead
         self._shared_sizes: list[Any] = []
         self._shared_products: list[tuple[Any, ...]] = []
         outside = outside_of(op, o)
         self.learn([scope_of(op.step, outside), *self.enter_loops(op.step, outside)])
+
+    # ---- rows whose number is a constant --------------------------------------------------------
+
+    def _expression(self, outside: Variable) -> Any:
+        if isinstance(outside, Constant) and int(outside.data) == self._rows:
+            return self._outer_size(outside)
+        return super()._expression(outside)
+
+    def sizes(self, v: Variable) -> list[Any]:
+        found = super().sizes(v)
+        if self._rows is None:
+            return found
+        rows = self._outer_size(as_int64(self._rows))
+        return [rows if s == Number(self._rows) else s for s in found]
+
+    # ---- parameters of products -----------------------------------------------------------------
 
     def pack(self, weight: Variable, transposed: bool) -> Array:
         m = self.place_of(weight)
@@ -199,35 +237,22 @@ class _Loop(Frame):
         nexts: list[Memory | None] = []  # where a carry's new value goes, if it is no trace's row
         numbers: dict[int, Name] = {}
         after: list[Any] = []
-        for j, (p, new) in enumerate(zip(step.carries, step.new)):
-            shape = tuple(self.sizes(p))
+        for j, p in enumerate(step.carries):
             initial = self.pointer(Array(f"a{j}", p.dtype), True, State(j, 0))
             if p.ndim == 0:
                 numbers[j] = Name(f"c{j}", p.dtype)
                 self.before.append(Declare(numbers[j], Load(initial, Number(0))))
                 after.append(Store(initial, Number(0), numbers[j]))
                 self.locals[p] = numbers[j]
-                carries.append(Carry("number", p.dtype, shape))
+                carries.append(Carry("number", p.dtype, ()))
                 nexts.append(None)
                 continue
-            now = Array(f"c{j}", p.dtype)
-            if new in step.traces and step.computes(new):  # the history is the trace
-                i = step.traces.index(new)
-                previous = binary("mul", binary("sub", T, Number(1)), apart[i])
-                self.emit(Point(now, False, T, (traces[i], previous), (initial, Number(0))))
-                carries.append(Carry("trace", p.dtype, shape, i))
-                nexts.append(None)
-            else:
-                other = self.pointer(Array(f"b{j}", p.dtype), True, State(j, 1))
-                odd = binary("mod", T, Number(2))
-                self.emit(Point(now, False, odd, (other, Number(0)), (initial, Number(0))))
-                then = Array(f"d{j}", p.dtype)
-                self.emit(Point(then, True, odd, (initial, Number(0)), (other, Number(0))))
-                carries.append(Carry("buffers", p.dtype, shape))
-                nexts.append(Memory(then, row_major(shape)))
-            self.memory[p] = Memory(now, row_major(shape))
+            carry, then = self.array_carry(j, initial, traces, apart)
+            carries.append(carry)
+            nexts.append(then)
 
         last = self.advance(step, places, nexts, numbers)
+        after += self.turn()
         # last where no step was the loop's last; one more where that could be step last - 1
         whole: Any = Name("last")
         if last is not None:
@@ -254,6 +279,31 @@ class _Loop(Frame):
             bool(self.inner),
             schedule(why, None if units is None else units.meetings, self._alone),
         )
+
+    def array_carry(
+        self, j: int, initial: Array, traces: Sequence[Array], apart: Sequence[Name]
+    ) -> tuple[Carry, Memory | None]:
+        """How carry j lives, and where its new value goes if that is no trace's row."""
+        step = self.op.step
+        p, new = step.carries[j], step.new[j]
+        shape = tuple(self.sizes(p))
+        now = Array(f"c{j}", p.dtype)
+        self.memory[p] = Memory(now, row_major(shape))
+        if new in step.traces and step.computes(new):  # the history is the trace
+            i = step.traces.index(new)
+            previous = binary("mul", binary("sub", T, Number(1)), apart[i])
+            self.emit(Point(now, False, T, (traces[i], previous), (initial, Number(0))))
+            return Carry("trace", p.dtype, shape, i), None
+        other = self.pointer(Array(f"b{j}", p.dtype), True, State(j, 1))
+        odd = binary("mod", T, Number(2))
+        self.emit(Point(now, False, odd, (other, Number(0)), (initial, Number(0))))
+        then = Array(f"d{j}", p.dtype)
+        self.emit(Point(then, True, odd, (initial, Number(0)), (other, Number(0))))
+        return Carry("buffers", p.dtype, shape), Memory(then, row_major(shape))
+
+    def turn(self) -> list[Any]:
+        """What a step ends with, and the loop with."""
+        return []
 
     # ---- units that workers share -----------------------------------------------------------
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..graph import Constant, Variable
 from ..ops import scalar
-from ..ops.elemwise import Elemwise
+from ..ops.elemwise import Elemwise, Scalar
 from ..ops.shape import Dim, Join, Reshape
 from ..record import record
 from ..types import TensorType
@@ -130,6 +130,7 @@ class Lowering:
         self.packed: ChainMap[tuple[Variable, bool], Array] = ChainMap()  # operands of products
         self.rows: dict[Variable, tuple[Variable, Any]] = {}  # rows of other values, by number
         self.stages: Stages | None = None  # of a loop whose units workers may share
+        self.has_lanes = True  # a worker's inner loops run in vectors, along rows
         self._names = 0
         self._guard: Any = None  # a condition without which nothing may be read
         self._statements: list[list[Any]] = [[]]
@@ -286,9 +287,15 @@ class Lowering:
         lanes: bool,
         part: tuple[Any, Any] | None = None,
         units: tuple[Any, Any] | None = None,
+        apart: Collection[int] | None = None,
+        fold: tuple[Name, Scalar] | None = None,
     ) -> None:
         """Loops over an index space around what `body` emits; `part`: of the outer axis only
-        the positions from one to before the other; `units`: the same of the last axis."""
+        the positions from one to before the other; `units`: the same of the last axis; `apart`:
+        the axes along which positions do not need each other (None: all of them where there are
+        lanes, else none); `fold`: what the loops do nothing but add to."""
+        if apart is None:
+            apart = range(len(sizes)) if lanes else ()
         index = [Number(0) if s == Number(1) else self.fresh("i", "int64") for s in sizes]
         self._statements.append([])
         self._seen.append({})
@@ -302,7 +309,7 @@ class Lowering:
                 start, end = part if part and axis == 0 else (Number(0), s)
                 if units and axis == len(sizes) - 1:
                     start, end = units
-                inner = (For(i, end, inner, side_by_side, start),)
+                inner = (For(i, end, inner, side_by_side, start, axis in apart, fold),)
                 depth += 1
         for s in inner:
             self.emit(s)

@@ -38,13 +38,15 @@ class Nest:
     program: NestProgram
 
 
-def lower_nests(outputs: Sequence[Variable], taken: Collection[Variable] = ()) -> list[Nest]:
+def lower_nests(
+    outputs: Sequence[Variable], taken: Collection[Variable] = (), lanes: bool = True
+) -> list[Nest]:
     """The elementwise work among the outputs' nodes as nests, but for what is `taken` by other
     kernels. What has no kernel is left out: it runs by its op's NumPy meaning."""
     found: list[Nest] = []
     for k, group in enumerate(_groups(outputs, taken)):
         try:
-            found.append(ValuesNest(group.values, group.inline).lowered(f"nest_{k}"))
+            found.append(ValuesNest(group.values, group.inline, lanes).lowered(f"nest_{k}"))
         except (NotLowered, RecursionError):  # a chain of thousands: deeper than Python walks
             continue
     return found
@@ -138,8 +140,11 @@ def _inside(group: Sequence[Variable], inline: set[Variable]) -> list[Variable]:
 class ValuesNest(Frame):
     """A kernel for values outside of loops; `inline`: what it may compute on the way."""
 
-    def __init__(self, values: Sequence[Variable], inline: set[Variable]) -> None:
+    def __init__(
+        self, values: Sequence[Variable], inline: set[Variable], lanes: bool = True
+    ) -> None:
         super().__init__()
+        self.has_lanes = lanes
         self.values = list(values)
         self.packed_operands: set[Variable] = set()  # whose strides may be any
         inside = _inside(values, inline)

@@ -185,3 +185,46 @@ _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "mul": operator.mul,
     "int_div": operator.floordiv,
 }
+
+
+# ---- CUDA ---------------------------------------------------------------------------------------
+
+
+@record
+class Held:
+    """Memory of a launch: what it is (Given, Fixed, Trace, State, Scratch, Meeting), how many
+    copies of it there are, one a block or one for all, and of how many elements (of what is
+    scratch; elsewhere the shape says it)."""
+
+    source: Any
+    copies: int = 1
+    elements: int = 0
+    dtype: str = ""
+
+
+@record
+class Done:
+    """Where a kernel says how many steps it ran, and whether a check failed."""
+
+
+@record
+class LoopLength:
+    """For how many steps a loop runs."""
+
+
+@record
+class Launch:
+    """A kernel of CUDA and how it is started: its text, and what it is given in order, `Held`,
+    `Done`, `LoopLength` or an integer. shared: bytes of a block. scope and reason: how the threads
+    work together, and why not more narrowly."""
+
+    name: str
+    source: str
+    arguments: tuple[Any, ...]
+    grid: int
+    block: int
+    shared: int
+    cooperative: bool
+    scope: str
+    reason: str
+    meetings: int

@@ -4,32 +4,46 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..record import record
 from ..types import FLOATS
 from .kernel import (
+    Alone,
     Array,
     Assign,
+    Barrier,
     Binary,
     Break,
     Call,
     Choose,
+    Combine,
+    Continue,
     Declare,
+    Fail,
+    Finish,
     For,
     If,
+    InShared,
     Kernel,
+    Leave,
     Let,
     Load,
+    Local,
+    Meet,
     Name,
     Number,
     Point,
     Remark,
     Return,
+    Share,
+    Shift,
     Steps,
     Store,
     Use,
+    product,
 )
 
 _OPERATORS = {
@@ -43,6 +57,19 @@ _SUFFIX = {
     "float32": "f32", "float64": "f64",
 }  # fmt: skip
 
+_FOLDS = {
+    "add": "sum", "mul": "prod", "maximum": "max", "minimum": "min", "or_": "any", "and_": "all",
+}  # fmt: skip
+
+# By whom loops are shared out: the first position that one has, and how far apart they are.
+_SHARED = {
+    "threads": ("threadIdx.x", "blockDim.x"),
+    "warps": ("threadIdx.x / GS_WARP", "blockDim.x / GS_WARP"),
+    "lanes": ("threadIdx.x % GS_WARP", "GS_WARP"),
+    "grid": ("gs_thread()", "gs_threads()"),
+    "grid_warps": ("gs_thread() / GS_WARP", "gs_threads() / GS_WARP"),
+}
+
 _WORDS = re.compile(r"\w+")
 
 DTYPES = frozenset(_SUFFIX)  # what a kernel can compute with
@@ -55,27 +82,46 @@ class Dialect:
     name: str
     types: dict[str, str]
     includes: tuple[str, ...]
-    signature: str  # with {name}
+    signature: str  # with {name}, {threads}, {parameters}
     pointer: str  # with {const}, {type}, {name}, {position}
     integer: str  # with {name}, {position}
     lanes: str  # before a loop whose steps are independent
+    restrict: str  # a pointer within a kernel to what no other points to
+    own: bool  # whether parameters are the kernel's own, or statements that unpack them
 
+
+_TYPES = {
+    "bool": "unsigned char", "int8": "signed char", "int16": "short", "int32": "int",
+    "int64": "long long", "uint8": "unsigned char", "uint16": "unsigned short",
+    "uint32": "unsigned", "uint64": "unsigned long long", "float32": "float",
+    "float64": "double",
+}  # fmt: skip
 
 C = Dialect(
     name="c",
-    types={
-        "bool": "unsigned char", "int8": "signed char", "int16": "short", "int32": "int",
-        "int64": "long long", "uint8": "unsigned char", "uint16": "unsigned short",
-        "uint32": "unsigned", "uint64": "unsigned long long", "float32": "float",
-        "float64": "double",
-    },
+    types=_TYPES,
     includes=("scalars.h", "philox.h", "loops.h", "rows.h"),
     signature="long long {name}(long long first, long long last, void *const *memory, "
     "const long long *integer)",
     pointer="    {const}{type} *const restrict {name} = ({const}{type} *)memory[{position}];",
     integer="    const long long {name} = integer[{position}];",
     lanes="#pragma GCC ivdep",
-)  # fmt: skip
+    restrict="restrict ",
+    own=False,
+)
+
+# What a kernel only reads may come through a cache that sees no writes: so only there `restrict`.
+CUDA = Dialect(
+    name="cuda",
+    types=_TYPES,
+    includes=("persistent.h",),
+    signature='extern "C" __global__ void __launch_bounds__({threads}) {name}({parameters})',
+    pointer="{const}{type} *{restrict}{name}",
+    integer="long long {name}",
+    lanes="",
+    restrict="",
+    own=True,
+)
 
 
 class Renderer:
@@ -94,19 +140,31 @@ class Renderer:
     def kernel(self, k: Kernel) -> Iterator[str]:
         d = self.dialect
         body = list(self.block(k.body, "    "))
-        used = {word for line in body for word in _WORDS.findall(line)}
-        yield d.signature.format(name=k.name) + " {"
-        for i, p in enumerate(k.pointers):
-            if p.array.name in used:
-                yield d.pointer.format(
-                    const="" if p.written else "const ", type=d.types[p.array.dtype],
-                    name=p.array.name, position=i,
-                )  # fmt: skip
-        for i, n in enumerate(k.integers):
-            if n.text in used:
-                yield d.integer.format(name=n.text, position=i)
+        used = _words(body)
+        pointers = [
+            d.pointer.format(
+                const="" if p.written else "const ", type=d.types[p.array.dtype],
+                name=p.array.name, position=i, restrict="" if p.written else "__restrict__ ",
+            )
+            for i, p in enumerate(k.pointers) if p.array.name in used
+        ]  # fmt: skip
+        integers = [
+            d.integer.format(name=n.text, position=i)
+            for i, n in enumerate(k.integers)
+            if n.text in used
+        ]
+        parameters = ", ".join([*pointers, *integers]) if d.own else ""
+        opening = d.signature.format(name=k.name, threads=k.threads, parameters=parameters)
+        yield from textwrap.wrap(opening + " {", 100, subsequent_indent="        ")
+        if not d.own:
+            yield from pointers
+            yield from integers
         yield from body
         yield "}"
+
+    def used(self, k: Kernel) -> set[str]:
+        """The words of a kernel's text: what of its parameters it needs."""
+        return _words(self.block(k.body, ""))
 
     def block(self, body: Sequence[Any], indent: str) -> Iterator[str]:
         for s in body:
@@ -121,11 +179,13 @@ class Renderer:
             case Point(array, written, condition, a, b):
                 const = "" if written else "const "
                 yield (
-                    f"{indent}{const}{self.type(array.dtype)} *const restrict {array.name} = "
+                    f"{indent}{const}{self.type(array.dtype)} *const "
+                    f"{self.dialect.restrict}{array.name} = "
                     f"{self.text(condition)} ? {self.argument(a)} : {self.argument(b)};"
                 )
             case Steps(body):
-                yield f"{indent}for (long long t = first; t < last; t++) {{"
+                begin = "0" if self.dialect.own else "first"
+                yield f"{indent}for (long long t = {begin}; t < last; t++) {{"
                 yield from self.block(body, indent + "    ")
                 yield indent + "}"
             case Assign(name, value):
@@ -133,7 +193,7 @@ class Renderer:
             case Store(array, offset, value):
                 yield f"{indent}{array.name}[{self.text(offset)}] = {self.text(value)};"
             case For(index, extent, body, lanes, start):
-                if lanes:
+                if lanes and self.dialect.lanes:
                     yield self.dialect.lanes
                 i = index.text
                 begin, end = self.text(start), self.text(extent)
@@ -156,7 +216,70 @@ class Renderer:
             case Remark(text):
                 yield f"{indent}/* {text} */"
             case _:
+                yield from self.of_threads(s, indent)
+
+    def of_threads(self, s: Any, indent: str) -> Iterator[str]:
+        """The statements of a block's threads."""
+        inner = indent + "    "
+        match s:
+            case Share():
+                yield from self.share(s, indent)
+            case Barrier():
+                yield f"{indent}__syncthreads();"
+            case Alone(body, lane):
+                who = "threadIdx.x % GS_WARP" if lane else "threadIdx.x"
+                yield f"{indent}if ({who} == 0) {{"
+                yield from self.block(body, inner)
+                yield indent + "}"
+            case Combine(name, scalar, by):
+                routine = f"gs_{by}_{_FOLDS[scalar.name]}_{_SUFFIX[name.dtype]}"
+                scratch = f", ({self.type(name.dtype)} *)shared" if by == "block" else ""
+                yield f"{indent}{name.text} = {routine}({name.text}{scratch});"
+            case Meet(meeting):
+                yield f"{indent}if (gs_meet({meeting.name})) return;"
+            case Fail():
+                yield f"{indent}gs_break(done);"
+            case Continue():
+                yield f"{indent}continue;"
+            case Finish(steps):
+                yield f"{indent}gs_finish(done, {self.text(steps)});"
+            case Leave():
+                yield f"{indent}return;"
+            case Local(array, count):
+                yield f"{indent}{self.type(array.dtype)} {array.name}[{count}];"
+            case InShared(array, offset):
+                kind = self.type(array.dtype)
+                yield f"{indent}{kind} *const {array.name} = ({kind} *)(shared + {offset});"
+            case Shift(array, offset):
+                yield f"{indent}{array.name} += {self.text(offset)};"
+            case _:
                 raise TypeError(f"not a statement: {s!r}")
+
+    def share(self, s: Share, indent: str) -> Iterator[str]:
+        """Loops that are shared out, as one loop over all their positions."""
+        first, apart = _SHARED[s.by]
+        inner = indent + "    "
+        if len(s.loops) == 1:
+            loop = s.loops[0]
+            i, end = loop.index.text, self.text(loop.extent)
+            begin = first if loop.start == Number(0) else f"{self.text(loop.start)} + {first}"
+            yield f"{indent}for (long long {i} = {begin}; {i} < {end}; {i} += {apart}) {{"
+        else:
+            i = "all_" + s.loops[-1].index.text
+            sizes = [x.extent if x.start == Number(0) else x.extent - x.start for x in s.loops]
+            kind = "long long" if s.by.startswith("grid") else "int"
+            count = self.text(product(sizes))
+            yield f"{indent}for ({kind} {i} = {first}; {i} < {count}; {i} += {apart}) {{"
+            for k, loop in enumerate(s.loops):
+                inside = self.text(product(sizes[k + 1 :]))
+                position = i if inside == "1" else f"{i} / ({kind})({inside})"
+                if k:
+                    position = f"{position} % ({kind})({self.text(sizes[k])})"
+                if loop.start != Number(0):
+                    position = f"{self.text(loop.start)} + {position}"
+                yield f"{inner}const long long {loop.index.text} = {position};"
+        yield from self.block(s.body, inner)
+        yield indent + "}"
 
     def argument(self, x: Any) -> str:
         if isinstance(x, tuple):
@@ -199,6 +322,10 @@ class Renderer:
         # C computes with at least 32 bits
         small = e.dtype in ("int8", "int16", "uint8", "uint16")
         return f"(({self.type(e.dtype)}){text})" if small else text
+
+
+def _words(lines: Iterable[str]) -> set[str]:
+    return {word for line in lines for word in _WORDS.findall(line)}
 
 
 def _literal(value: Any, dtype: str) -> str:

@@ -50,7 +50,7 @@ class Whole(Lowering):
             case Dot() if v.dtype in FLOATS:
                 self._dot(v, stored.get(v) or self.place(v))
             case Dot() | BatchedDot():
-                self._products(v, stored)
+                self.products(v, stored)
             case Reduce():
                 self._reduce(v, stored)
             case ArgReduce():
@@ -108,7 +108,8 @@ class Whole(Lowering):
                     full[k] = i
                 self.emit(Assign(total, Call(combine, (total, term(full)), op.dtype, op.dtype)))
 
-            self.nest([sizes[a] for a in op.axes], inner, False)
+            along = (total, combine) if x.ndim - 1 in op.axes else None
+            self.nest([sizes[a] for a in op.axes], inner, False, fold=along)
             self.finish(v, out, total, outer)
 
         def clear(index: list[Any]) -> None:
@@ -122,12 +123,12 @@ class Whole(Lowering):
             value = Call(combine, (old, term(index)), op.dtype, op.dtype)
             self.emit(Store(out.array, position, value))
 
-        if along_rows:
+        if along_rows and self.has_lanes:
             assert out is not None
             self.nest([sizes[k] for k in kept], clear, True)
-            self.nest(sizes, rows, True)
+            self.nest(sizes, rows, True, apart=kept)
         else:
-            self.nest([sizes[k] for k in kept], whole, False)
+            self.nest([sizes[k] for k in kept], whole, False, apart=range(len(kept)))
         if out is not None:
             self.memory[v] = out
 
@@ -158,7 +159,7 @@ class Whole(Lowering):
             self.nest([sizes[op.axis]], body, False)
             self.finish(v, out, position, outer)
 
-        self.nest(self.sizes(v), along, False)
+        self.nest(self.sizes(v), along, False, apart=range(v.ndim))
         if out is not None:
             self.memory[v] = out
 
@@ -181,7 +182,8 @@ class Whole(Lowering):
 
             self.nest([sizes[op.axis]], body, False)
 
-        self.nest([*sizes[: op.axis], *sizes[op.axis + 1 :]], along, False)
+        others = [*sizes[: op.axis], *sizes[op.axis + 1 :]]
+        self.nest(others, along, False, apart=range(len(others)))
         self.memory[v] = out
 
     def _softmax(self, v: Variable, out: Memory) -> None:
@@ -197,18 +199,32 @@ class Whole(Lowering):
             row = (sizes[op.axis], (out.array, start), out.strides[op.axis])
             self.emit(Use(f"{routine}_{t}", row))
 
-        self.nest([*sizes[: op.axis], *sizes[op.axis + 1 :]], along, False)
+        others = [*sizes[: op.axis], *sizes[op.axis + 1 :]]
+        self.nest(others, along, False, apart=range(len(others)))
         self.memory[v] = out
 
     # ---- products -----------------------------------------------------------------------------
 
-    def _products(self, v: Variable, stored: dict[Variable, Memory]) -> None:
+    def products(self, v: Variable, stored: dict[Variable, Memory]) -> None:
         """Rows of sums of rows: a stack of products, or one of integers."""
         x, y = v.inputs
         lead = 1 if isinstance(v.op, BatchedDot) else 0
         depth, wide = self.sizes(x)[-1], self.sizes(y)[lead + 1 :]
         out = stored.get(v) or self.place(v)
         zero = Number(0, v.dtype)
+
+        def one(index: list[Any]) -> None:
+            total = self.fresh("s", v.dtype)
+            self.emit(Declare(total, zero))
+            outer, j = index[: x.ndim - 1], index[x.ndim - 1 :]
+
+            def term(k: list[Any]) -> None:
+                a, b = self.element(x, [*outer, *k]), self.element(y, [*outer[:lead], *k, *j])
+                step = Call(scalar.mul, (a, b), v.dtype, v.dtype)
+                self.emit(Assign(total, Call(scalar.add, (total, step), v.dtype, v.dtype)))
+
+            self.nest([depth], term, False, fold=None if wide else (total, scalar.add))
+            self.emit(Store(out.array, out.offset(index), total))
 
         def row(outer: list[Any]) -> None:
             stack = outer[:lead]
@@ -230,7 +246,10 @@ class Whole(Lowering):
             self.nest(wide, clear, True)
             self.nest([depth], term, False)
 
-        self.nest(self.sizes(x)[:-1], row, False)
+        if self.has_lanes:
+            self.nest(self.sizes(x)[:-1], row, False, apart=range(x.ndim - 1))
+        else:
+            self.nest(self.sizes(v), one, False, apart=range(v.ndim))
         self.memory[v] = out
         if v.ndim == 0:
             self.locals[v] = self.named(Load(out.array, out.start))
@@ -291,7 +310,7 @@ class Whole(Lowering):
                 broken = binary("eq", self.element(c, list(index)), Number(0))
                 self.emit(If(broken, (Return(FAILED),)))
 
-            self.nest(self.sizes(c), body, False)
+            self.nest(self.sizes(c), body, False, apart=range(c.ndim))
         if v.ndim == 0:
             self.finish(v, stored.get(v), self.element(x, []), [])
             return

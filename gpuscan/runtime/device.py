@@ -24,7 +24,6 @@ class Device(Protocol):
 
 
 _MISSING = {
-    "emulated": "this version of gpuscan has no CUDA back end to emulate yet",
     "cuda": "this version of gpuscan has no CUDA back end yet",
     "cupy": "this version of gpuscan has no CUDA back end yet",
     "pycuda": "this version of gpuscan has no CUDA back end yet",
@@ -38,6 +37,10 @@ def missing(name: str) -> str:
 
         if compiler.find() is None:
             return "no C compiler was found ($CC, cc, gcc, clang, or the package ziglang)"
+    if name == "emulated":
+        from . import emulator
+
+        return emulator.missing()
     return _MISSING.get(name, "")
 
 
@@ -54,4 +57,8 @@ def select(name: str) -> Device:
         from .native import Native
 
         return Native()
+    if name == "emulated":
+        from .emulated import Emulated
+
+        return Emulated()
     return Reference()

@@ -88,7 +88,7 @@ class Plans(Generic[P]):
         return plan
 
 
-class _Plan:
+class SizedPlan:
     """fits: whether the sizes are such, and those that must be the same are."""
 
     def __init__(self, program: Any, given: Sequence[int], arrays: Any) -> None:
@@ -122,7 +122,7 @@ class _Plan:
         return Layout(tuple(offsets), size)
 
 
-class NestPlan(_Plan):
+class NestPlan(SizedPlan):
     def __init__(self, program: NestProgram, given: Sequence[int], operands: Any) -> None:
         super().__init__(program, given, operands)
         if not self.fits:
@@ -141,7 +141,7 @@ class NestPlan(_Plan):
         self.is_shared = program.parts and work >= threads.WORTH_SHARING
 
 
-class LoopPlan(_Plan):
+class LoopPlan(SizedPlan):
     def __init__(self, program: LoopProgram, given: Sequence[int], arrays: Any) -> None:
         super().__init__(program, given, arrays)
         if not self.fits:

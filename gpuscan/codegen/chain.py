@@ -1,0 +1,87 @@
+"""A loop for one thread a row: its states are in the thread's registers, and it meets nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..graph import Variable
+from ..ops.linalg import Dot
+from ..scan.op import Scan, Step
+from .kernel import Array, Load, Name, Store, product, row_major
+from .lower import Memory
+from .loop import Loop, constant_rows
+from .plan import NotLowered
+from .program import Carry, LoopProgram, Scratch
+
+
+def lower_chain(node: Variable, name: str) -> tuple[LoopProgram, list[Variable]]:
+    """As `lower_loop`, for threads each of which has a row of the states, or all of a state
+    without rows. Raises NotLowered where rows need each other."""
+    assert isinstance(node.op, Scan)
+    if any(isinstance(v.op, Scan) for v in node.op.step.values):
+        raise NotLowered("a loop in a step is more than a thread's registers hold")
+    has_rows = any(p.ndim for p in node.op.step.carries)
+    reason = ""
+    for rows in dict.fromkeys((None, constant_rows(node))):
+        loop = _Chain(node, rows)
+        if rows is None and loop.row_size() is None and constant_rows(node):
+            continue
+        program = loop.program(name)
+        if program.rows_apart is not None or not has_rows:
+            return program, loop.outer_sizes
+        reason = program.schedule.reason
+    raise NotLowered(reason)
+
+
+class _Chain(Loop):
+    def __init__(self, node: Variable, rows: int | None) -> None:
+        super().__init__(node, "each thread has its own rows", rows, False)
+        self._turned: list[tuple[Memory, Memory, Memory, list[Any]]] = []
+
+    def whole(
+        self, v: Variable, stored: dict[Variable, Memory], results: Sequence[Variable]
+    ) -> None:
+        if isinstance(v.op, Dot):
+            self.products(v, stored)  # no larger than a thread's registers
+        else:
+            super().whole(v, stored, results)
+
+    def wanted(
+        self, step: Step, rows: Sequence[Memory | None], nexts: Sequence[Memory | None]
+    ) -> list[tuple[Variable, Memory | None]]:
+        return [*zip(step.new, nexts), *zip(step.traces, rows)]
+
+    def array_carry(
+        self, j: int, initial: Array, traces: Sequence[Array], apart: Sequence[Name]
+    ) -> tuple[Carry, Memory | None]:
+        p = self.op.step.carries[j]
+        shape = self.sizes(p)
+        own = []
+        for letter in ("c", "d"):
+            array = Array(f"{letter}{j}", p.dtype)
+            self.pointer(array, True, Scratch(product(shape), p.dtype))
+            own.append(Memory(array, row_major(shape)))
+        now, then = own
+        self.memory[p] = now
+        outside = Memory(initial, row_major(shape))
+        self.before += self._copied(outside, now, shape)
+        self._turned.append((now, then, outside, shape))
+        return Carry("place", p.dtype, tuple(shape)), then
+
+    def turn(self) -> list[Any]:
+        after: list[Any] = []
+        for now, then, outside, shape in self._turned:
+            for s in self._copied(then, now, shape):
+                self.emit(s)
+            after += self._copied(now, outside, shape)
+        return after
+
+    def _copied(self, source: Memory, target: Memory, shape: Sequence[Any]) -> list[Any]:
+        def body(index: list[Any]) -> None:
+            value = Load(source.array, source.offset(index))
+            self.emit(Store(target.array, target.offset(index), value))
+
+        with self.block() as statements:
+            self.nest(shape, body, True)
+        return list(statements)

@@ -1,0 +1,386 @@
+"""What devices that run CUDA have in common: kernels of loops and nests on arrays of the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..codegen.limits import Limits
+from ..codegen.program import (
+    Done,
+    Fixed,
+    Given,
+    Held,
+    Launch,
+    LoopLength,
+    LoopProgram,
+    Meeting,
+    NestProgram,
+    Result,
+    Scratch,
+    Size,
+    State,
+    Stride,
+    Trace,
+)
+from ..evaluate import Program
+from ..graph import Op, Variable
+from ..ops.linalg import Dot
+from ..record import field, record
+from ..scan.op import Scan
+from ..types import TensorType, TupleType
+from .plans import Plans, SizedPlan, laid_out
+
+MEETING = 48  # integers, as kernels/grid.h has it
+
+
+class CudaDevice(Protocol):
+    """A device that runs CUDA: memory, kernels, products."""
+
+    name: str
+    limits: Limits
+    scope: str  # in which loops run that have a kernel of it; "": each in the narrowest that it can
+
+    def array(self, x: Any) -> Any:
+        """A host's or a device's array, on the device."""
+        ...
+
+    def empty(self, shape: Sequence[int], dtype: str) -> Any:
+        """A new array on the device, in row-major order."""
+        ...
+
+    def host(self, x: Any) -> Any:
+        """A device's array as NumPy's."""
+        ...
+
+    def address(self, x: Any) -> int:
+        """Where an array's first element is."""
+        ...
+
+    def build(self, source: str, name: str) -> Any:
+        """The kernel of a text. Raises BuildError with the numbered text."""
+        ...
+
+    def launch(self, kernel: Any, launch: Launch, arguments: Sequence[int]) -> None:
+        """Starts a kernel. Raises DeviceError where that is refused, or fails."""
+        ...
+
+    def product(self, x: Any, y: Any) -> Any:
+        """x @ y, of matrices of floats on the device."""
+        ...
+
+
+# ---- loops --------------------------------------------------------------------------------------
+
+
+@record
+class CudaLoop(Op):
+    """A Scan on a device: (*the Scan's operands, *sizes, *others) -> the Scan's results.
+
+    program   what the loop's sizes, states and traces are; its integers are by name
+    sizes     what the inputs behind the operands are called, one name an integer of a program
+    launch_of values of all integers, by name -> the kernel for them; raises where there is none
+    """
+
+    definition: Scan
+    program: LoopProgram
+    sizes: tuple[str, ...]
+    launch_of: Callable[..., Launch] = field(compare=False)
+    device: CudaDevice = field(compare=False)
+    node: Variable = field(compare=False)  # the Scan as it was written
+    inputs: tuple[Variable, ...] = field(compare=False)  # what this op's inputs stand for
+    told: Callable[[Launch], None] = field(compare=False)  # of the kernel that is taken
+
+    def infer(self, *types: TensorType) -> Any:
+        return self.definition.infer(*types[: 1 + len(self.definition.step.params)])
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        return _LoopRunner(self)
+
+
+class _LoopPlan(SizedPlan):
+    """The kernel for some sizes and strides."""
+
+    def __init__(
+        self, op: CudaLoop, program: LoopProgram, given: Sequence[int], arrays: Any
+    ) -> None:
+        super().__init__(program, given, arrays)
+        self.launch: Launch | None = None
+        if not self.fits:
+            return
+        self.rows = [(self.shape(shape), dtype) for dtype, shape in program.rows]
+        self.states = [self.shape(carry.shape) for carry in program.carries]
+        values = {}
+        for name, source in zip(program.kernel.integers, program.integers):
+            match source:
+                case Size():
+                    values[name.text] = self.sizes[name.text]
+                case Stride():
+                    values[name.text] = self.strides[source]
+        others = given[len(program_sizes(program)) :]
+        self.launch = op.launch_of(values, others, self.strides)
+        op.told(self.launch)
+        self.kernel = op.device.build(self.launch.source, self.launch.name)
+
+
+def program_sizes(program: LoopProgram | NestProgram) -> list[int]:
+    return sorted({s.position for s in program.integers if isinstance(s, Size)})
+
+
+class _LoopRunner:
+    """Runs a loop's kernel on arrays."""
+
+    def __init__(self, op: CudaLoop) -> None:
+        self.op, self.program, self.device = op, op.program, op.device
+        step = op.definition.step
+        self.n_operands = 1 + len(step.params)
+        self.n_inputs = self.n_operands + len(op.sizes)
+        self.first_init = 1 + len(step.seqs)
+        self.n_seqs = len(step.seqs)
+        self.read = {s.operand: s.whole for s in op.program.pointers if isinstance(s, Given)}
+        self.plans: Plans[_LoopPlan] = Plans(op.program)
+        self.constants: dict[Any, Any] = {}
+        self._interpreted: Any = None
+
+    def definition(self, *inputs: Any) -> Any:
+        """The loop as NumPy runs it: what says why an operand is wrong."""
+        given = dict(zip(self.op.inputs, map(self.device.host, inputs)))
+        if self._interpreted is None:
+            self._interpreted = Program(list(given), [self.op.node])
+        return self._interpreted(*given.values())[0]
+
+    def _plan(self, program: LoopProgram, sizes: Sequence[int], arrays: Any) -> _LoopPlan:
+        return _LoopPlan(self.op, program, sizes, arrays)
+
+    def __call__(self, *inputs: Any) -> Any:
+        operands = inputs[: self.n_operands]
+        steps = int(self.device.host(operands[0]))
+        sizes = [int(self.device.host(s)) for s in inputs[self.n_operands : self.n_inputs]]
+        arrays = {i: self.device.array(operands[i]) for i in self.read}
+        arrays = {i: laid_out(x, self.read[i]) for i, x in arrays.items()}
+        plan = self.plans.find(sizes, arrays, self._plan)
+        launch = plan.launch
+        short = any(len(s) < steps for s in operands[1 : 1 + self.n_seqs])
+        if steps < 1 or launch is None or short:
+            return self.definition(*inputs)
+        initials = operands[self.first_init : self.first_init + len(plan.states)]
+        if any(np.shape(x) != shape for x, shape in zip(initials, plan.states)):
+            return self.definition(*inputs)
+        memory = _Memory(self, plan, steps, arrays, initials)
+        arguments = [memory.argument(x) for x in launch.arguments]
+        self.device.launch(plan.kernel, launch, arguments)
+        done, failed = (int(x) for x in self.device.host(memory.done))
+        if failed:
+            return self.definition(*inputs)
+        return memory.results(done)
+
+    def constant(self, fixed: Fixed) -> Any:
+        if fixed not in self.constants:
+            data = np.ascontiguousarray(fixed.constant.data)
+            self.constants[fixed] = self.device.array(data)
+        return self.constants[fixed]
+
+
+class _Memory:
+    """The arrays of one run of a loop."""
+
+    def __init__(
+        self, runner: _LoopRunner, plan: _LoopPlan, steps: int, arrays: Mapping[int, Any],
+        initials: Sequence[Any],
+    ) -> None:  # fmt: skip
+        self.runner, self.plan, self.steps = runner, plan, steps
+        self.device = runner.device
+        self.arrays, self.initials = arrays, initials
+        self.traces: dict[int, Any] = {}
+        self.states: dict[tuple[int, int], Any] = {}
+        self.done = self.device.array(np.array([steps, 0]))
+        self.held: list[Any] = []
+
+    def argument(self, x: Any) -> int:
+        match x:
+            case Held():
+                found = self._array(x)
+                self.held.append(found)
+                return self.device.address(found)
+            case Done():
+                return self.device.address(self.done)
+            case LoopLength():
+                return self.steps
+        return int(x)
+
+    def _array(self, held: Held) -> Any:
+        match held.source:
+            case Given(k):
+                return self.arrays[k]
+            case Fixed():
+                return self.runner.constant(held.source)
+            case Trace(i):
+                shape, dtype = self.plan.rows[i]
+                self.traces[i] = self.device.empty((held.copies, self.steps, *shape), dtype)
+                return self.traces[i]
+            case State(j, parity):
+                return self._state(j, parity, held.copies)
+            case Meeting():
+                return self.device.array(np.zeros(MEETING, "int64"))
+            case Scratch():
+                return self.device.empty((max(1, held.copies * held.elements),), held.dtype)
+        raise TypeError(held)
+
+    def _state(self, j: int, parity: int, copies: int) -> Any:
+        shape, dtype = self.plan.states[j], self.runner.program.carries[j].dtype
+        x = self.states[j, parity] = self.device.empty((copies, *shape), dtype)
+        if parity == 0:
+            x[...] = self.device.array(np.asarray(self.initials[j], dtype)) if isinstance(
+                self.initials[j], np.ndarray | np.generic
+            ) else self.initials[j]
+        return x
+
+    def results(self, done: int) -> tuple[Any, ...]:
+        finals = []
+        for j, carry in enumerate(self.runner.program.carries):
+            kind = self._kind(j)
+            if kind == "trace":
+                finals.append(self.traces[carry.trace][0, done - 1].copy())
+            else:
+                finals.append(self.states[j, done % 2 if kind == "buffers" else 0][0, ...])
+        traces = []
+        for i in range(len(self.plan.rows)):
+            x = self.traces[i]
+            x = x[0] if len(x) == 1 else x[0].copy()
+            traces.append(x[:done] if done < self.steps else x)
+        return (*finals, *traces, np.int64(done))
+
+    def _kind(self, j: int) -> str:
+        """How a carry lives in the kernel that ran."""
+        launch = self.plan.launch
+        assert launch is not None
+        return "place" if launch.scope == "thread" else self.runner.program.carries[j].kind
+
+
+# ---- nests and products outside of loops --------------------------------------------------------
+
+
+@record
+class CudaNest(Op):
+    """A nest on a device: (*operands, *sizes, *others) -> its results, as NativeNest."""
+
+    values: tuple[Variable, ...]
+    given: tuple[Variable, ...]
+    program: NestProgram
+    launch_of: Callable[..., Launch] = field(compare=False)
+    device: CudaDevice = field(compare=False)
+
+    def infer(self, *types: TensorType) -> TupleType:
+        return TupleType(tuple(v.type for v in self.values))
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        return _NestRunner(self)
+
+
+class _NestPlan(SizedPlan):
+    def __init__(
+        self, op: CudaNest, program: NestProgram, given: Sequence[int], arrays: Any
+    ) -> None:
+        super().__init__(program, given, arrays)
+        if not self.fits:
+            return
+        self.results = [(self.shape(shape), dtype) for dtype, shape in program.shapes]
+        values = {}
+        for name, source in zip(program.kernel.integers, program.integers):
+            values[name.text] = (
+                self.sizes[name.text] if isinstance(source, Size) else self.strides[source]
+            )
+        self.launch = op.launch_of(values)
+        self.kernel = op.device.build(self.launch.source, self.launch.name)
+
+
+class _NestRunner:
+    def __init__(self, op: CudaNest) -> None:
+        self.op, self.device = op, op.device
+        given = [s for s in op.program.pointers if isinstance(s, Given)]
+        self.whole = [s.whole for s in sorted(given, key=lambda s: s.operand)]
+        self.n_operands = len(given)
+        self.n_inputs = self.n_operands + len(program_sizes(op.program))
+        self.plans: Plans[_NestPlan] = Plans(op.program)
+        self.constants: dict[Any, Any] = {}
+        self._interpreted: Program | None = None
+
+    def definition(self, *inputs: Any) -> Any:
+        """The values as NumPy computes them: what says why an operand is wrong."""
+        if self._interpreted is None:
+            self._interpreted = Program(self.op.given, self.op.values)
+        values = [self.device.host(x) for x in inputs]
+        return self._interpreted(*values[: self.n_operands], *values[self.n_inputs :])
+
+    def _plan(self, program: NestProgram, sizes: Sequence[int], arrays: Any) -> _NestPlan:
+        return _NestPlan(self.op, program, sizes, arrays)
+
+    def __call__(self, *inputs: Any) -> Any:
+        device = self.device
+        operands = [laid_out(device.array(x), whole) for x, whole in zip(inputs, self.whole)]
+        sizes = [int(device.host(s)) for s in inputs[self.n_operands : self.n_inputs]]
+        plan = self.plans.find(sizes, operands, self._plan)
+        if not plan.fits:
+            return self.definition(*inputs)
+        results = [device.empty(shape, dtype) for shape, dtype in plan.results]
+        done = device.array(np.zeros(2, "int64"))
+        arguments, held = [], []
+        for x in plan.launch.arguments:
+            match x:
+                case Held(Given(k)):
+                    held.append(operands[k])
+                case Held(Result(k)):
+                    held.append(results[k])
+                case Held(Fixed() as fixed):
+                    held.append(self._constant(fixed))
+                case Held(Scratch(), _, elements, dtype):
+                    held.append(device.empty((max(1, elements),), dtype))
+                case Done():
+                    held.append(done)
+                case _:
+                    arguments.append(int(x))
+                    continue
+            arguments.append(device.address(held[-1]))
+        if all(math.prod(shape) for shape, _ in plan.results):
+            device.launch(plan.kernel, plan.launch, arguments)
+        if device.host(done)[1]:
+            return self.definition(*inputs)
+        return tuple(results)
+
+    def _constant(self, fixed: Fixed) -> Any:
+        if fixed not in self.constants:
+            data = np.ascontiguousarray(fixed.constant.data)
+            self.constants[fixed] = self.device.array(data)
+        return self.constants[fixed]
+
+
+@record
+class CudaProduct(Op):
+    """A Dot of two matrices of floats, by the device's library."""
+
+    device: CudaDevice = field(compare=False)
+
+    def infer(self, x: TensorType, y: TensorType) -> TensorType:
+        return Dot().infer(x, y)
+
+    def eval(self, x: Any, y: Any) -> Any:
+        return self.device.product(self.device.array(x), self.device.array(y))
+
+
+@record
+class OnHost(Op):
+    """An op that has no kernel: NumPy runs it."""
+
+    definition: Op
+    device: CudaDevice = field(compare=False)
+    node: Variable = field(compare=False)
+
+    def infer(self, *types: TensorType) -> Any:
+        return self.definition.infer(*types)
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        call, host = self.definition.evaluator(self.node), self.device.host
+        return lambda *inputs: call(*map(host, inputs))

@@ -1,0 +1,274 @@
+/* What all threads of a block do together: operands of products, draws, sums.
+ *
+ * Every thread of the block calls with the same arguments (except for the value that it folds);
+ * the block is one-dimensional and of whole warps. What one of these reads must be there and what
+ * it wrote may be read behind a barrier, which is the caller's: only the gs_block_* hold barriers
+ * of their own. Arrays may lie in shared memory or the device's. Names and arguments are those of
+ * products.h and loops.h, so that one kernel calls either. */
+#ifndef GS_BLOCKS_H
+#define GS_BLOCKS_H
+
+#include "device.h"
+#include "philox.h"
+#include "scalars.h"
+
+#define GS_WARP 32
+#define GS_ALL_LANES 0xffffffffu
+
+/* ---- folds: the order of a tree, so the same bits every time and in every lane ------------- */
+
+struct gs_sum {
+    template <class T> GS_MEMBER T operator()(T a, T b) const { return (T)(a + b); }
+};
+struct gs_prod {
+    template <class T> GS_MEMBER T operator()(T a, T b) const { return (T)(a * b); }
+};
+struct gs_max { /* NaN wins */
+    template <class T> GS_MEMBER T operator()(T a, T b) const { return a >= b || a != a ? a : b; }
+};
+struct gs_min {
+    template <class T> GS_MEMBER T operator()(T a, T b) const { return a <= b || a != a ? a : b; }
+};
+struct gs_any {
+    template <class T> GS_MEMBER T operator()(T a, T b) const { return (T)(a || b); }
+};
+struct gs_all {
+    template <class T> GS_MEMBER T operator()(T a, T b) const { return (T)(a && b); }
+};
+
+/* With the lane whose number differs by `apart`, a power of two. */
+template <class Op, class T> GS_FN T gs_lane_fold(T x, Op op, gs_u32 apart) {
+    const T y = (T)__shfl_xor_sync(GS_ALL_LANES, x, (int)apart);
+    return threadIdx.x & apart ? op(y, x) : op(x, y); /* the lower lane's first */
+}
+
+template <class Op, class T> GS_FN T gs_warp_fold(T x, Op op) {
+    GS_UNROLL for (gs_u32 apart = GS_WARP / 2; apart >= 1; apart /= 2)
+        x = gs_lane_fold(x, op, apart);
+    return x;
+}
+
+/* `partial`: an element a warp, in shared memory. */
+template <class Op, class T> GS_FN T gs_block_fold(T x, Op op, T *partial) {
+    const gs_u32 warps = blockDim.x / GS_WARP;
+    x = gs_warp_fold(x, op);
+    if (threadIdx.x % GS_WARP == 0) partial[threadIdx.x / GS_WARP] = x;
+    __syncthreads();
+    T all = partial[0];
+    for (gs_u32 w = 1; w < warps; w++) all = op(all, partial[w]);
+    __syncthreads(); /* partial may be used again */
+    return all;
+}
+
+#define GS_FOLD(type, t, name)                                                            \
+    GS_FN type gs_warp_##name##_##t(type x) { return gs_warp_fold(x, gs_##name()); }      \
+    GS_FN type gs_block_##name##_##t(type x, type *partial) {                             \
+        return gs_block_fold(x, gs_##name(), partial);                                    \
+    }
+#define GS_FOLDS(type, t)                                                                 \
+    GS_FOLD(type, t, sum) GS_FOLD(type, t, prod) GS_FOLD(type, t, max)                    \
+    GS_FOLD(type, t, min) GS_FOLD(type, t, any) GS_FOLD(type, t, all)
+GS_FLOATS(GS_FOLDS)
+GS_INTEGERS(GS_FOLDS)
+GS_FOLDS(unsigned char, b8)
+
+/* ---- products ------------------------------------------------------------------------------ */
+
+/* A panel holds `wide` columns of `depth` elements in depth * wide elements: four (two of f64)
+ * rows at a time, of which a column's elements lie together, and then the rows that are left. So
+ * a thread reads a column by whole vectors, and neighbouring threads neighbouring ones. */
+template <class T> GS_FN gs_u32 gs_panel_whole(long long depth) {
+    return (gs_u32)(depth - depth % gs_vector<T>::size);
+}
+
+template <class T> GS_FN gs_u32 gs_panel_place(gs_u32 whole, gs_u32 wide, gs_u32 k, gs_u32 j) {
+    constexpr gs_u32 V = gs_vector<T>::size;
+    return k < whole ? (k - k % V) * wide + j * V + k % V : k * wide + j;
+}
+
+/* Element (k, j) of the operand is b[k * down + j * right]. */
+template <class T>
+GS_FN void gs_pack(long long depth, long long wide, const T *b, long long down, long long right,
+                   T *panel) {
+    const gs_u32 whole = gs_panel_whole<T>(depth), size = (gs_u32)(depth * wide);
+    /* neighbouring threads read along the axis that lies along memory */
+    const bool columns = down == 1 && right != 1;
+    const gs_u32 inner = (gs_u32)(columns ? depth : wide);
+    GS_ROLLED for (gs_u32 i = threadIdx.x; i < size; i += blockDim.x) {
+        const gs_u32 x = i % inner, y = i / inner;
+        const gs_u32 k = columns ? x : y, j = columns ? y : x;
+        panel[gs_panel_place<T>(whole, (gs_u32)wide, k, j)] = b[k * down + j * right];
+    }
+}
+
+/* Some vectors of the depth, from k on, of R rows and a column. */
+template <class T, int R, int VECTORS, bool WHOLE>
+GS_FN void gs_tile_part(const T *a, const gs_u32 (&at)[R], long long column, const T *panel,
+                        gs_u32 wide, gs_u32 k, T (&sum)[R]) {
+    constexpr int V = gs_vector<T>::size;
+    gs_vector<T> y[VECTORS];
+    GS_UNROLL for (int u = 0; u < VECTORS; u++) {
+        const T *const q = panel + (k + u * V) * wide;
+        if constexpr (WHOLE) y[u] = gs_vector_at(q);
+        else
+            GS_UNROLL for (int v = 0; v < V; v++) y[u].at[v] = q[v];
+    }
+    GS_UNROLL for (int r = 0; r < R; r++) {
+        const gs_u32 place = at[r] + k;
+        const T *const from = a + (WHOLE ? place : at[r]);
+        GS_UNROLL for (int u = 0; u < VECTORS; u++) {
+            gs_vector<T> x;
+            if constexpr (WHOLE) x = gs_vector_at(from + u * V);
+            else
+                GS_UNROLL for (int v = 0; v < V; v++) x.at[v] = from[(k + u * V + v) * column];
+            GS_UNROLL for (int v = 0; v < V; v++) sum[r] = gs_fma(x.at[v], y[u].at[v], sum[r]);
+        }
+    }
+}
+
+/* R rows of a column, of which `left` are real. A thread takes every `slices`-th part of the
+ * depth, the first of them also what is no whole vector. */
+template <class T, int R, bool WHOLE>
+GS_FN void gs_tile(gs_u32 left, gs_u32 wide, gs_u32 depth, const T *a, gs_u32 row,
+                   long long column, const T *panel, gs_u32 j, gs_u32 slices, gs_u32 slice,
+                   T (&sum)[R]) {
+    constexpr int V = gs_vector<T>::size, U = WHOLE ? (R == 1 ? 4 : 2) : 1;
+    const gs_u32 whole = depth - depth % V, most = depth - depth % (U * V);
+    gs_u32 at[R]; /* behind the last row, the last once more */
+    GS_UNROLL for (int r = 0; r < R; r++) {
+        sum[r] = 0;
+        at[r] = (r < (int)left ? (gs_u32)r : left - 1) * row;
+    }
+    const T *const q = panel + j * V;
+    GS_ROLLED for (gs_u32 k = slice * U * V; k < most; k += slices * U * V)
+        gs_tile_part<T, R, U, WHOLE>(a, at, column, q, wide, k, sum);
+    if constexpr (U > 1)
+        GS_ROLLED for (gs_u32 k = most + slice * V; k < whole; k += slices * V)
+            gs_tile_part<T, R, 1, WHOLE>(a, at, column, q, wide, k, sum);
+    if (slice) return;
+    GS_ROLLED for (gs_u32 k = whole; k < depth; k++) {
+        const T y = panel[k * wide + j];
+        GS_UNROLL for (int r = 0; r < R; r++) sum[r] = gs_fma(a[at[r] + k * column], y, sum[r]);
+    }
+}
+
+template <class T, int R, bool WHOLE>
+GS_FN void gs_tiles(long long rows, gs_u32 wide, gs_u32 depth, const T *a, long long row,
+                    long long column, const T *panel, T *c, long long stride) {
+    const long long tiles = (rows + R - 1) / R;
+    /* the depth is shared out where there are threads left: over lanes of a warp, far apart, so
+     * that what neighbours read lies together */
+    gs_u32 slices = 1;
+    while (slices < GS_WARP && tiles * wide * slices * 2 <= blockDim.x &&
+           slices * 2 * gs_vector<T>::size <= depth)
+        slices *= 2;
+    const gs_u32 together = GS_WARP / slices, lane = threadIdx.x % GS_WARP;
+    const gs_u32 slice = lane / together, begin = threadIdx.x / GS_WARP * together;
+    const gs_u32 apart = blockDim.x / GS_WARP * together;
+    gs_u32 j = (begin + lane % together) % wide;
+    long long tile = (begin + lane % together) / wide;
+    /* whole warps go round together: they fold. Lanes behind the last tile do it again. */
+    GS_ROLLED for (long long i = begin; i < tiles * wide; i += apart) {
+        const bool live = tile < tiles;
+        if (!live) tile = tiles - 1;
+        const gs_u32 left = rows - tile * R < R ? (gs_u32)(rows - tile * R) : R;
+        T sum[R];
+        gs_tile<T, R, WHOLE>(left, wide, depth, a + tile * R * row, (gs_u32)row, column, panel, j,
+                             slices, slice, sum);
+        GS_ROLLED for (gs_u32 d = GS_WARP / 2; d >= together; d /= 2)
+            GS_UNROLL for (int r = 0; r < R; r++)
+                sum[r] = gs_lane_fold(sum[r], gs_sum(), d);
+        T *const out = c + tile * R * stride + j;
+        GS_UNROLL for (int r = 0; r < R; r++)
+            if (live && !slice && r < (int)left) out[r * stride] = sum[r];
+        j += apart;
+        tile += j / wide;
+        j %= wide;
+    }
+}
+
+/* c[i * stride + j] = sum over k, in order, of a[i * row + k * column] * b's element (k, j), by
+ * multiply-add; where the block has more threads than there are elements, of several such sums. */
+template <class T>
+GS_FN void gs_gemm(long long rows, long long wide, long long depth, const T *a, long long row,
+                   long long column, const T *panel, T *c, long long stride) {
+    constexpr int V = gs_vector<T>::size;
+    const gs_u32 n = (gs_u32)wide, m = (gs_u32)depth;
+    if (rows <= 0 || wide <= 0) return;
+    const bool whole = column == 1 && (rows == 1 || row % V == 0) && gs_is_vector(a) &&
+                       gs_is_vector(panel);
+    if (rows == 1 && whole)
+        gs_tiles<T, 1, true>(rows, n, m, a, row, column, panel, c, stride);
+    else if (whole && rows > 4)
+        gs_tiles<T, 8, true>(rows, n, m, a, row, column, panel, c, stride);
+    else if (whole)
+        gs_tiles<T, 4, true>(rows, n, m, a, row, column, panel, c, stride);
+    else
+        gs_tiles<T, 4, false>(rows, n, m, a, row, column, panel, c, stride);
+}
+
+/* The same for the rows of several steps, which are `apart` in a and follow each other in c. */
+template <class T, class Gemm>
+GS_FN void gs_gemm_steps(Gemm gemm, long long steps, long long apart, long long rows,
+                         long long wide, long long depth, const T *a, long long row,
+                         long long column, const T *panel, T *c, long long stride) {
+    const bool together = rows == 1 || apart == rows * row;
+    const long long times = together ? 1 : steps, count = together ? steps * rows : rows;
+    const long long between = together && rows == 1 ? apart : row;
+    GS_ROLLED for (long long s = 0; s < times; s++)
+        gemm(count, wide, depth, a + s * apart, between, column, panel, c + s * rows * stride,
+             stride);
+}
+
+#define GS_PRODUCTS(type, t)                                                              \
+    GS_APART void gs_pack_##t(long long depth, long long wide, const type *b, long long down, \
+                           long long right, type *panel) {                                \
+        gs_pack(depth, wide, b, down, right, panel);                                      \
+    }                                                                                     \
+    GS_APART void gs_gemm_##t(long long rows, long long wide, long long depth, const type *a, \
+                           long long row, long long column, const type *panel, type *c,   \
+                           long long stride) {                                            \
+        gs_gemm(rows, wide, depth, a, row, column, panel, c, stride);                     \
+    }                                                                                     \
+    GS_APART void gs_gemm_steps_##t(long long steps, long long apart, long long rows,        \
+                                 long long wide, long long depth, const type *a,          \
+                                 long long row, long long column, const type *panel,      \
+                                 type *c, long long stride) {                             \
+        gs_gemm_steps(gs_gemm_##t, steps, apart, rows, wide, depth, a, row, column, panel, c, \
+                      stride);                                                            \
+    }
+GS_FLOATS(GS_PRODUCTS)
+
+/* ---- draws --------------------------------------------------------------------------------- */
+
+/* Elements first .. first + count - 1 of a draw; a thread takes the words of one counter. */
+GS_APART void gs_uniforms_f32(const unsigned long long *state, long long first, long long count,
+                           float *out) {
+    const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
+    const long long end = first + count;
+    for (long long b = first / 4 + threadIdx.x; 4 * b < end; b += blockDim.x) {
+        const gs_words w = gs_random_block(key0, key1, state[1], (gs_u64)b, 0);
+        const float u[4] = {gs_uniform_f32(w.x), gs_uniform_f32(w.y), gs_uniform_f32(w.z),
+                            gs_uniform_f32(w.w)};
+        GS_UNROLL for (int i = 0; i < 4; i++) {
+            const long long element = 4 * b + i;
+            if (element >= first && element < end) out[element - first] = u[i];
+        }
+    }
+}
+
+GS_APART void gs_uniforms_f64(const unsigned long long *state, long long first, long long count,
+                           double *out) {
+    const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
+    const long long end = first + count;
+    for (long long b = first / 2 + threadIdx.x; 2 * b < end; b += blockDim.x) {
+        const gs_words w = gs_random_block(key0, key1, state[1], (gs_u64)b, 0);
+        const double u[2] = {gs_uniform_f64(w.x, w.y), gs_uniform_f64(w.z, w.w)};
+        GS_UNROLL for (int i = 0; i < 2; i++) {
+            const long long element = 2 * b + i;
+            if (element >= first && element < end) out[element - first] = u[i];
+        }
+    }
+}
+
+#endif

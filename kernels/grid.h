@@ -1,0 +1,107 @@
+/* Where all blocks of a cooperative launch wait for each other: what each of them wrote before is
+ * seen by all of them behind it.
+ *
+ * A meeting is GS_GRID_MEETING integers, zeros at first, on lines of their own:
+ *     0                   how many have arrived (low half) and how often all have met (high half)
+ *     GS_MEETING_FAILED   1 where a block was waited for in vain
+ *     GS_MEETING_POLLS    how often a block looks before it gives up; 0: GS_MEETING_PATIENCE times
+ * The low half is 0 again behind every meeting and the high half only grows, so a launch, or a
+ * graph that is replayed, finds it as it must be, whatever the size of its grid. After a failure
+ * every meeting fails at once, until the host writes zeros. */
+#ifndef GS_GRID_H
+#define GS_GRID_H
+
+#include "device.h"
+
+#define GS_GRID_MEETING 48
+#define GS_MEETING_FAILED 16
+#define GS_MEETING_POLLS 32
+#define GS_MEETING_PATIENCE (1ll << 25) /* some ten seconds */
+
+/* GS_MEETING_PLAIN: fences and plain atomics, which other tools read. */
+#if GS_DEVICE && !defined(GS_MEETING_PLAIN)
+GS_FN gs_u64 gs_arrive(gs_u64 *counter, gs_u64 n) {
+    gs_u64 before;
+    asm volatile("atom.release.gpu.global.add.u64 %0, [%1], %2;"
+                 : "=l"(before)
+                 : "l"(counter), "l"(n)
+                 : "memory");
+    return before;
+}
+GS_FN gs_u64 gs_look(gs_u64 *counter) {
+    gs_u64 now;
+    asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(counter) : "memory");
+    return now;
+}
+GS_FN void gs_met() {}
+#elif GS_DEVICE
+GS_FN gs_u64 gs_arrive(gs_u64 *counter, gs_u64 n) {
+    __threadfence();
+    return atomicAdd(counter, n);
+}
+GS_FN gs_u64 gs_look(gs_u64 *counter) { return *(volatile gs_u64 *)counter; }
+GS_FN void gs_met() { __threadfence(); }
+#else
+GS_FN gs_u64 gs_arrive(gs_u64 *counter, gs_u64 n) {
+    const gs_u64 before = __atomic_fetch_add(counter, n, __ATOMIC_RELEASE);
+    emulated::progress();
+    return before;
+}
+GS_FN gs_u64 gs_look(gs_u64 *counter) {
+    const gs_u64 now = __atomic_load_n(counter, __ATOMIC_ACQUIRE);
+    emulated::yield(); /* else a block that spins would keep the others from running */
+    return now;
+}
+GS_FN void gs_met() {}
+#endif
+
+#if GS_DEVICE
+GS_FN long long gs_failed(const long long *meeting) {
+    return *(const volatile long long *)(meeting + GS_MEETING_FAILED);
+}
+GS_FN void gs_fail(long long *meeting) {
+    *(volatile long long *)(meeting + GS_MEETING_FAILED) = 1;
+}
+#else
+GS_FN long long gs_failed(const long long *meeting) {
+    return __atomic_load_n(meeting + GS_MEETING_FAILED, __ATOMIC_RELAXED);
+}
+GS_FN void gs_fail(long long *meeting) {
+    __atomic_store_n(meeting + GS_MEETING_FAILED, 1, __ATOMIC_RELAXED);
+    emulated::progress();
+}
+#endif
+
+/* Arrives for a block, and waits for the others; whether it was in vain. */
+GS_FN int gs_meet_others(long long *meeting) {
+    gs_u64 *const counter = (gs_u64 *)meeting;
+    const long long failed = gs_failed(meeting); /* on its way while the block arrives */
+    /* all of a meeting add up to one in the high half */
+    const gs_u64 share = blockIdx.x ? 1 : (1ull << 32) - (gridDim.x - 1);
+    const gs_u64 epoch = gs_arrive(counter, share) >> 32;
+    if (failed) return 1;
+    long long polls = 0;
+    while (gs_look(counter) >> 32 == epoch) {
+        if (++polls % 64) continue;
+        const long long given = meeting[GS_MEETING_POLLS];
+        if (gs_failed(meeting)) return 1;
+        if (polls >= (given ? given : GS_MEETING_PATIENCE)) {
+            gs_fail(meeting);
+            return 1;
+        }
+    }
+    gs_met();
+    return 0;
+}
+
+/* Called by all threads of all blocks. Not 0 where blocks were waited for in vain: then every
+ * block must leave the kernel, and what it computed is worth nothing. */
+GS_FN int gs_meet(long long *meeting) {
+    __syncthreads();
+    if (gridDim.x == 1) return 0;
+    int failed = 0;
+    if (threadIdx.x == 0) failed = gs_meet_others(meeting);
+    return __syncthreads_or(failed);
+}
+
+#endif

@@ -1,0 +1,37 @@
+/* What a generated CUDA text needs, and how it ends. */
+#ifndef GS_PERSISTENT_H
+#define GS_PERSISTENT_H
+
+#include "blocks.h"
+#include "grid.h"
+#include "rows.h"
+
+/* The number of a thread in the whole grid, and how many there are. */
+GS_FN long long gs_thread() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
+GS_FN long long gs_threads() { return (long long)gridDim.x * blockDim.x; }
+
+/* done[0]: how many steps were run; done[1]: not 0 where a check failed. */
+GS_FN void gs_finish(long long *done, long long steps) {
+    if (gs_thread() == 0) done[0] = steps;
+}
+GS_FN void gs_break(long long *done) { atomicExch((unsigned long long *)(done + 1), 1ull); }
+
+/* Elements first .. first + count - 1 of a draw, for one thread. */
+GS_FN void gs_own_uniforms_f32(const unsigned long long *state, long long first, long long count,
+                               float *out) {
+    for (long long i = 0; i < count; i++)
+        out[i] = gs_uniform_f32(gs_random_word((gs_u32)state[0], (gs_u32)(state[0] >> 32),
+                                               state[1], (gs_u64)(first + i), 0));
+}
+
+GS_FN void gs_own_uniforms_f64(const unsigned long long *state, long long first, long long count,
+                               double *out) {
+    for (long long i = 0; i < count; i++) {
+        const gs_u64 element = (gs_u64)(first + i);
+        const gs_words w = gs_random_block((gs_u32)state[0], (gs_u32)(state[0] >> 32), state[1],
+                                           element / 2, 0);
+        out[i] = element % 2 ? gs_uniform_f64(w.z, w.w) : gs_uniform_f64(w.x, w.y);
+    }
+}
+
+#endif
