@@ -13,36 +13,53 @@ from .codegen.plan import NotLowered, walk
 from .codegen.program import Launch, LoopProgram, NestProgram, Size, Stride
 from .compile import Compiled, LoopPlan, name_of
 from .evaluate import Program
-from .graph import Constant, Item, Variable, clients, inherit, rebuild, results, toposort
+from .graph import Item, Variable, inherit, rebuild, results, toposort
 from .ops.linalg import Dot
 from .ops.shape import Dim
-from .record import record, replace
-from .runtime.cuda import CudaDevice, CudaLoop, CudaNest, CudaProduct, OnHost
+from .record import record
+from .runtime.cuda import CudaDevice, CudaLoop, CudaNest, CudaProduct, CudaSequence, OnHost
 from .scan.op import Scan
-from .types import TensorType
 
 
 def compiled_cuda(
     inputs: Sequence[Variable], outputs: Sequence[Variable], device: Any, fuse: str
 ) -> Compiled:
     """A callable from the inputs' values to the outputs', and how each scan runs."""
+    made, plans = _program(inputs, outputs, device, fuse)
+    return Compiled(lambda *values: tuple(map(device.host, made(*values))), device.name, plans)
+
+
+def _program(
+    inputs: Sequence[Variable], outputs: Sequence[Variable], device: CudaDevice, fuse: str
+) -> tuple[Program, tuple[LoopPlan, ...]]:
     plans: list[LoopPlan] = []
-    fused: dict[Variable, _Fused] = {}
+    loops: dict[Variable, _Fused | _Sequence] = {}
     for v in [v for v in toposort(outputs) if isinstance(v.op, Scan)]:
         try:
             if fuse == "never":
                 raise NotLowered("fuse='never'")
-            fused[v] = _lowered(v, f"loop_{len(fused)}", device)
-            plans.append(fused[v].plan)
+            loops[v] = _lowered(v, f"loop_{len(loops)}")
+            plans.append(loops[v].plan)
         except (NotLowered, RecursionError) as e:
             if fuse == "always":
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
-            plans.append(LoopPlan(name_of(v), "interpreted", f"{e}"))
-    nests = [] if fuse == "never" else lower_nests(outputs, lanes=False)
-    new = _replaced(outputs, fused, nests, device)
+            assert isinstance(v.op, Scan)
+            step, _ = _program(v.op.step.params, v.op.step.outputs, device, fuse)
+            plan = LoopPlan(name_of(v), "sequenced", f"{e}", "launch")
+            loops[v] = _Sequence(step, plan)
+            plans.append(plan)
+    new = _replaced(outputs, loops, lower_nests(outputs, lanes=False), device)
     written = {made: v for v, made in new.items()}
-    made = Program(inputs, [new[v] for v in outputs], written)
-    return Compiled(lambda *values: tuple(map(device.host, made(*values))), device.name, tuple(plans))
+    return Program(inputs, [new[v] for v in outputs], written), tuple(plans)
+
+
+@record
+class _Sequence:
+    """A loop of which each step is launches of its own: the step's program."""
+
+    step: Program
+    plan: LoopPlan
+    sizes: tuple[Variable, ...] = ()
 
 
 @record
@@ -52,8 +69,7 @@ class _Fused:
 
     program: LoopProgram
     chain: LoopProgram | None
-    sizes: tuple[Variable, ...]
-    chain_sizes: tuple[Variable, ...]
+    sizes: tuple[Variable, ...]  # of the program, then of the chain
     plan: LoopPlan
 
     def launch_of(
@@ -73,7 +89,7 @@ class _Fused:
         return launch_of(Sized(self.program, values), chain, device.limits, device.scope)
 
 
-def _lowered(v: Variable, name: str, device: CudaDevice) -> _Fused:
+def _lowered(v: Variable, name: str) -> _Fused:
     program, sizes = lower_loop(v, name, lanes=False)
     chain: LoopProgram | None = None
     chain_sizes: list[Variable] = []
@@ -83,12 +99,12 @@ def _lowered(v: Variable, name: str, device: CudaDevice) -> _Fused:
         pass
     how = program.schedule
     plan = LoopPlan(name_of(v), "fused", how.reason, how.scope, how.stages)
-    return _Fused(program, chain, tuple(sizes), tuple(chain_sizes), plan)
+    return _Fused(program, chain, (*sizes, *chain_sizes), plan)
 
 
 def _replaced(
-    outputs: Sequence[Variable], fused: Mapping[Variable, _Fused], nests: Sequence[Nest],
-    device: CudaDevice,
+    outputs: Sequence[Variable], loops: Mapping[Variable, _Fused | _Sequence],
+    nests: Sequence[Nest], device: CudaDevice,
 ) -> dict[Variable, Variable]:  # fmt: skip
     """Per node what stands for it where loops, nests and products are nodes that run on the
     device."""
@@ -98,8 +114,8 @@ def _replaced(
         if v in nest_of:
             nest = nest_of[v]
             return (*nest.operands, *nest.sizes, *nest.others)
-        if v in fused:
-            return (*v.inputs, *fused[v].sizes, *fused[v].chain_sizes)
+        if v in loops:
+            return (*v.inputs, *loops[v].sizes)
         return v.inputs
 
     new: dict[Variable, Variable] = {}
@@ -113,8 +129,8 @@ def _replaced(
                 kernel = CudaNest(nest.values, given, nest.program, _launch_of(nest, device), device)
                 made[id(nest)] = kernel(*inputs)
             new[v] = inherit(results(made[id(nest)])[nest.values.index(v)], v)
-        elif v in fused:
-            new[v] = inherit(_loop(v, fused[v], device)(*inputs), v)
+        elif v in loops:
+            new[v] = inherit(_loop(v, loops[v], device)(*inputs), v)
         elif not v.inputs or isinstance(v.op, Item | Dim) or getattr(v.op, "is_lazy", False):
             new[v] = rebuild(v, inputs) if v.inputs else v
         elif isinstance(v.op, Dot) and _is_product(v):
@@ -129,13 +145,13 @@ def _launch_of(nest: Nest, device: CudaDevice) -> Callable[[Mapping[str, int]], 
     return lambda values: nest_launch(program, values, device.limits)
 
 
-def _loop(v: Variable, f: _Fused, device: CudaDevice) -> CudaLoop:
+def _loop(v: Variable, f: _Fused | _Sequence, device: CudaDevice) -> CudaLoop | CudaSequence:
     assert isinstance(v.op, Scan)
-    names = tuple(f"size {k}" for k in range(len(f.sizes) + len(f.chain_sizes)))
-    inputs = (*v.inputs, *f.sizes, *f.chain_sizes)
+    if isinstance(f, _Sequence):
+        return CudaSequence(v.op, f.step, device, v)
     return CudaLoop(
-        v.op, f.program, names, lambda *given: f.launch_of(*given, device), device, v,
-        inputs, lambda launch: None,
+        v.op, f.program, len(f.sizes), lambda *given: f.launch_of(*given, device), device, v,
+        (*v.inputs, *f.sizes), lambda launch: None,
     )  # fmt: skip
 
 

@@ -8,11 +8,9 @@
  * the machine. What happens before what is told to it at meetings, and there only. */
 #include "emulated_schedule.h"
 
-#include <mutex>
-
 namespace {
 
-/* ---- meetings --------------------------------------------------------------------------------- */
+/* ---- meetings ------------------------------------------------------------------------------ */
 
 void arrive(Meeting &m, Thread *t, const char *what, Spot spot) {
     if (m.arrived && (m.spot.line != spot.line || strcmp(m.spot.file, spot.file)))
@@ -200,7 +198,7 @@ void multiply(Product *product, Spot spot) {
     meet_lanes(0xffffffffu, "mma_sync", spot, false, finish_product);
 }
 
-/* ---- spins, atomics, fences ------------------------------------------------------------------- */
+/* ---- spins, atomics, fences ---------------------------------------------------------------- */
 
 void spin(Spot spot, bool is_patient) {
     Thread *const t = me();
@@ -242,7 +240,7 @@ bool releases(const void *address) {
     end_with(who(me()) + ": " + what + " at " + at(spot));
 }
 
-/* ---- threads and blocks ----------------------------------------------------------------------- */
+/* ---- threads and blocks -------------------------------------------------------------------- */
 
 /* A thread that has returned is waited for no longer, except by the grid. */
 void returned(Thread *t) {
@@ -363,6 +361,7 @@ bool make_blocks(size_t kept) {
 }
 
 void run_those_ready() {
+    happened(&now.begin);
     if (Thread *first = next()) leave(&now.frame, &now.fake, first);
     for (const Block &b : now.blocks)
         if (now.fault.empty() && !guard_is_whole(b))
@@ -383,11 +382,10 @@ void run_blocks() {
         return;
     }
     now.fiber = __tsan_get_current_fiber ? __tsan_get_current_fiber() : nullptr;
-    happened(&now.begin);
     std::vector<size_t> order(count);
     for (size_t i = 0; i < count; i++) order[i] = i;
     if (runs_ahead())
-        std::rotate(order.begin(), order.begin() + (size_t)(-1 - now.schedule) % count, order.end());
+        std::rotate(order.begin(), order.begin() + favoured(count), order.end());
     if (shuffled())
         for (size_t i = count; i > 1; i--) std::swap(order[i - 1], order[random_word() % i]);
     for (size_t i : order) {

@@ -90,7 +90,7 @@ struct Machine {
     void (*progress)();
     void (*fence)();
     bool (*releases)(const void *address); /* whether an atomic comes behind a fence */
-    void (*fail)(const char *what, Spot) __attribute__((noreturn));
+    void (*fail)(const char *what, Spot); /* does not return */
 };
 
 static Machine *machine;
@@ -178,7 +178,7 @@ EMULATED T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32
     return emulated::exchange(mask, value, from, "__shfl_up_sync", spot);
 }
 
-/* ---- atomics and fences: relaxed, unless a fence made them more ------------------------------ */
+/* ---- atomics and fences: relaxed, unless a fence made them more ---------------------------- */
 
 EMULATED void __threadfence() { emulated::machine->fence(); }
 EMULATED void __threadfence_block() { emulated::machine->fence(); }
@@ -247,7 +247,7 @@ EMULATED_CAS(unsigned long long, unsigned long long)
 #undef EMULATED_FLOATS
 #undef EMULATED_CAS
 
-/* ---- memory and arithmetic, as the device names it ------------------------------------------ */
+/* ---- memory and arithmetic, as the device names it ----------------------------------------- */
 
 #define EMULATED_LOAD(name)                                                               \
     template <class T> EMULATED T name(const T *p) { return *p; }
@@ -309,7 +309,8 @@ EMULATED_ORDER(long long)
 EMULATED_ORDER(unsigned long long)
 #undef EMULATED_ORDER
 
-/* as <math.h> declares them, which would take longer to read than all of this */
+/* As <math.h> declares them, which would take longer to read than all of this. */
+#ifndef EMULATED_MACHINE
 #define EMULATED_MATHS(name)                                                              \
     extern "C" float name##f(float) noexcept(true);                                       \
     extern "C" double name(double) noexcept(true);
@@ -324,6 +325,7 @@ EMULATED_MATHS(pow) EMULATED_MATHS(fmod) EMULATED_MATHS(fmin) EMULATED_MATHS(fma
 #undef EMULATED_MATHS
 extern "C" float fmaf(float, float, float) noexcept(true);
 extern "C" double fma(double, double, double) noexcept(true);
+#endif
 
 EMULATED long long clock64() {
 #if defined(__x86_64__)
@@ -338,7 +340,7 @@ EMULATED long long clock64() {
 #endif
 }
 
-/* ---- the parts of cooperative groups and libcu++ that a twin of a text is written with -------- */
+/* ---- of cooperative groups and libcu++ ------------------------------------------------------ */
 
 namespace cooperative_groups {
 struct grid_group {
@@ -376,7 +378,7 @@ template <class T, thread_scope = thread_scope_system> struct atomic_ref {
 };
 }  // namespace cuda
 
-/* ---- what the library offers ----------------------------------------------------------------- */
+/* ---- what the library offers --------------------------------------------------------------- */
 
 #define EMULATED_OFFERED extern "C" __attribute__((visibility("default")))
 

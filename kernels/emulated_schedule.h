@@ -2,15 +2,17 @@
 #ifndef GS_EMULATED_SCHEDULE_H
 #define GS_EMULATED_SCHEDULE_H
 
-#include "emulated.h"
-#include "emulated_stacks.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 
 #include <algorithm>
 #include <map>
+#include <mutex>
 #include <string>
+
+#include "emulated_stacks.h"
+#define EMULATED_MACHINE /* not a kernel's text */
+#include "emulated.h" /* behind the system's headers: they use names that it defines */
 
 namespace {
 
@@ -21,7 +23,7 @@ using emulated::Spot;
 using emulated::Team;
 using emulated::Word;
 
-/* ---- who takes part --------------------------------------------------------------------------- */
+/* ---- who takes part ------------------------------------------------------------------------ */
 
 struct Thread;
 
@@ -97,8 +99,8 @@ struct Launch {
     char begin, end; /* the launch happens before its threads, and they before its end */
 };
 
-/* How often threads look in vain, and nothing happens, before it is called for ever: a poll that
- * gives up by itself does so before, and so does a loop of atomics that leave things as they are. */
+/* How often threads look in vain before it is called for ever: a poll that gives up by itself
+ * does so before, and so does a loop of atomics that leave things as they are. */
 constexpr int PATIENCE = 1 << 12, PATIENCE_WITH_ATOMICS = 1 << 18;
 constexpr size_t GUARD = 256; /* bytes behind shared memory, that a kernel must leave alone */
 constexpr size_t MOST_THREADS = 16384; /* alive together: a system counts its mappings */
@@ -125,7 +127,7 @@ void see(void *address) {
     if (__tsan_acquire) __tsan_acquire(address);
 }
 
-/* ---- words ------------------------------------------------------------------------------------ */
+/* ---- words --------------------------------------------------------------------------------- */
 
 std::string at(Spot spot) {
     const char *slash = strrchr(spot.file, '/');
@@ -144,42 +146,44 @@ std::string who(const Thread *t) {
     return "thread " + place(t->index) + " of block " + place(t->team->index);
 }
 
-/* Nobody can go on: where the threads of the blocks are. */
+std::string counted(size_t n, const char *what) {
+    return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+}
+
+/* Nobody can go on: where the threads are. */
 std::string stuck() {
     struct Group {
         const Thread *first;
-        size_t count;
+        const Team *last;
+        size_t threads, blocks;
     };
     std::vector<Group> groups;
     std::map<std::string, size_t> found;
     for (const Thread &t : now.threads) {
-        std::string key = place(t.team->index) + std::to_string(t.state);
-        if (t.state != RETURNED) key += at(t.spot);
+        const std::string key = t.state == RETURNED ? "" : std::to_string(t.state) + at(t.spot);
         const auto [entry, is_new] = found.try_emplace(key, groups.size());
-        if (is_new) groups.push_back({&t, 0});
-        ++groups[entry->second].count;
+        if (is_new) groups.push_back({&t, nullptr, 0, 0});
+        Group &g = groups[entry->second];
+        ++g.threads;
+        g.blocks += g.last != t.team;
+        g.last = t.team;
     }
-    std::string words = "no thread can go on:";
-    const size_t shown = groups.size() > 8 ? 6 : groups.size();
-    for (size_t i = 0; i < shown; i++) {
-        const Thread *t = groups[i].first;
-        words += (i ? "; " : " ") + std::to_string(groups[i].count) + " of the " +
-                 std::to_string(volume(table.block_dim)) + " threads of block " +
-                 place(t->team->index);
-        if (t->state == RETURNED) words += " have returned";
-        else if (t->state == SPINNING)
-            words += " spin at " + at(t->spot) + ", and nobody writes what they wait for";
-        else words += std::string(" wait in ") + t->what + " at " + at(t->spot);
-        words += " (first: thread " + place(t->index) + ")";
+    std::string words = "no thread can go on";
+    for (const Group &g : groups) {
+        const Thread *const t = g.first;
+        words += &g == &groups[0] ? ": " : "; ";
+        words += counted(g.threads, "thread") + " of " + counted(g.blocks, "block");
+        if (t->state == RETURNED) words += " returned";
+        else if (t->state == WAITING) words += std::string(" in ") + t->what + " at " + at(t->spot);
+        else words += " waiting at " + at(t->spot) + " for what nobody writes";
+        words += ", first " + who(t);
     }
-    if (shown < groups.size())
-        words += "; and " + std::to_string(groups.size() - shown) + " more such groups";
     if (!now.cooperative && volume(table.grid_dim) > 1)
         words += ". The launch is not cooperative: its blocks run one after another";
     return words;
 }
 
-/* ---- who is next ------------------------------------------------------------------------------ */
+/* ---- who is next --------------------------------------------------------------------------- */
 
 void to_run(Thread *t) {
     if (t->state != FRESH) t->state = READY;
@@ -194,11 +198,14 @@ void to_run(Thread *t) {
     now.ring[i < now.ring.size() ? i : i - now.ring.size()] = t;
 }
 
-/* The block that is to be ahead, or the next one that can run. */
+/* Which of the blocks is to be ahead. */
+long long favoured(size_t count) { return (-1 - now.schedule) % (long long)count; }
+
+/* A thread of the block that is to be ahead, or of the next one that can run. */
 Thread *taken_ahead() {
-    const size_t n = now.blocks.size(), favoured = (size_t)(-1 - now.schedule) % n;
+    const size_t n = now.blocks.size(), first = (size_t)favoured(n);
     for (size_t i = 0; i < n; i++) {
-        Block &b = now.blocks[(favoured + i) % n];
+        Block &b = now.blocks[(first + i) % n];
         if (Thread *t = b.first) {
             b.first = t->next;
             return t;

@@ -18,38 +18,45 @@
 #define GS_MEETING_POLLS 32
 #define GS_MEETING_PATIENCE (1ll << 25) /* some ten seconds */
 
-/* GS_MEETING_PLAIN: fences and plain atomics, which other tools read. */
-#if GS_DEVICE && !defined(GS_MEETING_PLAIN)
+/* Arrives, looks whether the others have, and goes on: a release, acquires, and nothing more; or
+ * with GS_MEETING_PLAIN fences and plain atomics, which other tools read. */
+#ifdef GS_MEETING_PLAIN
 GS_FN gs_u64 gs_arrive(gs_u64 *counter, gs_u64 n) {
+    __threadfence();
+    return atomicAdd(counter, n);
+}
+GS_FN gs_u64 gs_look(gs_u64 *counter) {
+#if GS_DEVICE
+    return *(volatile gs_u64 *)counter;
+#else
+    const gs_u64 now = atomicAdd(counter, 0ull);
+    emulated::yield();
+    return now;
+#endif
+}
+GS_FN void gs_met() { __threadfence(); }
+#else
+GS_FN gs_u64 gs_arrive(gs_u64 *counter, gs_u64 n) {
+#if GS_DEVICE
     gs_u64 before;
     asm volatile("atom.release.gpu.global.add.u64 %0, [%1], %2;"
                  : "=l"(before)
                  : "l"(counter), "l"(n)
                  : "memory");
+#else
+    const gs_u64 before = __atomic_fetch_add(counter, n, __ATOMIC_RELEASE);
+    emulated::progress();
+#endif
     return before;
 }
 GS_FN gs_u64 gs_look(gs_u64 *counter) {
     gs_u64 now;
+#if GS_DEVICE
     asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(counter) : "memory");
-    return now;
-}
-GS_FN void gs_met() {}
-#elif GS_DEVICE
-GS_FN gs_u64 gs_arrive(gs_u64 *counter, gs_u64 n) {
-    __threadfence();
-    return atomicAdd(counter, n);
-}
-GS_FN gs_u64 gs_look(gs_u64 *counter) { return *(volatile gs_u64 *)counter; }
-GS_FN void gs_met() { __threadfence(); }
 #else
-GS_FN gs_u64 gs_arrive(gs_u64 *counter, gs_u64 n) {
-    const gs_u64 before = __atomic_fetch_add(counter, n, __ATOMIC_RELEASE);
-    emulated::progress();
-    return before;
-}
-GS_FN gs_u64 gs_look(gs_u64 *counter) {
-    const gs_u64 now = __atomic_load_n(counter, __ATOMIC_ACQUIRE);
+    now = __atomic_load_n(counter, __ATOMIC_ACQUIRE);
     emulated::yield(); /* else a block that spins would keep the others from running */
+#endif
     return now;
 }
 GS_FN void gs_met() {}

@@ -91,16 +91,16 @@ template <class T, int DEPTH, int WIDE, int THREADS, int ROWS = 4> struct gs_hel
         wide = (int)columns;
         GS_UNROLL for (int k = 0; k < COUNT * V; k++)
             GS_UNROLL for (int n = 0; n < OWN; n++) weight[k][n] = 0;
-        GS_ROLLED for (int at = 0; at < COUNT; at++) {
-            T x[V][OWN];
-            GS_UNROLL for (int v = 0; v < V; v++)
-                GS_UNROLL for (int n = 0; n < OWN; n++) {
-                    const int k = position(at) + v, j = column_of(n);
-                    x[v][n] = k < DEPTH && j < wide ? b[k * down + j * right] : T(0);
-                }
+        GS_ROLLED for (int at = 0; at < COUNT * V; at++) {
+            const int k = position(at / V) + at % V;
+            T x[OWN];
+            GS_UNROLL for (int n = 0; n < OWN; n++) {
+                const int j = column_of(n);
+                x[n] = k < DEPTH && j < wide ? b[k * down + j * right] : T(0);
+            }
             GS_UNROLL for (int i = 0; i < COUNT * V; i++)
                 GS_UNROLL for (int n = 0; n < OWN; n++)
-                    weight[i][n] = i / V == at ? x[i % V][n] : weight[i][n];
+                    weight[i][n] = i == at ? x[n] : weight[i][n];
         }
     }
 

@@ -11,17 +11,28 @@
     X(unsigned char, u8) X(unsigned short, u16) X(unsigned int, u32) X(unsigned long long, u64)
 #define GS_INTEGERS(X) GS_SIGNED(X) GS_UNSIGNED(X)
 
+/* What integers are added and multiplied in: without a sign, since NVRTC takes it that no sum with
+ * one overflows. */
+typedef unsigned int gs_word_i8, gs_word_i16, gs_word_i32, gs_word_u8, gs_word_u16, gs_word_u32;
+typedef unsigned long long gs_word_i64, gs_word_u64;
+
 /* NumPy's maximum and minimum: NaN wins. */
 #define GS_ORDER(type, t)                                                                 \
     GS_FN type gs_max_##t(type a, type b) { return (a >= b || a != a) ? a : b; }          \
-    GS_FN type gs_min_##t(type a, type b) { return (a <= b || a != a) ? a : b; }          \
-    GS_FN type gs_sqr_##t(type a) { return (type)(a * a); }
+    GS_FN type gs_min_##t(type a, type b) { return (a <= b || a != a) ? a : b; }
 GS_FLOATS(GS_ORDER)
 GS_INTEGERS(GS_ORDER)
 GS_ORDER(unsigned char, b8)
 
+#define GS_SQUARE(type, t)                                                                \
+    GS_FN type gs_sqr_##t(type a) { return (type)((gs_word_##t)a * (gs_word_##t)a); }
+GS_INTEGERS(GS_SQUARE)
+GS_FN float gs_sqr_f32(float a) { return a * a; }
+GS_FN double gs_sqr_f64(double a) { return a * a; }
+GS_FN unsigned char gs_sqr_b8(unsigned char a) { return a; }
+
 #define GS_SIGNED_ONLY(type, t)                                                           \
-    GS_FN type gs_abs_##t(type a) { return (type)(a < 0 ? -a : a); }                      \
+    GS_FN type gs_abs_##t(type a) { return a < 0 ? (type)(0 - (gs_word_##t)a) : a; }      \
     GS_FN type gs_sign_##t(type a) { return (type)((a > 0) - (a < 0)); }
 GS_SIGNED(GS_SIGNED_ONLY)
 
@@ -54,8 +65,8 @@ GS_ROUND(unsigned char, b8)
         if (n && n < 1) return (type)(x == 1 ? 1 : x == (type)-1 ? (n & 1 ? -1 : 1) : 0); \
         type y = 1;                                                                       \
         for (; n; n = (type)(n >> 1)) {                                                   \
-            if (n & 1) y = (type)(y * x);                                                 \
-            x = (type)(x * x);                                                            \
+            if (n & 1) y = (type)((gs_word_##t)y * (gs_word_##t)x);                       \
+            x = gs_sqr_##t(x);                                                            \
         }                                                                                 \
         return y;                                                                         \
     }

@@ -9,8 +9,8 @@ from ..graph import Variable
 from ..ops.linalg import Dot
 from ..scan.op import Scan, Step
 from .kernel import Array, Load, Name, Store, product, row_major
-from .lower import Memory
 from .loop import Loop, constant_rows
+from .lower import Memory
 from .plan import NotLowered
 from .program import Carry, LoopProgram, Scratch
 
@@ -58,8 +58,8 @@ class _Chain(Loop):
         p = self.op.step.carries[j]
         shape = self.sizes(p)
         own = []
-        for letter in ("c", "d"):
-            array = Array(f"{letter}{j}", p.dtype)
+        for letter, end in (("c", "_now"), ("d", "_next")):
+            array = Array(self.label(p, f"{letter}{j}", end), p.dtype)
             self.pointer(array, True, Scratch(product(shape), p.dtype))
             own.append(Memory(array, row_major(shape)))
         now, then = own

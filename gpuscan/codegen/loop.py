@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +54,17 @@ from .stages import Kept, Stages
 
 T = Name("t")
 
+# Of a user's name, x of "x[t]". Taken are the names that kernels make, and C++'s words.
+_STEM = re.compile(r"[A-Za-z]\w*")
+_TAKEN = re.compile(
+    r"[a-z]\d\w*|t|first|last|rows?|rows_a_block|done|shared|meeting|all_.*|gs_.*|GS_.*|restrict|"
+    r"auto|bool|break|case|char|class|const|continue|default|delete|do|double|else|enum|export|"
+    r"extern|false|float|for|friend|goto|if|inline|int|long|mutable|namespace|new|operator|private|"
+    r"protected|public|register|return|short|signed|sizeof|static|struct|switch|template|this|"
+    r"throw|true|try|typedef|union|unsigned|using|virtual|void|volatile|while|and|or|not|xor|asm|"
+    r"threadIdx|blockIdx|blockDim|gridDim|emulated|.*__.*"
+)
+
 
 def lower_loop(
     node: Variable, name: str, lanes: bool = True
@@ -94,11 +106,22 @@ class Loop(Frame):
         self._alone = alone
         self._rows = rows
         self.has_lanes = lanes
+        self._labels: set[str] = set()
         self._counts: list[Any] = []  # of rows of products that are computed ahead
         self._shared_sizes: list[Any] = []
         self._shared_products: list[tuple[Any, ...]] = []
         outside = outside_of(op, o)
         self.learn([scope_of(op.step, outside), *self.enter_loops(op.step, outside)])
+
+    def label(self, v: Variable, other: str, end: str = "") -> str:
+        """What a value is called in the text: as the user does, where a kernel is for people to
+        read, it is a name there and not taken; else the other name."""
+        stem = _STEM.match(v.name or "")
+        label = f"{stem.group()}{end}" if stem else ""
+        if self.has_lanes or not label or label in self._labels or _TAKEN.fullmatch(label):
+            return other
+        self._labels.add(label)
+        return label
 
     # ---- rows whose number is a constant --------------------------------------------------------
 
@@ -191,7 +214,7 @@ class Loop(Frame):
         users = clients(step.outputs)
         position = 1
         for k, p in enumerate(step.seqs):
-            array = Array(f"x{k}", p.dtype)
+            array = Array(self.label(p, f"x{k}"), p.dtype)
             self.pointer(array, False, Given(position, p.ndim == 0))
             time = self.integer(f"s{position}_0", Stride(position, 0))
             if p.ndim == 0:
@@ -204,7 +227,7 @@ class Loop(Frame):
             position += 1
         position += len(step.carries)
         for k, p in enumerate(step.consts):
-            array = Array(f"k{k}", p.dtype)
+            array = Array(self.label(p, f"k{k}"), p.dtype)
             weight = p.ndim == 2 and all(
                 u is not None and _is_weight(p, u) for u in users.get(p, [None])
             )
@@ -226,7 +249,7 @@ class Loop(Frame):
         traces: list[Array] = []
         row_sizes: list[list[Any]] = []
         for i, v in enumerate(step.traces):
-            traces.append(self.pointer(Array(f"y{i}", v.dtype), True, Trace(i)))
+            traces.append(self.pointer(Array(self.label(v, f"y{i}"), v.dtype), True, Trace(i)))
             row_sizes.append(self.fixed_sizes(v))
         apart = [self.integer(f"z{i}", Stepping(i)) for i in range(len(traces))]
         places = [
@@ -238,9 +261,10 @@ class Loop(Frame):
         numbers: dict[int, Name] = {}
         after: list[Any] = []
         for j, p in enumerate(step.carries):
-            initial = self.pointer(Array(f"a{j}", p.dtype), True, State(j, 0))
+            label = self.label(p, f"a{j}", "_0")
+            initial = self.pointer(Array(label, p.dtype), True, State(j, 0))
             if p.ndim == 0:
-                numbers[j] = Name(f"c{j}", p.dtype)
+                numbers[j] = Name(self.label(p, f"c{j}", "_now"), p.dtype)
                 self.before.append(Declare(numbers[j], Load(initial, Number(0))))
                 after.append(Store(initial, Number(0), numbers[j]))
                 self.locals[p] = numbers[j]
@@ -287,17 +311,17 @@ class Loop(Frame):
         step = self.op.step
         p, new = step.carries[j], step.new[j]
         shape = tuple(self.sizes(p))
-        now = Array(f"c{j}", p.dtype)
+        now = Array(self.label(p, f"c{j}", "_now"), p.dtype)
         self.memory[p] = Memory(now, row_major(shape))
         if new in step.traces and step.computes(new):  # the history is the trace
             i = step.traces.index(new)
             previous = binary("mul", binary("sub", T, Number(1)), apart[i])
             self.emit(Point(now, False, T, (traces[i], previous), (initial, Number(0))))
             return Carry("trace", p.dtype, shape, i), None
-        other = self.pointer(Array(f"b{j}", p.dtype), True, State(j, 1))
+        other = self.pointer(Array(self.label(p, f"b{j}", "_1"), p.dtype), True, State(j, 1))
         odd = binary("mod", T, Number(2))
         self.emit(Point(now, False, odd, (other, Number(0)), (initial, Number(0))))
-        then = Array(f"d{j}", p.dtype)
+        then = Array(self.label(p, f"d{j}", "_next"), p.dtype)
         self.emit(Point(then, True, odd, (initial, Number(0)), (other, Number(0))))
         return Carry("buffers", p.dtype, shape), Memory(then, row_major(shape))
 
@@ -374,7 +398,10 @@ class Loop(Frame):
 
         one = tuple(is_one(source) for _, source in self.pointers)
         meetings = len(stages.starts)
-        return Units(tuple(self._shared_sizes), one, meetings, tuple(self._shared_products))
+        exchanged = tuple((v.dtype, product(self.sizes(v))) for v in stages.exchanged)
+        return Units(
+            tuple(self._shared_sizes), one, meetings, tuple(self._shared_products), exchanged
+        )
 
     # ---- rows that threads share ------------------------------------------------------------
 

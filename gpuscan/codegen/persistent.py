@@ -34,12 +34,11 @@ from .kernel import (
     binary,
     product,
 )
-from .limits import Limits
+from .limits import Limits, memory_text
 from .program import (
     ROWS_AHEAD,
     Done,
     FirstRow,
-    Fixed,
     Given,
     Held,
     Launch,
@@ -47,7 +46,7 @@ from .program import (
     LoopProgram,
     Meeting,
     NestProgram,
-    Result,
+    Placed,
     Scratch,
     Size,
     State,
@@ -96,21 +95,23 @@ class Sized:
 def launch_of(loop: Sized, chain: Sized | None, limits: Limits, scope: str = "") -> Launch:
     """The kernel of a loop for its sizes: of this scope where it has one, else of the narrowest
     that holds states and weights. Raises DoesNotFit where there is none."""
-    reasons: list[str] = []
+    reasons: dict[str, str] = {}  # against scopes
     ways = {
         "thread": lambda: _chain(chain, limits),
-        "block": lambda: _Blocks(loop, limits, False).launch("; ".join(reasons)),
-        "grid": lambda: _Blocks(loop, limits, True).launch("; ".join(reasons)),
+        "block": lambda: _Blocks(loop, limits, False).launch(),
+        "grid": lambda: _Blocks(loop, limits, True).launch(),
     }
     for way in [*([scope] if scope else []), *_order(loop, limits, reasons)]:
         try:
-            return ways[way]()
+            made = ways[way]()
+            narrower = [(s, reasons[s]) for s in ways if s in reasons and s != way]
+            return replace(made, against=tuple(narrower))
         except DoesNotFit as e:
-            reasons.append(f"not {way}: {e}")
-    raise DoesNotFit("; ".join(reasons))
+            reasons[way] = f"{e}"
+    raise DoesNotFit("; ".join(f"not {s}: {why}" for s, why in reasons.items()))
 
 
-def _order(loop: Sized, limits: Limits, reasons: list[str]) -> Iterator[str]:
+def _order(loop: Sized, limits: Limits, reasons: dict[str, str]) -> Iterator[str]:
     """The scopes to try, with what speaks against the narrower ones."""
     yield "thread"
     weights = sum(_panel_bytes(loop, {}).values())
@@ -119,9 +120,10 @@ def _order(loop: Sized, limits: Limits, reasons: list[str]) -> Iterator[str]:
         yield "block"
         return
     if loop.rows is None:
-        reasons.append(f"not block: {loop.program.schedule.reason.partition(', so')[0]}")
+        reasons["block"] = loop.program.schedule.reason.partition(", so")[0]
     else:
-        reasons.append(f"not block: weights of {weights} bytes do not fit its {room}")
+        taken = f"weights of {memory_text(weights)} do not fit"
+        reasons["block"] = f"{taken} the {memory_text(room)} of shared memory that it has"
     yield "grid"
     yield "block"
 
@@ -158,10 +160,9 @@ def _chain(chain: Sized | None, limits: Limits) -> Launch:
                 raise DoesNotFit("units are shared")
     parameters, known = _Parameters(chain), Known(names)
     prologue: list[Any] = [Let(Name("row"), Name("gs_thread()"))]
-    if rows is not None:
-        total = parameters.integer(Name("rows"), count)
-        prologue.append(If(Name("row") >= total, (Leave(),)))
-        threads = min(threads, max(limits.warp, -(-count // limits.warp) * limits.warp))
+    total: Any = Number(1) if rows is None else parameters.integer(Name("rows"), count)
+    prologue.append(If(Name("row") >= total, (Leave(),)))
+    threads = min(threads, max(limits.warp, -(-count // limits.warp) * limits.warp))
     grid = -(-count // threads)
     for k, (pointer, source) in enumerate(zip(program.kernel.pointers, program.pointers)):
         array = pointer.array
@@ -182,9 +183,10 @@ def _chain(chain: Sized | None, limits: Limits) -> Launch:
     reason = "its rows need no other rows, so each is one thread's, in registers"
     if rows is None:
         reason = "its states fit one thread's registers"
-    return parameters.launch(
+    made = parameters.launch(
         [*prologue, *body], "thread", reason, grid, threads, 0, names.keys() - {"row"}
     )
+    return replace(made, most=tuple(one.items()))
 
 
 def _own_draws(body: Sequence[Any]) -> Iterator[Any]:
@@ -318,6 +320,7 @@ class _Blocks:
             self.grid = 1 if self.rows is None else -(-count // self.tile)
         self.parameters = _Parameters(loop)
         self.prologue: list[Any] = []
+        self.placed: list[Placed] = []
         self.names: dict[str, Any] = {"first": Number(0)}
         # a block has at most these
         self.most = {} if self.rows is None else {self.rows: self.tile}
@@ -331,7 +334,7 @@ class _Blocks:
         granules = -(-self.units[k] // GRANULE)
         return -(-granules // self.grid) * GRANULE
 
-    def launch(self, against: str) -> Launch:
+    def launch(self) -> Launch:
         self._integers()
         self._pointers()
         body = Known(self.names).statements(self.program.kernel.body)
@@ -341,17 +344,18 @@ class _Blocks:
         meetings = 0
         if self.by_units and self.program.units is not None:
             meetings = self.program.units.meetings
-            reason = f"blocks share its units, and meet {meetings} times a step"
+            times = f"{meetings} time{'s' * (meetings != 1)}"
+            reason = f"blocks share its units, and meet {times} a step"
         elif self.rows is None:
             reason = "one block has all of its state"
         else:
             reason = f"a block has up to {self.tile} rows, which need no other rows"
-        reason = f"{reason}; {against}" if against else reason
         threads = min(THREADS, self.limits.threads_block)
-        return self.parameters.launch(
+        launch = self.parameters.launch(
             [*shared, *self.prologue, *made], "grid" if self.by_units else "block", reason,
             self.grid, threads, self.shared, self.names.keys(), meetings,
         )  # fmt: skip
+        return replace(launch, weights=tuple(self.placed), most=tuple(self.most.items()))
 
     def _integers(self) -> None:
         program, prologue = self.program, self.prologue
@@ -418,7 +422,11 @@ class _Blocks:
             scratch, key=lambda s: s[0].array.name not in panels
         ):
             size = -(-elements * np.dtype(source.dtype).itemsize // 128) * 128
-            if not one and self.shared - FOLD_BYTES + size <= room:
+            fits = not one and self.shared - FOLD_BYTES + size <= room
+            if pointer.array.name in panels:
+                place = "shared" if fits else "memory"
+                self.placed.append(Placed(pointer.array.name, place, size))
+            if fits:
                 self.prologue.append(InShared(pointer.array, self.shared))
                 self.shared += size
                 continue
@@ -499,8 +507,8 @@ def _panel_bytes(loop: Sized, changed: Mapping[str, int]) -> dict[str, int]:
             size = loop.value(program.units.sizes[source.size])
             whole[name.text] = size if source.end else 0
     dtypes = {p.array.name: p.array.dtype for p in program.kernel.pointers}
-    for name, sizes in _panels(program.kernel.body).items():
-        found[name] = loop.value(product(sizes), whole) * np.dtype(dtypes[name]).itemsize
+    for panel, sizes in _panels(program.kernel.body).items():
+        found[panel] = loop.value(product(sizes), whole) * np.dtype(dtypes[panel]).itemsize
     return found
 
 

@@ -142,6 +142,7 @@ class Units:
     one: tuple[bool, ...]  # per pointer whether all workers have one array
     meetings: int  # in a step
     products: tuple[tuple[Any, ...], ...]  # rows, columns and depth of those that are shared
+    exchanged: tuple[tuple[str, Any], ...]  # what workers read of others: dtypes and elements
 
 
 @record
@@ -213,10 +214,21 @@ class LoopLength:
 
 
 @record
+class Placed:
+    """Where a block holds a packed operand of products, and how many bytes of it: `place` is
+    "registers", "shared" or, where it is read again every step, "memory"."""
+
+    name: str
+    place: str
+    size: int
+
+
+@record
 class Launch:
     """A kernel of CUDA and how it is started: its text, and what it is given in order, `Held`,
     `Done`, `LoopLength` or an integer. shared: bytes of a block. scope and reason: how the threads
-    work together, and why not more narrowly."""
+    work together; against: narrower scopes, and why not those. most: what a block (of scope
+    thread: a thread) has at most of the sizes that are shared out."""
 
     name: str
     source: str
@@ -228,3 +240,6 @@ class Launch:
     scope: str
     reason: str
     meetings: int
+    against: tuple[tuple[str, str], ...] = ()
+    weights: tuple[Placed, ...] = ()
+    most: tuple[tuple[str, int], ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..record import record
-from ..types import FLOATS
+from ..types import FLOATS, INTEGERS
 from .kernel import (
     Alone,
     Array,
@@ -70,6 +70,8 @@ _SHARED = {
     "grid_warps": ("gs_thread() / GS_WARP", "gs_threads() / GS_WARP"),
 }
 
+_OVERFLOWING = ("add", "sub", "mul", "neg")
+
 _WORDS = re.compile(r"\w+")
 
 DTYPES = frozenset(_SUFFIX)  # what a kernel can compute with
@@ -88,6 +90,7 @@ class Dialect:
     lanes: str  # before a loop whose steps are independent
     restrict: str  # a pointer within a kernel to what no other points to
     own: bool  # whether parameters are the kernel's own, or statements that unpack them
+    wraps: bool  # whether sums of integers that overflow are defined
 
 
 _TYPES = {
@@ -108,6 +111,7 @@ C = Dialect(
     lanes="#pragma GCC ivdep",
     restrict="restrict ",
     own=False,
+    wraps=True,
 )
 
 # What a kernel only reads may come through a cache that sees no writes: so only there `restrict`.
@@ -121,6 +125,7 @@ CUDA = Dialect(
     lanes="",
     restrict="",
     own=True,
+    wraps=False,
 )
 
 
@@ -154,8 +159,10 @@ class Renderer:
             if n.text in used
         ]
         parameters = ", ".join([*pointers, *integers]) if d.own else ""
-        opening = d.signature.format(name=k.name, threads=k.threads, parameters=parameters)
-        yield from textwrap.wrap(opening + " {", 100, subsequent_indent="        ")
+        parameters = parameters.replace(" ", "\0").replace(",\0", ", ")  # whole ones on a line
+        opening = d.signature.format(name=k.name, threads=k.threads, parameters=parameters) + " {"
+        for line in textwrap.wrap(opening, 100, subsequent_indent="        "):
+            yield line.replace("\0", " ")
         if not d.own:
             yield from pointers
             yield from integers
@@ -318,6 +325,9 @@ class Renderer:
         if e.of == "bool" and name in ("add", "mul", "maximum", "minimum"):
             word = "|" if name in ("add", "maximum") else "&"
             return f"({operands[0]} {word} {operands[1]})"
+        if name in _OVERFLOWING and e.of in INTEGERS and not self.dialect.wraps:
+            operands = [f"(gs_word_{_SUFFIX[e.of]}){x}" for x in operands]
+            return f"(({self.type(e.dtype)}){e.scalar.c.format(*operands)})"
         text = e.scalar.c.format(*operands, t=_SUFFIX[e.of])
         # C computes with at least 32 bits
         small = e.dtype in ("int8", "int16", "uint8", "uint16")

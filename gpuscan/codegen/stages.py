@@ -87,6 +87,8 @@ class Stages:
             for g in groups
         ]
         written.append(frozenset(c.place for c in carries if c.new is None) & self.shared)
+        # what workers read of others, each counted once a step
+        self.exchanged = tuple(dict.fromkeys(v for read in foreign for v in read))
         self.starts = _meetings(foreign, written, carries, steps_own)
 
     def shares_units(self, v: Variable) -> bool:

@@ -122,13 +122,11 @@ def _touched_by(s: Any) -> Touched:
             reads, writes = TOGETHER.get(routine(name), (None, None))
             for k, x in enumerate(arguments):
                 read += loads(x)
-                array = arrays_of(x)
-                if array is None:
-                    continue
-                if reads is None or k in reads:
-                    read.append(array)
-                if writes is None or k in writes:
-                    written.append(array)
+                of = arrays_of(x)
+                if of is not None and (reads is None or k in reads):
+                    read.append(of)
+                if of is not None and (writes is None or k in writes):
+                    written.append(of)
         case Point(_, _, condition, a, b):
             read += [*loads(condition), *loads(a), *loads(b)]
     found = Touched(frozenset(a.name for a in read), frozenset(a.name for a in written))

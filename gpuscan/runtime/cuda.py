@@ -81,13 +81,13 @@ class CudaLoop(Op):
     """A Scan on a device: (*the Scan's operands, *sizes, *others) -> the Scan's results.
 
     program   what the loop's sizes, states and traces are; its integers are by name
-    sizes     what the inputs behind the operands are called, one name an integer of a program
+    n_sizes   how many inputs behind the operands are sizes
     launch_of values of all integers, by name -> the kernel for them; raises where there is none
     """
 
     definition: Scan
     program: LoopProgram
-    sizes: tuple[str, ...]
+    n_sizes: int
     launch_of: Callable[..., Launch] = field(compare=False)
     device: CudaDevice = field(compare=False)
     node: Variable = field(compare=False)  # the Scan as it was written
@@ -137,7 +137,7 @@ class _LoopRunner:
         self.op, self.program, self.device = op, op.program, op.device
         step = op.definition.step
         self.n_operands = 1 + len(step.params)
-        self.n_inputs = self.n_operands + len(op.sizes)
+        self.n_inputs = self.n_operands + op.n_sizes
         self.first_init = 1 + len(step.seqs)
         self.n_seqs = len(step.seqs)
         self.read = {s.operand: s.whole for s in op.program.pointers if isinstance(s, Given)}
@@ -175,7 +175,7 @@ class _LoopRunner:
         done, failed = (int(x) for x in self.device.host(memory.done))
         if failed:
             return self.definition(*inputs)
-        return memory.results(done)
+        return memory.results(min(done, steps))  # one that stops says one more where none did
 
     def constant(self, fixed: Fixed) -> Any:
         if fixed not in self.constants:
@@ -258,6 +258,30 @@ class _Memory:
         launch = self.plan.launch
         assert launch is not None
         return "place" if launch.scope == "thread" else self.runner.program.carries[j].kind
+
+
+@record
+class CudaSequence(Op):
+    """A Scan whose steps are run one after another, each by kernels of its own."""
+
+    definition: Scan
+    step: Callable[..., tuple[Any, ...]] = field(compare=False)
+    device: CudaDevice = field(compare=False)
+    node: Variable = field(compare=False)
+
+    def infer(self, *types: TensorType) -> Any:
+        return self.definition.infer(*types)
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        definition, device = self.definition, self.device
+
+        def run(n: Any, *operands: Any) -> tuple[Any, ...]:
+            given = [device.array(x) for x in operands]
+            return definition.run(
+                self.node, self.step, device.host(n), *given, empty=device.empty
+            )
+
+        return run
 
 
 # ---- nests and products outside of loops --------------------------------------------------------

@@ -29,7 +29,7 @@ class Emulated:
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         found = np.empty(shape, dtype)
-        found.view("uint8").fill(0xFF) if found.size else None  # what is not written shows
+        found.reshape(-1).view("uint8").fill(0xFF)  # what is not written shows
         return found
 
     def host(self, x: Any) -> Any:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import BuildError, DeviceError, build_failure
 from ..kernel_files import kernels_dir
 from ..record import field, record
@@ -27,6 +29,20 @@ FLAGS = (
     *_COMMON, "-O1", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-Wno-unknown-pragmas",
 )  # fmt: skip
 _RUNTIME = (*_COMMON, "-O2")
+SANITIZERS = {
+    "": (),
+    "thread": ("-fsanitize=thread", "-g1", "-fno-omit-frame-pointer"),
+    "address": (
+        "-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-sanitize-recover=undefined",
+        "-g1", "-fno-omit-frame-pointer",
+    ),
+}  # fmt: skip
+# Reports only: an interpreter's leaks and a kernel's end are no business of theirs.
+_QUIET = {
+    "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "TSAN_OPTIONS": "report_thread_leaks=0:history_size=4",
+}
 _MESSAGE = 4096
 
 
@@ -70,7 +86,8 @@ def missing() -> str:
 def _identity() -> str:
     """What makes two builds differ beside source and flags: compiler, CPU, kernel headers."""
     command = _compiler()
-    headers = [p.read_text() for p in sorted(kernels_dir().glob("*.h"))]
+    texts = [*kernels_dir().glob("*.h"), *kernels_dir().glob("emulated*.cpp")]
+    headers = [p.read_text() for p in sorted(texts)]
     return cache.digest(" ".join(command), compiler._version(command), compiler._cpu(), *headers)
 
 
@@ -82,23 +99,32 @@ def _compiler() -> tuple[str, ...]:
     return command
 
 
-def _built(flags: Sequence[str], source: str, load: Callable[[Path], Any]) -> Any:
-    """What the compiler makes of a source, from the cache where it did before. Raises BuildError
-    with the compiler's words and the numbered source."""
+def _built(flags: Sequence[str], source: str, load: Callable[[Path], Any], link: str = "") -> Any:
+    """What the compiler makes of a source, from the cache where it did before; with `link` an
+    object first, which is linked with this flag. Raises BuildError with the compiler's words and
+    the numbered source."""
     command = [*_compiler(), *flags, "-I", str(kernels_dir())]
 
     def build(path: Path) -> None:
-        full = [*command, "-x", "c++", "-", "-o", str(path)]
-        done = compiler._run(full, f'#line 1 "kernel.cu"\n{source}')
-        if done.returncode:
-            if "No space left" in done.stderr:
-                raise OSError(errno.ENOSPC, "No space left on device", str(path))
-            raise BuildError(build_failure(full, done.returncode, done.stderr, source))
+        _run([*command, "-x", "c++", "-", "-o", str(path)], source)
+        if link:
+            made = path.with_suffix(".o")
+            path.rename(made)
+            _run([*_compiler(), str(made), link, "-rdynamic", "-ldl", "-o", str(path)], source)
+            made.unlink()
 
     try:
-        return cache.fetch(cache.digest(_identity(), *flags, source), build, load)
+        return cache.fetch(cache.digest(_identity(), *flags, link, source), build, load)
     except OSError as e:
         raise BuildError(f"what {command[0]!r} built can't be kept or loaded: {e}") from e
+
+
+def _run(command: Sequence[str], source: str) -> None:
+    done = compiler._run(command, f'#line 1 "kernel.cu"\n{source}')
+    if done.returncode:
+        if "No space left" in done.stderr:
+            raise OSError(errno.ENOSPC, "No space left on device", command[-1])
+        raise BuildError(build_failure(command, done.returncode, done.stderr, source))
 
 
 def _library(path: Path) -> ctypes.CDLL:
@@ -108,8 +134,7 @@ def _library(path: Path) -> ctypes.CDLL:
 @functools.cache
 def _runtime() -> tuple[Any, int]:
     """emulated_launch, and the address of the table that kernels call through."""
-    source = (kernels_dir() / "emulated.cpp").read_text()
-    library = _built([*_RUNTIME, "-shared"], source, _library)
+    library = _built([*_RUNTIME, "-shared"], '#include "emulated.cpp"\n', _library)
     library.emulated_machine.restype = ctypes.c_void_p
     launch = library.emulated_launch
     launch.argtypes = [
@@ -127,9 +152,11 @@ def _with_entries(source: str, names: Sequence[str]) -> str:
 
 def build(source: str, names: Sequence[str], sanitizer: str = "") -> dict[str, EmulatedKernel]:
     """The kernels of a CUDA text by name, built and loaded. Raises BuildError with the compiler's
-    words and the numbered text."""
+    words and the numbered text. With a sanitizer only in a process that was started with it:
+    others call run_sanitized."""
     machine = _runtime()[1]
-    library = _built([*FLAGS, "-shared"], _with_entries(source, names), _library)
+    flags = [*FLAGS, *SANITIZERS[sanitizer], "-shared"]
+    library = _built(flags, _with_entries(source, names), _library)
     library.emulated_attach.argtypes = [ctypes.c_void_p]
     library.emulated_attach(machine)
     kernels = {}
@@ -141,12 +168,22 @@ def build(source: str, names: Sequence[str], sanitizer: str = "") -> dict[str, E
     return kernels
 
 
-def _extents(what: str, given: int | Sequence[int]) -> list[int]:
-    extents = [given] if isinstance(given, int) else list(given)
-    extents += [1] * (3 - len(extents))
-    if len(extents) > 3 or not all(1 <= x < 2**31 for x in extents):
-        raise LaunchError(f"a {what} has one to three extents from 1 on, not {given}")
-    return extents
+def _extents(given: int | Sequence[int]) -> list[int]:
+    extents = [int(x) for x in (given if isinstance(given, Sequence) else [given])]
+    return extents + [1] * (3 - len(extents))
+
+
+def _shape(
+    name: str, grid: int | Sequence[int], block: int | Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Three extents of each. Raises LaunchError for what a device would not launch."""
+    blocks, threads = _extents(grid), _extents(block)
+    count = threads[0] * threads[1] * threads[2]
+    if not all(len(x) == 3 and all(1 <= n < 2**31 for n in x) for x in (blocks, threads)):
+        raise LaunchError(f"kernel {name!r}: no launch of a grid {grid} of blocks {block}")
+    if count > 1024:
+        raise LaunchError(f"kernel {name!r}: a block of {count} threads; a device has 1024")
+    return blocks, threads
 
 
 def launch(
@@ -159,9 +196,7 @@ def launch(
     block i run as far as it can before the others. Blocks run one after another, all of a
     cooperative launch together. Raises LaunchError where threads wait for what cannot happen.
     """
-    blocks, threads = _extents("grid", grid), _extents("block", block)
-    if threads[0] * threads[1] * threads[2] > 1024:
-        raise LaunchError(f"kernel {kernel.name!r}: a block of {block} threads; 1024 at most")
+    blocks, threads = _shape(kernel.name, grid, block)
     if len(args) != kernel.count:
         raise LaunchError(
             f"kernel {kernel.name!r} takes {kernel.count} arguments, {len(args)} are given"
@@ -174,3 +209,64 @@ def launch(
     )  # fmt: skip
     if failed:
         raise LaunchError(f"kernel {kernel.name!r}: {message.value.decode(errors='replace')}")
+
+
+def run_sanitized(
+    source: str, name: str, grid: int | Sequence[int], block: int | Sequence[int], shared: int,
+    arrays: Sequence[np.ndarray[Any, Any] | int], sanitizer: str, cooperative: bool = False,
+    schedule: int = 0,
+) -> tuple[list[np.ndarray[Any, Any]], str]:  # fmt: skip
+    """Runs a kernel under a sanitizer ("thread", or "address" with undefined behaviour) in a
+    process of its own: its arrays as they are then, and the sanitizer's report, empty where it
+    found nothing. Arrays of a run that was cut short are as they were given. Raises LaunchError
+    as launch does."""
+    import tempfile
+
+    blocks, threads = _shape(name, grid, block)
+    link = SANITIZERS[sanitizer][0]
+    runner = _built([*_RUNTIME, "-c"], '#include "emulated_runner.cpp"\n', Path.read_bytes, link)
+    flags = [*FLAGS, *SANITIZERS[sanitizer], "-shared"]
+    library = _built(flags, _with_entries(source, [name]), Path.read_bytes)
+    with tempfile.TemporaryDirectory(prefix="gpuscan-") as place:
+        folder = Path(place)
+        program, loaded = folder / "runner", folder / "kernel.so"
+        program.write_bytes(runner)
+        program.chmod(0o700)
+        loaded.write_bytes(library)
+        words: list[str] = []
+        for i, x in enumerate(arrays):
+            if isinstance(x, np.ndarray):
+                (folder / str(i)).write_bytes(x.tobytes())
+                words.append(f"@{x.nbytes}")
+            else:
+                words.append(f"={int(x) & 0xFFFFFFFFFFFFFFFF}")
+        command = [program, loaded, name, folder, shared, int(cooperative), schedule, *blocks,
+                   *threads, *words]  # fmt: skip
+        report = _report([str(x) for x in command])
+        if (fault := folder / "fault").exists():
+            raise LaunchError(f"kernel {name!r}: {fault.read_text()}")
+        results = [
+            np.frombuffer((folder / str(i)).read_bytes(), x.dtype).reshape(x.shape).copy()
+            for i, x in enumerate(arrays)
+            if isinstance(x, np.ndarray)
+        ]
+    return results, report
+
+
+def _report(command: Sequence[str]) -> str:
+    """What the program says. ThreadSanitizer may need a memory layout that is not random."""
+    import subprocess
+    from shutil import which
+
+    def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, capture_output=True, encoding="utf-8", errors="replace", check=False,
+            env={**os.environ, **_QUIET},
+        )  # fmt: skip
+
+    done = run(command)
+    if "unexpected memory mapping" in done.stderr and which("setarch"):
+        done = run(["setarch", "-R", *command])
+    if done.returncode and not done.stderr and done.returncode != 3:
+        return f"the program ended with status {done.returncode}"
+    return done.stderr

@@ -201,9 +201,13 @@ class Scan(Op):
     # ---- the meaning ----------------------------------------------------------------------------
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
-        return functools.partial(self._run, node, Program(self.step.params, self.step.outputs))
+        return functools.partial(self.run, node, Program(self.step.params, self.step.outputs))
 
-    def _run(self, node: Variable, step: Program, n: Any, *operands: Any) -> tuple[Any, ...]:
+    def run(
+        self, node: Variable, step: Callable[..., tuple[Any, ...]], n: Any, *operands: Any,
+        empty: Callable[..., Any] = np.empty,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """The loop, step by step; `empty`: an array of a shape and a dtype, for a trace."""
         n, k, m = int(n), len(self.step.carries), len(self.step.traces)
         a = len(self.step.seqs)
         seqs, carries, consts = operands[:a], operands[a : a + k], operands[a + k :]
@@ -219,7 +223,7 @@ class Scan(Op):
                 raise
             if t == 0:
                 traces = [
-                    np.empty((n, *np.shape(v)), b.dtype) for v, b in zip(out[k:], self.step.traces)
+                    empty((n, *np.shape(v)), b.dtype) for v, b in zip(out[k:], self.step.traces)
                 ]
             carries = out[:k]
             for j, shape in enumerate(shapes):

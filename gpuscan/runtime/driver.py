@@ -1,0 +1,322 @@
+"""What the devices that are real share: NVIDIA's driver, called by ctypes. It loads a cubin into the
+context that CuPy or PyCUDA made, knows the GPU's limits, and starts kernels. Neither of the two
+libraries starts a cooperative kernel as it must be: PyCUDA can't, and CuPy makes a grid that is too
+large smaller without a word."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..codegen.limits import PRESETS, Limits, occupancy
+from ..codegen.program import Launch
+from ..errors import BuildError, DeviceError
+from ..record import field, record, replace
+from . import nvrtc
+
+LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap")  # a GPU's, of WSL's Windows, of a Jetson's
+_SHARED_DEFAULT = 48 * 1024  # bytes that a block has without being asked for
+
+# of a device, as cuda.h numbers them
+_THREADS_BLOCK, _WARP, _CLOCK, _MULTIPROCESSORS = 1, 10, 13, 16
+_MEMORY_CLOCK, _MEMORY_BITS, _L2, _THREADS = 36, 37, 38, 39
+_MAJOR, _MINOR, _SHARED, _REGISTERS, _COOPERATIVE = 75, 76, 81, 82, 95
+_SHARED_BLOCK, _BLOCKS, _SHARED_RESERVED = 97, 106, 111
+# of a kernel
+_KERNEL_SHARED, _KERNEL_REGISTERS, _KERNEL_MOST_SHARED = 1, 4, 8
+
+_TOO_LARGE, _NO_DEVICE = 720, 100
+_LOST = {700, 702, 709, 714, 715, 716, 717, 718, 719, 721, 999}  # behind these nothing runs any more
+
+_lock = threading.Lock()
+
+
+@record
+class Loaded:
+    """A kernel in a context: the driver's handle, and what it takes of a multiprocessor."""
+
+    name: str
+    function: int
+    registers: int  # a thread
+    static: int  # bytes of shared memory that the launch does not name
+    limits: Limits = field(compare=False)
+
+
+# ---- whether there is a GPU ----------------------------------------------------------------------
+
+
+def absent() -> str:
+    """Why there is certainly no GPU, or nothing: what can be told in a moment, with no library
+    loaded that a program may not need."""
+    if sys.platform == "win32" or _stands_in():
+        return ""
+    if not any(os.path.exists(node) for node in _NODES):
+        return "no NVIDIA GPU: the driver's device files (/dev/nvidiactl) are not there"
+    return ""
+
+
+def missing() -> str:
+    """Why no kernel can be run by the driver, or nothing."""
+    if reason := absent():
+        return reason
+    found = _found()
+    if isinstance(found, str):
+        return found
+    return "" if _stands_in() else nvrtc.missing()
+
+
+def _stands_in() -> bool:
+    """Whether the driver is the stand-in of the tests (kernels/emulated_driver.cpp)."""
+    return os.environ.get("GPUSCAN_STAND_IN_DRIVER") == "1"
+
+
+@functools.cache
+def _found() -> Any:
+    """The driver's library, or why there is none."""
+    try:
+        library = ctypes.CDLL(LIBRARY)
+    except OSError as e:
+        return f"NVIDIA's driver is not installed, or not in this container: {e}"
+    library.cuLaunchKernel.argtypes = [ctypes.c_void_p, *[ctypes.c_uint] * 7, *[ctypes.c_void_p] * 3]
+    library.cuLaunchCooperativeKernel.argtypes = library.cuLaunchKernel.argtypes[:-1]
+    if status := library.cuInit(0):
+        if status == _NO_DEVICE:
+            return "the driver sees no GPU (CUDA_VISIBLE_DEVICES hides those that it names not)"
+        return f"NVIDIA's driver does not start: {_words(library, status)}"
+    return library
+
+
+def _driver() -> Any:
+    found = _found()
+    if isinstance(found, str):
+        raise DeviceError(found)
+    return found
+
+
+def version() -> tuple[int, int]:
+    """The CUDA version that the driver knows. Raises DeviceError where there is none."""
+    number = ctypes.c_int()
+    _driver().cuDriverGetVersion(ctypes.byref(number))
+    return number.value // 1000, number.value % 1000 // 10
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+
+def _words(library: Any, status: int) -> str:
+    name, text = ctypes.c_char_p(), ctypes.c_char_p()
+    library.cuGetErrorName(status, ctypes.byref(name))
+    library.cuGetErrorString(status, ctypes.byref(text))
+    words = [x.value.decode(errors="replace") for x in (name, text) if x.value]
+    return ": ".join(words) or f"error {status}"
+
+
+def _check(status: int, doing: str) -> None:
+    if status:
+        cure = _CURE if status in _LOST else ""
+        raise DeviceError(f"{doing} failed: {_words(_driver(), status)}{cure}")
+
+
+_CURE = (
+    ". After such an error the process's GPU context is lost: start the program again. "
+    "device='reference' runs the same function without a GPU"
+)
+
+
+def failed(error: Exception, doing: str) -> DeviceError:
+    """What CuPy or PyCUDA say of a failure, as gpuscan says it. A kernel's failure shows at the
+    next call that waits for it."""
+    lost = any(word in str(error).lower() for word in ("illegal", "launch", "misaligned", "assert"))
+    return DeviceError(f"{doing} failed: {type(error).__name__}: {error}{_CURE if lost else ''}")
+
+
+# ---- the device that is current -------------------------------------------------------------------
+
+
+def current_device() -> int:
+    """The number of the current context's device. Raises DeviceError where none is current."""
+    number = ctypes.c_int()
+    _check(_driver().cuCtxGetDevice(ctypes.byref(number)), "asking for the current GPU")
+    return number.value
+
+
+def name_of(device: int) -> str:
+    name = ctypes.create_string_buffer(256)
+    _check(_driver().cuDeviceGetName(name, 256, device), "asking for a GPU's name")
+    return name.value.decode(errors="replace")
+
+
+@functools.cache
+def limits(device: int) -> Limits:
+    """What the GPU of a number says of itself; what it does not say, as for the GPU that is
+    described of its architecture. Raises DeviceError for one that is too old."""
+
+    def value(attribute: int) -> int:
+        found = ctypes.c_int()
+        status = _driver().cuDeviceGetAttribute(ctypes.byref(found), attribute, device)
+        _check(status, "asking for a GPU's limits")
+        return found.value
+
+    major, minor = value(_MAJOR), value(_MINOR)
+    if (major, minor) < (7, 5):
+        raise DeviceError(
+            f"{name_of(device)} has compute capability {major}.{minor}; gpuscan's kernels need 7.5 "
+            "(Turing, of 2018) or newer. Use device 'native'."
+        )
+    like = _described(major, minor)
+    rate = 2 * 1000.0 * value(_MEMORY_CLOCK) * value(_MEMORY_BITS) / 8
+    return replace(
+        like,
+        name=name_of(device),
+        architecture=f"sm_{major}{minor}",
+        multiprocessors=value(_MULTIPROCESSORS),
+        clock=1000.0 * value(_CLOCK) or like.clock,
+        threads_block=value(_THREADS_BLOCK),
+        threads_multiprocessor=value(_THREADS),
+        blocks_multiprocessor=value(_BLOCKS),
+        registers_multiprocessor=value(_REGISTERS),
+        shared_block=value(_SHARED_BLOCK),
+        shared_multiprocessor=value(_SHARED),
+        shared_reserved=value(_SHARED_RESERVED),
+        memory_rate=rate or like.memory_rate,
+        l2=value(_L2),
+        warp=value(_WARP),
+    )
+
+
+def _described(major: int, minor: int) -> Limits:
+    """The described GPU of the architecture, or of the newest that is not newer than it."""
+    numbers = {int(g.architecture[3:]): g for g in reversed(PRESETS.values())}
+    return numbers[max(n for n in numbers if n <= 10 * major + minor)]
+
+
+# ---- kernels --------------------------------------------------------------------------------------
+
+
+def image(source: str, name: str, architecture: str) -> bytes:
+    """What the driver loads for a text. Raises BuildError with the numbered text."""
+    if _stands_in():  # it runs what the emulator builds
+        return _emulated(source, name)
+    return nvrtc.compile(source, _known(architecture)).image
+
+
+def _emulated(source: str, name: str) -> bytes:
+    from . import emulator
+
+    text = emulator._with_entries(source, [name])
+    built: bytes = emulator._built([*emulator.FLAGS, "-shared"], text, Path.read_bytes)
+    return built
+
+
+@functools.cache
+def _known(architecture: str) -> str:
+    """The architecture, or the newest before it in its generation that NVRTC compiles for: what is
+    compiled for one runs on those that follow. Raises BuildError where there is none."""
+    number, known = int(architecture[3:]), [int(a[3:]) for a in nvrtc.architectures()]
+    fitting = [n for n in known if n // 10 == number // 10 and n <= number]
+    if not fitting:
+        version = ".".join(map(str, nvrtc.version()))
+        raise BuildError(
+            f"NVRTC {version} does not compile for this GPU ({architecture}): "
+            "pip install --upgrade nvidia-cuda-nvrtc"
+        )
+    return f"sm_{max(fitting)}"
+
+
+_loaded: dict[Any, Loaded] = {}
+
+
+def build(source: str, name: str) -> Loaded:
+    """The kernel of a text, in the current context. Raises BuildError with the numbered text."""
+    library, context = _driver(), ctypes.c_void_p()
+    _check(library.cuCtxGetCurrent(ctypes.byref(context)), "asking for the current context")
+    key = (context.value, source, name)
+    with _lock:
+        if key not in _loaded:
+            _loaded[key] = _load(library, source, name)
+        return _loaded[key]
+
+
+def _load(library: Any, source: str, name: str) -> Loaded:
+    found = limits(current_device())
+    code = image(source, name, found.architecture)
+    module, function = ctypes.c_void_p(), ctypes.c_void_p()
+    if status := library.cuModuleLoadData(ctypes.byref(module), code):
+        raise BuildError(_refused(library, status, name))
+    status = library.cuModuleGetFunction(ctypes.byref(function), module, name.encode())
+    _check(status, f"loading kernel {name!r}")
+    assert function.value is not None
+
+    def value(attribute: int) -> int:
+        taken = ctypes.c_int()
+        status = library.cuFuncGetAttribute(ctypes.byref(taken), attribute, function)
+        _check(status, f"asking what kernel {name!r} takes")
+        return taken.value
+
+    registers, static = value(_KERNEL_REGISTERS), value(_KERNEL_SHARED)
+    return Loaded(name, function.value, registers, static, found)
+
+
+def _refused(library: Any, status: int, name: str) -> str:
+    words = f"the driver does not load kernel {name!r}: {_words(library, status)}"
+    if _stands_in():
+        return words
+    made, known = nvrtc.version(), version()
+    if made[0] > known[0]:
+        words += (
+            f". NVRTC {made[0]}.{made[1]} is newer than the driver (CUDA {known[0]}.{known[1]}): "
+            f"update the driver, or pip install nvidia-cuda-nvrtc-cu{known[0]}"
+        )
+    return words
+
+
+def launch(kernel: Loaded, how: Launch, arguments: Sequence[int], stream: int) -> None:
+    """Starts a kernel on a stream of the current context. Raises DeviceError where it does not fit
+    the GPU, or the driver refuses it."""
+    _check_fit(kernel, how)
+    library = _driver()
+    if how.shared + kernel.static > _SHARED_DEFAULT:
+        status = library.cuFuncSetAttribute(
+            ctypes.c_void_p(kernel.function), _KERNEL_MOST_SHARED, how.shared
+        )
+        _check(status, f"asking for {how.shared} bytes of shared memory for kernel {how.name!r}")
+    values = (ctypes.c_uint64 * len(arguments))(*(x & 0xFFFFFFFFFFFFFFFF for x in arguments))
+    first = ctypes.addressof(values)
+    places = (ctypes.c_void_p * len(arguments))(*(first + 8 * i for i in range(len(arguments))))
+    given = (kernel.function, how.grid, 1, 1, how.block, 1, 1, how.shared, stream, places)
+    if how.cooperative:
+        status = library.cuLaunchCooperativeKernel(*given)
+    else:
+        status = library.cuLaunchKernel(*given, None)
+    _check(status, f"kernel {how.name!r} (grid {how.grid}, block {how.block})")
+
+
+def _check_fit(kernel: Loaded, how: Launch) -> None:
+    """Raises DeviceError where the GPU can't run a block, or, of a cooperative grid, not all blocks
+    together: they would wait for each other for ever."""
+    most, shared = kernel.limits, how.shared + kernel.static
+    together = occupancy(most, how.block, kernel.registers, shared)
+    takes = f"{how.block} threads of {kernel.registers} registers and {shared} bytes of shared memory"
+    if together == 0:
+        raise DeviceError(
+            f"kernel {how.name!r}: a block of {takes} does not fit a multiprocessor of {most.name} "
+            f"({most.threads_block} threads, {most.registers_multiprocessor} registers, "
+            f"{most.shared_block} bytes). {_WAY_OUT}"
+        )
+    room = together * most.multiprocessors
+    if how.cooperative and how.grid > room:
+        raise DeviceError(
+            f"kernel {how.name!r}: its {how.grid} blocks must run together, and {most.name} runs "
+            f"{room} ({together} on each of {most.multiprocessors} multiprocessors, for blocks of "
+            f"{takes}). {_WAY_OUT}"
+        )
+
+
+_WAY_OUT = "Make the loop's state smaller, or give function() fuse='never' or device='native'."

@@ -1,0 +1,328 @@
+/* A stand-in for the driver's library, libcuda.so.1, so that programs written to its interface run
+ * where there is no GPU: a device whose memory is the host's, whose modules are shared objects that
+ * the emulator built from the texts of the kernels, and whose launches run on fibers.
+ *
+ * As strict as the driver: memory and launches need a current context, copies must lie within what
+ * was allocated, a cooperative grid must be alive together, shared memory above 48 KiB be asked
+ * for. The limits are those of `emulated` in codegen/limits.py. Names that a program links and
+ * that are not here are added where this is built; they answer "not supported". */
+#include "emulated.cpp"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <map>
+
+namespace {
+
+enum Status {
+    FINE = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 101, NO_IMAGE = 200, NO_CONTEXT = 201,
+    NOT_FOUND = 500, TOO_LARGE = 701, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720,
+    NOT_SUPPORTED = 801
+};
+
+constexpr int REGISTERS = 96; /* that a thread is said to take */
+constexpr size_t MEMORY = size_t(4) << 30, SHARED_DEFAULT = 48 << 10, SHARED_MOST = 48 << 10;
+constexpr int MULTIPROCESSORS = 4, THREADS_BLOCK = 64, THREADS = 256, BLOCKS = 4;
+
+struct Function {
+    void (*run)(void **);
+    int count;
+    std::string name;
+    size_t shared = SHARED_DEFAULT; /* that a launch may ask for */
+};
+
+struct Module {
+    void *library;
+    std::map<std::string, Function> functions;
+};
+
+struct Event {
+    std::chrono::steady_clock::time_point at;
+};
+
+int primary; /* the one context; its address is its handle */
+thread_local std::vector<void *> contexts;
+std::mutex allocations_change;
+std::map<uintptr_t, size_t> allocations;
+std::string said; /* of the last launch that failed */
+
+/* Whether so many bytes lie within one allocation. */
+bool is_ours(uintptr_t p, size_t bytes) {
+    if (!bytes) return true;
+    const std::lock_guard<std::mutex> lock(allocations_change);
+    auto next = allocations.upper_bound(p);
+    if (next == allocations.begin()) return false;
+    --next;
+    return p + bytes <= next->first + next->second;
+}
+
+int copy(void *to, const void *from, size_t bytes, bool to_ours, bool from_ours) {
+    if (contexts.empty()) return NO_CONTEXT;
+    if (to_ours && !is_ours((uintptr_t)to, bytes)) return INVALID;
+    if (from_ours && !is_ours((uintptr_t)from, bytes)) return INVALID;
+    memmove(to, from, bytes);
+    return FINE;
+}
+
+/* How many blocks are alive together: what codegen/limits.py says, for these limits. */
+size_t alive_together(size_t threads, size_t shared) {
+    const size_t warps = (threads + 31) / 32, a_warp = (REGISTERS * 32 + 255) / 256 * 256;
+    size_t blocks = BLOCKS;
+    blocks = std::min(blocks, THREADS / 32 / warps);
+    blocks = std::min(blocks, 65536 / 4 / a_warp * 4 / warps);
+    blocks = std::min(blocks, (size_t(100) << 10) / ((shared + 1024 + 127) / 128 * 128));
+    return blocks * MULTIPROCESSORS;
+}
+
+int launch(Function *f, const unsigned *grid, const unsigned *block, size_t shared, void **given,
+           bool cooperative) {
+    if (contexts.empty()) return NO_CONTEXT;
+    if (!f || !given) return INVALID;
+    const size_t threads = size_t(block[0]) * block[1] * block[2];
+    const size_t blocks = size_t(grid[0]) * grid[1] * grid[2];
+    if (!threads || !blocks || threads > THREADS_BLOCK) return INVALID;
+    if (shared > f->shared) return INVALID;
+    if (cooperative && blocks > alive_together(threads, shared)) return COOPERATIVE_TOO_LARGE;
+    std::vector<Word> arguments;
+    for (int i = 0; i < f->count; i++) arguments.push_back(*(const Word *)given[i]);
+    const char *const schedule = getenv("GPUSCAN_EMULATED_SCHEDULE");
+    char message[4096];
+    if (!emulated_launch(f->run, arguments.data(), arguments.size(), grid, block, shared,
+                         cooperative, schedule ? atoll(schedule) : 0, message, sizeof message))
+        return FINE;
+    said = f->name + ": " + message;
+    return LAUNCH_FAILED;
+}
+
+const char *name_of(int status) {
+    switch (status) {
+    case FINE: return "CUDA_SUCCESS";
+    case INVALID: return "CUDA_ERROR_INVALID_VALUE";
+    case NO_MEMORY: return "CUDA_ERROR_OUT_OF_MEMORY";
+    case NO_DEVICE: return "CUDA_ERROR_INVALID_DEVICE";
+    case NO_IMAGE: return "CUDA_ERROR_INVALID_IMAGE";
+    case NO_CONTEXT: return "CUDA_ERROR_INVALID_CONTEXT";
+    case NOT_FOUND: return "CUDA_ERROR_NOT_FOUND";
+    case LAUNCH_FAILED: return "CUDA_ERROR_LAUNCH_FAILED";
+    case COOPERATIVE_TOO_LARGE: return "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE";
+    case NOT_SUPPORTED: return "CUDA_ERROR_NOT_SUPPORTED";
+    }
+    return nullptr;
+}
+
+}  // namespace
+
+extern "C" {
+
+/* ---- the device -------------------------------------------------------------------------------- */
+
+int cuInit(unsigned) { return FINE; }
+int cuDriverGetVersion(int *version) { return *version = 13000, FINE; }
+int cuDeviceGetCount(int *count) { return *count = 1, FINE; }
+int cuDeviceGet(int *device, int number) {
+    if (number) return NO_DEVICE;
+    return *device = 0, FINE;
+}
+int cuDeviceGetName(char *name, int size, int) {
+    return snprintf(name, (size_t)size, "emulated (fibers of the host)"), FINE;
+}
+int cuDeviceComputeCapability(int *major, int *minor, int) { return *major = 9, *minor = 0, FINE; }
+int cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = MEMORY, FINE; }
+
+int cuDeviceGetAttribute(int *value, int attribute, int) {
+    switch (attribute) {
+    case 1: case 2: case 3: *value = THREADS_BLOCK; break; /* threads of a block, x, y */
+    case 4: *value = 64; break;                            /* z */
+    case 5: *value = 2147483647; break;                    /* blocks of a grid, x */
+    case 6: case 7: *value = 65535; break;                 /* y, z */
+    case 8: *value = (int)SHARED_DEFAULT; break;
+    case 10: *value = 32; break;       /* a warp */
+    case 12: *value = 65536; break;    /* registers of a block */
+    case 13: *value = 1830000; break;  /* clock, kHz */
+    case 16: *value = MULTIPROCESSORS; break;
+    case 36: *value = 100000; break;   /* memory's clock, kHz */
+    case 37: *value = 4000; break;     /* and its bits: 100 GB/s */
+    case 38: *value = 1 << 20; break;  /* L2 */
+    case 39: *value = THREADS; break;  /* of a multiprocessor, as are the next two */
+    case 81: *value = 100 << 10; break;
+    case 82: *value = 65536; break;
+    case 41: *value = 1; break;        /* one address space */
+    case 75: *value = 9; break;
+    case 76: *value = 0; break;
+    case 95: *value = 1; break;        /* cooperative launches */
+    case 97: *value = (int)SHARED_MOST; break;
+    case 106: *value = BLOCKS; break;
+    case 111: *value = 1024; break;    /* shared memory that the driver keeps of a block */
+    default: *value = 0;
+    }
+    return FINE;
+}
+
+/* ---- contexts: one, and a stack of it a thread ------------------------------------------------ */
+
+int cuDevicePrimaryCtxRetain(void **context, int) { return *context = &primary, FINE; }
+int cuDevicePrimaryCtxRelease_v2(int) { return FINE; }
+int cuCtxPushCurrent_v2(void *context) {
+    if (context != &primary) return NO_CONTEXT;
+    return contexts.push_back(context), FINE;
+}
+int cuCtxPopCurrent_v2(void **context) {
+    if (contexts.empty()) return NO_CONTEXT;
+    if (context) *context = contexts.back();
+    return contexts.pop_back(), FINE;
+}
+int cuCtxGetCurrent(void **context) {
+    return *context = contexts.empty() ? nullptr : contexts.back(), FINE;
+}
+int cuCtxSetCurrent(void *context) {
+    if (!contexts.empty()) contexts.pop_back();
+    if (context) contexts.push_back(context);
+    return FINE;
+}
+int cuCtxGetDevice(int *device) {
+    if (contexts.empty()) return NO_CONTEXT;
+    return *device = 0, FINE;
+}
+int cuCtxGetApiVersion(void *, unsigned *version) { return *version = 13000, FINE; }
+int cuCtxSynchronize() { return contexts.empty() ? NO_CONTEXT : FINE; }
+int cuCtxDetach(void *) { return FINE; }
+
+/* ---- memory ------------------------------------------------------------------------------------- */
+
+int cuMemAlloc_v2(uintptr_t *address, size_t bytes) {
+    if (contexts.empty()) return NO_CONTEXT;
+    if (!bytes) return INVALID;
+    void *p = nullptr;
+    if (posix_memalign(&p, 256, bytes)) return NO_MEMORY;
+    memset(p, 0xff, bytes); /* what is not written shows */
+    *address = (uintptr_t)p;
+    const std::lock_guard<std::mutex> lock(allocations_change);
+    allocations[*address] = bytes;
+    return FINE;
+}
+int cuMemFree_v2(uintptr_t address) {
+    const std::lock_guard<std::mutex> lock(allocations_change);
+    if (!allocations.erase(address)) return INVALID;
+    return free((void *)address), FINE;
+}
+int cuMemGetInfo_v2(size_t *left, size_t *all) { return *left = *all = MEMORY, FINE; }
+int cuMemcpyHtoD_v2(uintptr_t to, const void *from, size_t bytes) {
+    return copy((void *)to, from, bytes, true, false);
+}
+int cuMemcpyDtoH_v2(void *to, uintptr_t from, size_t bytes) {
+    return copy(to, (void *)from, bytes, false, true);
+}
+int cuMemcpyDtoD_v2(uintptr_t to, uintptr_t from, size_t bytes) {
+    return copy((void *)to, (void *)from, bytes, true, true);
+}
+int cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, void *) {
+    return cuMemcpyHtoD_v2(to, from, bytes);
+}
+int cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, void *) {
+    return cuMemcpyDtoH_v2(to, from, bytes);
+}
+int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, void *) {
+    return cuMemcpyDtoD_v2(to, from, bytes);
+}
+int cuMemsetD8_v2(uintptr_t to, unsigned char value, size_t bytes) {
+    if (contexts.empty()) return NO_CONTEXT;
+    if (!is_ours(to, bytes)) return INVALID;
+    return memset((void *)to, value, bytes), FINE;
+}
+int cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, void *) {
+    return cuMemsetD8_v2(to, value, bytes);
+}
+
+/* ---- streams and events: everything is done when a call returns -------------------------------- */
+
+int cuStreamCreate(void **stream, unsigned) { return *stream = malloc(1), FINE; }
+int cuStreamDestroy_v2(void *stream) { return free(stream), FINE; }
+int cuStreamSynchronize(void *) { return contexts.empty() ? NO_CONTEXT : FINE; }
+int cuStreamQuery(void *) { return FINE; }
+int cuStreamWaitEvent(void *, void *, unsigned) { return FINE; }
+int cuEventCreate(void **event, unsigned) { return *event = new Event, FINE; }
+int cuEventDestroy_v2(void *event) { return delete (Event *)event, FINE; }
+int cuEventRecord(void *event, void *) {
+    return ((Event *)event)->at = std::chrono::steady_clock::now(), FINE;
+}
+int cuEventSynchronize(void *) { return FINE; }
+int cuEventQuery(void *) { return FINE; }
+int cuEventElapsedTime_v2(float *milliseconds, void *from, void *to) {
+    const auto passed = ((Event *)to)->at - ((Event *)from)->at;
+    *milliseconds = std::chrono::duration<float, std::milli>(passed).count();
+    return FINE;
+}
+
+/* ---- modules ------------------------------------------------------------------------------------ */
+
+int cuModuleLoadData(void **module, const void *image) {
+    if (contexts.empty()) return NO_CONTEXT;
+    const auto *const head = (const Elf64_Ehdr *)image;
+    if (memcmp(head->e_ident, ELFMAG, SELFMAG) || head->e_type != ET_DYN) return NO_IMAGE;
+    const size_t bytes = head->e_shoff + size_t(head->e_shnum) * head->e_shentsize;
+    const int file = memfd_create("module", 0);
+    if (file < 0 || write(file, image, bytes) != (ssize_t)bytes) return NO_IMAGE;
+    const std::string path = "/proc/self/fd/" + std::to_string(file);
+    void *const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    close(file);
+    if (!library) return NO_IMAGE;
+    const auto attach = (void (*)(Machine *))dlsym(library, "emulated_attach");
+    if (!attach) return NO_IMAGE;
+    attach(emulated_machine());
+    *module = new Module{library, {}};
+    return FINE;
+}
+int cuModuleLoadDataEx(void **module, const void *image, unsigned, void *, void *) {
+    return cuModuleLoadData(module, image);
+}
+int cuModuleUnload(void *module) {
+    dlclose(((Module *)module)->library);
+    return delete (Module *)module, FINE;
+}
+int cuModuleGetFunction(void **function, void *module, const char *name) {
+    Module &m = *(Module *)module;
+    const std::string text = name;
+    const auto run = (void (*)(void **))dlsym(m.library, ("emulated_run_" + text).c_str());
+    const auto count = (const int *)dlsym(m.library, ("emulated_count_" + text).c_str());
+    if (!run || !count) return NOT_FOUND;
+    Function &f = m.functions[text];
+    f.run = run;
+    f.count = *count;
+    f.name = text;
+    *function = &f;
+    return FINE;
+}
+int cuFuncGetAttribute(int *value, int attribute, void *) {
+    *value = attribute == 0 ? THREADS_BLOCK : attribute == 4 ? REGISTERS : 0;
+    return FINE;
+}
+int cuFuncSetAttribute(void *function, int attribute, int value) {
+    if (attribute != 8 || value < 0 || (size_t)value > SHARED_MOST) return INVALID;
+    return ((Function *)function)->shared = (size_t)value, FINE;
+}
+
+int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                   unsigned bz, unsigned shared, void *, void **given, void **) {
+    const unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
+    return launch((Function *)f, grid, block, shared, given, false);
+}
+int cuLaunchCooperativeKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                              unsigned by, unsigned bz, unsigned shared, void *, void **given) {
+    const unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
+    return launch((Function *)f, grid, block, shared, given, true);
+}
+
+int cuGetErrorName(int status, const char **name) {
+    *name = name_of(status);
+    return *name ? FINE : INVALID;
+}
+int cuGetErrorString(int status, const char **text) {
+    *text = status == LAUNCH_FAILED ? said.c_str() : name_of(status);
+    return *text ? FINE : INVALID;
+}
+
+}

@@ -1,0 +1,154 @@
+/* Products of a matrix that a block holds in its warps' tensor-core fragments for all steps.
+ *
+ *     gs_held_wmma<gs_bf16, 1024, 32, 256> weight;
+ *     weight.load(b, down, right, wide, partial);                        before the loop
+ *     weight.multiply(rows, a, row, column, c, stride, partial);         in it
+ *
+ * As gs_held, of floats, but factors are rounded to PRECISION (gs_fp16; gs_bf16 and gs_tf32 from
+ * sm_80 on) before they are multiplied; sums are floats. `partial` is shared memory for
+ * partial_elements(rows) floats, at a multiple of 32 bytes. A barrier is the caller's before and
+ * behind load and multiply; multiply holds two for each 16 rows.
+ *
+ * The block rounds 16 rows of a into shared memory; rows and depth that are not there are 0. Each
+ * warp multiplies a part of the depth with up to four tiles of 16 columns, and the warps' sums meet
+ * in shared memory, in an order that is always the same. */
+#ifndef GS_HELD_WMMA_H
+#define GS_HELD_WMMA_H
+
+#include "held.h"
+#if GS_DEVICE
+#include <mma.h>
+#else
+#include "emulated_wmma.h"
+#endif
+
+struct gs_fp16 {
+    static constexpr int depth = 16; /* of a tile */
+    typedef __half stored;
+    typedef __half factor;
+    GS_MEMBER static __half round(float x) { return __float2half_rn(x); }
+};
+
+#if !GS_DEVICE || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+struct gs_bf16 {
+    static constexpr int depth = 16;
+    typedef __nv_bfloat16 stored;
+    typedef __nv_bfloat16 factor;
+    GS_MEMBER static __nv_bfloat16 round(float x) { return __float2bfloat16_rn(x); }
+};
+
+struct gs_tf32 {
+    static constexpr int depth = 8;
+    typedef float stored;
+    typedef nvcuda::wmma::precision::tf32 factor;
+    GS_MEMBER static float round(float x) { return nvcuda::wmma::__float_to_tf32(x); }
+};
+#endif
+
+template <class PRECISION, int DEPTH, int WIDE, int THREADS> struct gs_held_wmma {
+    typedef typename PRECISION::stored Stored;
+    typedef nvcuda::wmma::row_major Rows;
+    template <class Use>
+    using Fragment = nvcuda::wmma::fragment<Use, 16, 16, PRECISION::depth,
+                                            typename PRECISION::factor, Rows>;
+    typedef nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, PRECISION::depth, float> Sum;
+    struct alignas(4 * sizeof(Stored)) Four {
+        Stored at[4];
+    };
+
+    static constexpr int K = PRECISION::depth, WARPS = THREADS / 32;
+    static constexpr int TILES = gs_ceil_divide(WIDE, 16);
+    static constexpr int ACROSS = gs_power_above(gs_ceil_divide(TILES, 4));
+    static constexpr int ALONG = WARPS / ACROSS;
+    static constexpr int OWN = gs_ceil_divide(TILES, ACROSS);
+    static constexpr int COUNT = gs_ceil_divide(gs_ceil_divide(DEPTH, K), ALONG);
+    static constexpr int COLUMNS = ACROSS * OWN * 16;
+    /* rows in shared memory are apart by what keeps them from the same banks */
+    static constexpr int LONG = ALONG * COUNT * K + 16 / (int)sizeof(Stored);
+    static constexpr int STAGED = gs_ceil_divide(16 * LONG * (int)sizeof(Stored), 32) * 8;
+    static constexpr int SUMS = 16 * (COLUMNS + 8);
+    static_assert(THREADS % 32 == 0 && WARPS % ACROSS == 0, "warps share out the columns");
+
+    Fragment<nvcuda::wmma::matrix_b> weight[COUNT][OWN];
+    int wide;
+
+    GS_MEMBER static constexpr long long partial_elements(long long) {
+        return STAGED + ALONG * SUMS;
+    }
+
+    GS_MEMBER static int across() { return (int)threadIdx.x / 32 % ACROSS; }
+    GS_MEMBER static int along() { return (int)threadIdx.x / 32 / ACROSS; }
+
+    /* A warp rounds a tile at a time into memory of its own. */
+    GS_MEMBER void load(const float *b, long long down, long long right, long long columns,
+                        float *partial) {
+        wide = (int)columns;
+        Stored *const tile = (Stored *)partial + threadIdx.x / 32 * (K * 16);
+        GS_UNROLL for (int i = 0; i < COUNT; i++)
+            GS_UNROLL for (int n = 0; n < OWN; n++) {
+                const int first = (along() * COUNT + i) * K, column = (across() * OWN + n) * 16;
+                GS_ROLLED for (int e = (int)threadIdx.x % 32; e < K * 16; e += 32) {
+                    const int k = first + e / 16, j = column + e % 16;
+                    tile[e] = PRECISION::round(k < DEPTH && j < wide ? b[k * down + j * right] : 0);
+                }
+                __syncwarp();
+                nvcuda::wmma::load_matrix_sync(weight[i][n], tile, 16);
+                __syncwarp();
+            }
+    }
+
+    /* Rows first .. first + 15 of a, rounded. */
+    GS_MEMBER static void stage(long long first, long long rows, const float *a, long long row,
+                                long long column, bool whole, Stored *staged) {
+        constexpr int QUADS = ALONG * COUNT * K / 4;
+        GS_ROLLED for (int e = (int)threadIdx.x; e < 16 * QUADS; e += THREADS) {
+            const int i = e / QUADS, k = e % QUADS * 4;
+            const float *const from = a + (first + i) * row;
+            gs_vector<float> x;
+            GS_UNROLL for (int v = 0; v < 4; v++) x.at[v] = 0;
+            if (first + i < rows) {
+                if (whole && k + 4 <= DEPTH)
+                    x = gs_vector_at(from + k);
+                else
+                    GS_UNROLL for (int v = 0; v < 4; v++)
+                        if (k + v < DEPTH) x.at[v] = from[(k + v) * column];
+            }
+            Four y;
+            GS_UNROLL for (int v = 0; v < 4; v++) y.at[v] = PRECISION::round(x.at[v]);
+            *(Four *)(staged + i * LONG + k) = y;
+        }
+    }
+
+    GS_MEMBER void multiply(long long rows, const float *a, long long row, long long column,
+                            float *c, long long stride, float *partial) const {
+        Stored *const staged = (Stored *)partial;
+        float *const sums = partial + STAGED;
+        const bool whole = column == 1 && (rows == 1 || row % 4 == 0) && gs_is_vector(a);
+        GS_ROLLED for (long long first = 0; first < rows; first += 16) {
+            stage(first, rows, a, row, column, whole, staged);
+            __syncthreads();
+            Sum sum[OWN];
+            GS_UNROLL for (int n = 0; n < OWN; n++) nvcuda::wmma::fill_fragment(sum[n], 0.0f);
+            GS_UNROLL for (int i = 0; i < COUNT; i++) {
+                Fragment<nvcuda::wmma::matrix_a> x;
+                nvcuda::wmma::load_matrix_sync(x, staged + (along() * COUNT + i) * K, LONG);
+                GS_UNROLL for (int n = 0; n < OWN; n++)
+                    nvcuda::wmma::mma_sync(sum[n], x, weight[i][n], sum[n]);
+            }
+            float *const own = sums + along() * SUMS + across() * OWN * 16;
+            GS_UNROLL for (int n = 0; n < OWN; n++)
+                nvcuda::wmma::store_matrix_sync(own + n * 16, sum[n], COLUMNS + 8,
+                                                nvcuda::wmma::mem_row_major);
+            __syncthreads();
+            GS_ROLLED for (int e = (int)threadIdx.x; e < 16 * COLUMNS; e += THREADS) {
+                const int i = e / COLUMNS, j = e % COLUMNS;
+                const float *const from = sums + i * (COLUMNS + 8) + j;
+                float total = from[0];
+                GS_UNROLL for (int s = 1; s < ALONG; s++) total += from[s * SUMS];
+                if (first + i < rows && j < wide) c[(first + i) * stride + j] = total;
+            }
+        }
+    }
+};
+
+#endif
