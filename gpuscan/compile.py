@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import BuildError
 from .graph import Variable, toposort
@@ -11,23 +11,30 @@ from .record import record
 from .runtime.device import Device, missing, select
 from .scan.op import Scan
 
+if TYPE_CHECKING:
+    from .explain import KernelPlan
+
 
 @record
 class LoopPlan:
     """How one scan of a function runs. `path` is "fused" (the whole loop is one kernel) or
     "interpreted" (step by step, each op by NumPy), and `reason` says why. Of a fused one `scope`
     says who works together, "thread", "block" or "grid", and `stages` in how many stages a step
-    is computed: between two of them workers of a grid meet."""
+    is computed: between two of them workers of a grid meet. `kernel`: how it runs on a GPU, where
+    the sizes are known."""
 
     name: str
     path: str
     reason: str
     scope: str = ""
     stages: int = 0
+    kernel: KernelPlan | None = None
 
     def __str__(self) -> str:
         scope = f", scope {self.scope}" if self.scope else ""
-        return f"scan '{self.name}': {self.path}{scope} ({self.reason})"
+        line = f"scan '{self.name}': {self.path}{scope} ({self.reason})"
+        more = self.kernel.lines() if self.kernel else ()
+        return "\n".join([line, *(f"    {x}" for x in more)])
 
 
 @record
@@ -46,7 +53,7 @@ def compiled(
 ) -> Compiled:
     """A callable from the inputs' values to the outputs', on the device of this name. "auto" is
     native, and the reference where there is no C compiler or it fails; a process says so once."""
-    fallback = missing("native") if device == "auto" else ""
+    fallback = missing("auto") if device == "auto" else ""
     if not fallback:
         try:
             return _on(select(device), inputs, outputs, fuse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,19 +27,24 @@ def compiled_cuda(
 ) -> Compiled:
     """A callable from the inputs' values to the outputs', and how each scan runs."""
     made, plans = _program(inputs, outputs, device, fuse)
-    return Compiled(lambda *values: tuple(map(device.host, made(*values))), device.name, plans)
+
+    def run(*values: Any) -> tuple[Any, ...]:
+        with device.active():
+            return tuple(map(device.host, made(*values)))
+
+    return Compiled(run, device.name, plans)
 
 
 def _program(
     inputs: Sequence[Variable], outputs: Sequence[Variable], device: CudaDevice, fuse: str
 ) -> tuple[Program, tuple[LoopPlan, ...]]:
     plans: list[LoopPlan] = []
-    loops: dict[Variable, _Fused | _Sequence] = {}
+    loops: dict[Variable, Fused | _Sequence] = {}
     for v in [v for v in toposort(outputs) if isinstance(v.op, Scan)]:
         try:
             if fuse == "never":
                 raise NotLowered("fuse='never'")
-            loops[v] = _lowered(v, f"loop_{len(loops)}")
+            loops[v] = lowered(v, f"loop_{len(loops)}")
             plans.append(loops[v].plan)
         except (NotLowered, RecursionError) as e:
             if fuse == "always":
@@ -63,7 +69,7 @@ class _Sequence:
 
 
 @record
-class _Fused:
+class Fused:
     """A loop that runs as one kernel: its programs, for blocks and for a thread a row, the sizes
     that they need, and how it is described."""
 
@@ -73,9 +79,16 @@ class _Fused:
     plan: LoopPlan
 
     def launch_of(
-        self, values: Mapping[str, int], others: Sequence[int], strides: Mapping[Any, int],
-        device: CudaDevice,
+        self, device: CudaDevice, values: Mapping[str, int], others: Sequence[int],
+        strides: Mapping[Any, int],
     ) -> Launch:  # fmt: skip
+        return launch_of(*self.sized(values, others, strides), device.limits, device.scope)
+
+    def sized(
+        self, values: Mapping[str, int], others: Sequence[int], strides: Mapping[Any, int]
+    ) -> tuple[Sized, Sized | None]:
+        """The programs with their integers: those of the first by name, the sizes that the second
+        has by number, strides by what they are."""
         chain = None
         if self.chain is not None:
             own: dict[str, int] = {}
@@ -86,10 +99,11 @@ class _Fused:
                     case Stride():
                         own[name.text] = strides[source]
             chain = Sized(self.chain, own)
-        return launch_of(Sized(self.program, values), chain, device.limits, device.scope)
+        return Sized(self.program, values), chain
 
 
-def _lowered(v: Variable, name: str) -> _Fused:
+def lowered(v: Variable, name: str) -> Fused:
+    """A scan as one kernel, in its ways. Raises NotLowered."""
     program, sizes = lower_loop(v, name, lanes=False)
     chain: LoopProgram | None = None
     chain_sizes: list[Variable] = []
@@ -99,11 +113,11 @@ def _lowered(v: Variable, name: str) -> _Fused:
         pass
     how = program.schedule
     plan = LoopPlan(name_of(v), "fused", how.reason, how.scope, how.stages)
-    return _Fused(program, chain, (*sizes, *chain_sizes), plan)
+    return Fused(program, chain, (*sizes, *chain_sizes), plan)
 
 
 def _replaced(
-    outputs: Sequence[Variable], loops: Mapping[Variable, _Fused | _Sequence],
+    outputs: Sequence[Variable], loops: Mapping[Variable, Fused | _Sequence],
     nests: Sequence[Nest], device: CudaDevice,
 ) -> dict[Variable, Variable]:  # fmt: skip
     """Per node what stands for it where loops, nests and products are nodes that run on the
@@ -126,7 +140,9 @@ def _replaced(
             nest = nest_of[v]
             if id(nest) not in made:
                 given = (*nest.operands, *nest.others)
-                kernel = CudaNest(nest.values, given, nest.program, _launch_of(nest, device), device)
+                kernel = CudaNest(
+                    nest.values, given, nest.program, _launch_of(nest, device), device
+                )
                 made[id(nest)] = kernel(*inputs)
             new[v] = inherit(results(made[id(nest)])[nest.values.index(v)], v)
         elif v in loops:
@@ -145,17 +161,15 @@ def _launch_of(nest: Nest, device: CudaDevice) -> Callable[[Mapping[str, int]], 
     return lambda values: nest_launch(program, values, device.limits)
 
 
-def _loop(v: Variable, f: _Fused | _Sequence, device: CudaDevice) -> CudaLoop | CudaSequence:
+def _loop(v: Variable, f: Fused | _Sequence, device: CudaDevice) -> CudaLoop | CudaSequence:
     assert isinstance(v.op, Scan)
     if isinstance(f, _Sequence):
         return CudaSequence(v.op, f.step, device, v)
     return CudaLoop(
-        v.op, f.program, len(f.sizes), lambda *given: f.launch_of(*given, device), device, v,
+        v.op, f.program, len(f.sizes), functools.partial(f.launch_of, device), device, v,
         (*v.inputs, *f.sizes), lambda launch: None,
     )  # fmt: skip
 
 
 def _is_product(v: Variable) -> bool:
     return v.dtype in ("float32", "float64") and all(x.ndim == 2 for x in v.inputs)
-
-

@@ -370,16 +370,18 @@ def _check_inputs(
 @record
 class Explanation:
     """How a function runs: as data, and as text by str(). `fallback` is why device "auto" is not
-    native."""
+    native; `target` the GPU, where it is one that the function does not run on."""
 
     function: str
     device: str
     nodes: int
     scans: tuple[LoopPlan, ...]
     fallback: str = ""
+    target: str = ""
 
     def __str__(self) -> str:
-        lines = [f"{self.function}: device {self.device}, {self.nodes} nodes"]
+        there = f"; what it would be on {self.target}:" if self.target else ""
+        lines = [f"{self.function}: device {self.device}, {self.nodes} nodes{there}"]
         if self.fallback:
             lines.append(f"  not native: {self.fallback}")
         return "\n".join([*lines, *(f"  {s}" for s in self.scans)])
@@ -424,12 +426,14 @@ class Function:
             made = compiled([*variables, *self._shared], graph, device, fuse)
         self.device, self._program = made.device, made.program
         self._plans, self._fallback = made.scans, made.fallback
+        self._shapes: list[Any] = []  # at the last call; a number as it was
         self._n_outputs = len(outputs)
         self.maker = Maker(FunctionGraph(list(variables), graph))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output_subset = kwargs.pop("output_subset", None) if kwargs else None
         values = self._converted(args, kwargs)
+        self._shapes = [x.shape or x for x in values]
         inputs = [*values, *[s.storage for s in self._shared]]
         with np.errstate(all="ignore"):
             found = self._program(*inputs)
@@ -512,11 +516,28 @@ class Function:
                 return i
         raise KeyError(f"{item} is not an input; inputs are {self._names}")
 
-    def explain(self) -> Explanation:
-        """How the function runs: the device, and the way of each scan with the reason."""
-        graph = self.maker.fgraph.outputs
+    def explain(self, target: str | None = None) -> Explanation:
+        """How the function runs: the device, and the way of each scan with the reason; on a GPU,
+        for the sizes of the last call, also what a step takes and how long that is predicted to
+        be. target: a GPU ("h100") or an architecture ("sm_80") for which to say it instead,
+        whether it is here or not. Raises ValueError for one that is not known."""
+        from .codegen import limits
+
+        graph, plans = self.maker.fgraph.outputs, self._plans
         nodes = sum(1 for v in toposort(graph) if v.inputs)
-        return Explanation(self.name or "function", self.device, nodes, self._plans, self._fallback)
+        device = select(self.device)
+        gpu = getattr(device, "limits", None) if target is None else limits.of(target)
+        if gpu is not None:
+            from .explain import on_gpu
+
+            known: dict[Variable, Any] = dict(zip(self._stored[0], self._shapes))
+            known |= {s: s.storage for s in self._shared}
+            scope = getattr(device, "scope", "") if target is None else ""
+            plans = on_gpu(graph, known, gpu, scope, self._stored[-1])
+        return Explanation(
+            self.name or "function", self.device, nodes, plans, self._fallback,
+            "" if target is None else gpu.name,
+        )  # fmt: skip
 
     def get_shared(self) -> list[SharedVariable]:
         """The shared variables that the function reads or sets."""

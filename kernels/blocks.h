@@ -103,7 +103,7 @@ GS_FN void gs_pack(long long depth, long long wide, const T *b, long long down, 
 
 /* Some vectors of the depth, from k on, of R rows and a column. */
 template <class T, int R, int VECTORS, bool WHOLE>
-GS_FN void gs_tile_part(const T *a, const gs_u32 (&at)[R], long long column, const T *panel,
+GS_FN void gs_tile_part(const T *a, const gs_i32 (&at)[R], long long column, const T *panel,
                         gs_u32 wide, gs_u32 k, T (&sum)[R]) {
     constexpr int V = gs_vector<T>::size;
     gs_vector<T> y[VECTORS];
@@ -114,7 +114,7 @@ GS_FN void gs_tile_part(const T *a, const gs_u32 (&at)[R], long long column, con
             GS_UNROLL for (int v = 0; v < V; v++) y[u].at[v] = q[v];
     }
     GS_UNROLL for (int r = 0; r < R; r++) {
-        const gs_u32 place = at[r] + k;
+        const gs_i32 place = at[r] + (gs_i32)k;
         const T *const from = a + (WHOLE ? place : at[r]);
         GS_UNROLL for (int u = 0; u < VECTORS; u++) {
             gs_vector<T> x;
@@ -129,15 +129,15 @@ GS_FN void gs_tile_part(const T *a, const gs_u32 (&at)[R], long long column, con
 /* R rows of a column, of which `left` are real. A thread takes every `slices`-th part of the
  * depth, the first of them also what is no whole vector. */
 template <class T, int R, bool WHOLE>
-GS_FN void gs_tile(gs_u32 left, gs_u32 wide, gs_u32 depth, const T *a, gs_u32 row,
+GS_FN void gs_tile(gs_i32 left, gs_u32 wide, gs_u32 depth, const T *a, gs_i32 row,
                    long long column, const T *panel, gs_u32 j, gs_u32 slices, gs_u32 slice,
                    T (&sum)[R]) {
-    constexpr int V = gs_vector<T>::size, U = WHOLE ? (R == 1 ? 4 : 2) : 1;
+    constexpr int V = gs_vector<T>::size, U = !WHOLE ? 1 : R == 1 ? 4 : R == 4 ? 2 : 1;
     const gs_u32 whole = depth - depth % V, most = depth - depth % (U * V);
-    gs_u32 at[R]; /* behind the last row, the last once more */
+    gs_i32 at[R]; /* behind the last row, the last once more */
     GS_UNROLL for (int r = 0; r < R; r++) {
         sum[r] = 0;
-        at[r] = (r < (int)left ? (gs_u32)r : left - 1) * row;
+        at[r] = (r < left ? r : left - 1) * row;
     }
     const T *const q = panel + j * V;
     GS_ROLLED for (gs_u32 k = slice * U * V; k < most; k += slices * U * V)
@@ -171,16 +171,16 @@ GS_FN void gs_tiles(long long rows, gs_u32 wide, gs_u32 depth, const T *a, long 
     GS_ROLLED for (long long i = begin; i < tiles * wide; i += apart) {
         const bool live = tile < tiles;
         if (!live) tile = tiles - 1;
-        const gs_u32 left = rows - tile * R < R ? (gs_u32)(rows - tile * R) : R;
+        const gs_i32 left = rows - tile * R < R ? (gs_i32)(rows - tile * R) : R;
         T sum[R];
-        gs_tile<T, R, WHOLE>(left, wide, depth, a + tile * R * row, (gs_u32)row, column, panel, j,
+        gs_tile<T, R, WHOLE>(left, wide, depth, a + tile * R * row, (gs_i32)row, column, panel, j,
                              slices, slice, sum);
         GS_ROLLED for (gs_u32 d = GS_WARP / 2; d >= together; d /= 2)
             GS_UNROLL for (int r = 0; r < R; r++)
                 sum[r] = gs_lane_fold(sum[r], gs_sum(), d);
         T *const out = c + tile * R * stride + j;
         GS_UNROLL for (int r = 0; r < R; r++)
-            if (live && !slice && r < (int)left) out[r * stride] = sum[r];
+            if (live && !slice && r < left) out[r * stride] = sum[r];
         j += apart;
         tile += j / wide;
         j %= wide;

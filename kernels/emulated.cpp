@@ -443,6 +443,8 @@ extern "C" int emulated_launch(void (*run)(void **), Word *arguments, size_t cou
         if (t.fiber) __tsan_destroy_fiber(t.fiber);
     }
     for (Block &b : now.blocks) free(b.shared);
+    now.threads.clear();
+    now.blocks.clear();
     if (now.fault.empty()) return 0;
     snprintf(message, size, "%s", now.fault.c_str());
     return 1;

@@ -1,8 +1,9 @@
 /* What CUDA supplies to the text of a kernel, for the C++ compiler of a host.
  *
  * Every CUDA thread is a fiber of one system thread; emulated.cpp switches between them, at
- * meetings only. A library of kernels reaches it through a table that it is handed when loaded.
- * No system header: hundreds of texts include this one. */
+ * meetings only, so a loop that waits for a plain write has to call emulated::yield(). A library of
+ * kernels reaches it through a table that it is handed when loaded. No system header: hundreds of
+ * texts include this one. */
 #ifndef GS_EMULATED_H
 #define GS_EMULATED_H
 

@@ -20,7 +20,7 @@ namespace {
 
 enum Status {
     FINE = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 101, NO_IMAGE = 200, NO_CONTEXT = 201,
-    NOT_FOUND = 500, TOO_LARGE = 701, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720,
+    NOT_FOUND = 500, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720,
     NOT_SUPPORTED = 801
 };
 
@@ -37,6 +37,7 @@ struct Function {
 
 struct Module {
     void *library;
+    int file; /* open while the module lives: the loader knows libraries by their names */
     std::map<std::string, Function> functions;
 };
 
@@ -268,12 +269,11 @@ int cuModuleLoadData(void **module, const void *image) {
     if (file < 0 || write(file, image, bytes) != (ssize_t)bytes) return NO_IMAGE;
     const std::string path = "/proc/self/fd/" + std::to_string(file);
     void *const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    close(file);
     if (!library) return NO_IMAGE;
     const auto attach = (void (*)(Machine *))dlsym(library, "emulated_attach");
     if (!attach) return NO_IMAGE;
     attach(emulated_machine());
-    *module = new Module{library, {}};
+    *module = new Module{library, file, {}};
     return FINE;
 }
 int cuModuleLoadDataEx(void **module, const void *image, unsigned, void *, void *) {
@@ -281,6 +281,7 @@ int cuModuleLoadDataEx(void **module, const void *image, unsigned, void *, void 
 }
 int cuModuleUnload(void *module) {
     dlclose(((Module *)module)->library);
+    close(((Module *)module)->file);
     return delete (Module *)module, FINE;
 }
 int cuModuleGetFunction(void **function, void *module, const char *name) {

@@ -16,7 +16,7 @@
 #define GS_GRID_MEETING 48
 #define GS_MEETING_FAILED 16
 #define GS_MEETING_POLLS 32
-#define GS_MEETING_PATIENCE (1ll << 25) /* some ten seconds */
+#define GS_MEETING_PATIENCE (1ll << 25) /* some twenty seconds */
 
 /* Arrives, looks whether the others have, and goes on: a release, acquires, and nothing more; or
  * with GS_MEETING_PLAIN fences and plain atomics, which other tools read. */

@@ -87,7 +87,8 @@ template <class T, int DEPTH, int WIDE, int THREADS, int ROWS = 4> struct gs_hel
     /* What is behind the depth or the columns is 0. The loop is rolled and each element chosen
      * where it belongs: a compiler that sees all loads at once works out all their addresses
      * first, and there are no registers for them. */
-    GS_MEMBER void load(const T *b, long long down, long long right, long long columns) {
+    GS_MEMBER void load(const T *b, long long down, long long right, long long columns,
+                        T * = nullptr /* what gs_held_wmma needs */) {
         wide = (int)columns;
         GS_UNROLL for (int k = 0; k < COUNT * V; k++)
             GS_UNROLL for (int n = 0; n < OWN; n++) weight[k][n] = 0;

@@ -4,6 +4,7 @@
 
 #include "blocks.h"
 #include "grid.h"
+#include "held.h"
 #include "rows.h"
 
 /* The number of a thread in the whole grid, and how many there are. */

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gpuscan import philox
+from gpuscan.errors import BuildError
 from gpuscan.runtime import emulator, nvrtc
 
 REALS = {"f32": (np.float32, "float"), "f64": (np.float64, "double")}
@@ -20,7 +21,7 @@ emulated = pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing(
 compiled = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing())
 
 HEAD = '#include "device.h"\n#include "blocks.h"\n#include "grid.h"\n#include "held.h"\n'
-KERNEL = 'extern "C" __global__ void __launch_bounds__(256, 1) '
+KERNEL = 'extern "C" __global__ void __launch_bounds__(512, 1) '
 
 # the panel lies in shared memory where there is room, else in the device's
 PRODUCT = """
@@ -107,6 +108,31 @@ def holding(name, t, depth, wide, threads, rows):
 """
 
 
+# precision, depth, width, threads
+WMMA = [
+    ("fp16", 64, 16, 64), ("bf16", 100, 33, 128), ("tf32", 36, 24, 64), ("bf16", 5, 1, 32),
+    ("tf32", 129, 70, 128), ("fp16", 129, 40, 256),
+]  # fmt: skip
+
+
+def holding_wmma(name, precision, depth, wide, threads):
+    return f"""extern "C" __global__ void __launch_bounds__({threads}, 1) {name}(
+    long long times, long long rows, const float *a, long long row, long long column,
+    const float *b, long long down, long long right, long long columns, float *c,
+    long long stride) {{
+    GS_SHARED(shared);
+    float *const partial = (float *)shared;
+    gs_held_wmma<gs_{precision}, {depth}, {wide}, {threads}> weight;
+    weight.load(b, down, right, columns, partial);
+    for (long long t = 0; t < times; t++) {{ /* each its own rows */
+        __syncthreads();
+        weight.multiply(rows, a + t * rows * row, row, column, c + t * rows * stride, stride,
+                        partial);
+    }}
+}}
+"""
+
+
 def blocks_source():
     parts = [HEAD]
     for t, (_, kind) in TYPES.items():
@@ -125,6 +151,16 @@ def kernels():
     found = ["meet", *(f"fold_{t}" for t in TYPES)]
     found += [f"{name}_{t}" for name in ("product", "steps", "uniforms") for t in REALS]
     return emulator.build(blocks_source(), found)
+
+
+def wmma_source():
+    kernels = (holding_wmma(f"wmma{i}", *case) for i, case in enumerate(WMMA))
+    return HEAD + '#include "held_wmma.h"\n' + "".join(kernels)
+
+
+@pytest.fixture(scope="module")
+def wmma():
+    return emulator.build(wmma_source(), [f"wmma{i}" for i in range(len(WMMA))])
 
 
 @pytest.fixture(scope="module")
@@ -225,18 +261,39 @@ def test_products_of_several_steps(kernels, t, rows):
     dtype = REALS[t][0]
     rng = np.random.default_rng(6)
     steps, wide, depth = 5, 10, 12
-    for apart in (rows * depth, rows * depth + 7):
-        memory = small(rng, steps * apart, dtype=dtype)
-        x = np.stack([memory[s * apart :][: rows * depth].reshape(rows, depth)
+    for apart in (rows * depth, rows * depth + 7, -rows * depth):
+        memory = small(rng, steps * abs(apart), dtype=dtype)
+        start = 0 if apart > 0 else (1 - steps) * apart
+        x = np.stack([memory[start + s * apart :][: rows * depth].reshape(rows, depth)
                       for s in range(steps)])  # fmt: skip
         w = small(rng, depth, wide, dtype=dtype)
         panel, c = np.empty(depth * wide, dtype), np.empty((steps, rows, wide), dtype)
         emulator.launch(
             kernels[f"steps_{t}"], 1, 64, 0,
-            [steps, apart, rows, wide, depth, address(memory), address(w), address(panel),
-             address(c)],
+            [steps, apart, rows, wide, depth, address(memory[start:]), address(w),
+             address(panel), address(c)],
         )  # fmt: skip
         assert np.array_equal(c, x @ w)
+
+
+@emulated
+@pytest.mark.parametrize("t", REALS)
+def test_products_of_what_is_flipped(kernels, t):
+    dtype = REALS[t][0]
+    rng = np.random.default_rng(7)
+    for rows, wide, depth in [(1, 9, 8), (3, 9, 8), (9, 5, 64)]:
+        x, w = small(rng, rows, depth, dtype=dtype), small(rng, depth, wide, dtype=dtype)
+        for flip_rows, flip_depth in [(1, 0), (0, 1), (1, 1)]:
+            a = np.flip(x, [axis for axis, f in enumerate((flip_rows, flip_depth)) if f])
+            b = w[::-1, ::-1]
+            panel, c = np.empty(depth * wide, dtype), np.empty((rows, wide), dtype)
+            strides = [s // a.itemsize for s in (*a.strides, *b.strides)]
+            emulator.launch(
+                kernels[f"product_{t}"], 1, 64, 0,
+                [rows, wide, depth, address(a), *strides[:2], address(b), *strides[2:],
+                 address(panel), address(c), wide],
+            )  # fmt: skip
+            assert np.array_equal(c, a @ b)
 
 
 @emulated
@@ -425,6 +482,50 @@ def test_held_products_do_not_depend_on_the_schedule_or_the_rows(held):
     assert np.allclose(found[0], x @ w, rtol=1e-5, atol=1e-4)
 
 
+@emulated
+@pytest.mark.parametrize("i", range(len(WMMA)))
+def test_held_products_of_tensor_cores(wmma, i):
+    _, depth, wide, threads = WMMA[i]
+    rng = np.random.default_rng(i)
+    times = 2
+    for case, rows in enumerate((1, 3, 17)):
+        for columns in {wide, max(1, wide - 3)}:
+            x = small(rng, times * rows, depth, dtype=np.float32)
+            w = small(rng, depth, columns, dtype=np.float32)
+            a, row, column = strided(x, (0, -depth % 4, 1)[case], False)
+            b, down, right = strided(w, case % 2, case % 2 == 1)
+            if case == 2:  # every other column of a
+                a, row, column = np.repeat(a, 2, axis=1), 2 * row, 2
+            c = np.full((times * rows, columns + 1), 77, np.float32)
+            emulator.launch(
+                wmma[f"wmma{i}"], 1, threads, 1 << 17,
+                [times, rows, address(a), row, column, address(b), down, right, columns,
+                 address(c), columns + 1], schedule=case,
+            )  # fmt: skip
+            assert np.array_equal(c[:, :columns], x @ w), (rows, columns)
+            assert (c[:, columns:] == 77).all()
+
+
+@emulated
+@pytest.mark.parametrize("i", range(len(WMMA)))
+def test_factors_for_tensor_cores_are_rounded(wmma, i):
+    precision, depth, wide, threads = WMMA[i]
+    rng = np.random.default_rng(i)
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((5, depth), (depth, wide)))
+    c = np.zeros((5, wide), np.float32)
+    emulator.launch(
+        wmma[f"wmma{i}"], 1, threads, 1 << 17,
+        [1, 5, address(x), depth, 1, address(w), wide, 1, wide, address(c), wide],
+    )  # fmt: skip
+    bits = {"fp16": 11, "bf16": 8, "tf32": 11}[precision]
+
+    def rounded(x):
+        fraction, exponent = np.frexp(x.astype(np.float64))
+        return np.ldexp(np.round(fraction * 2**bits), exponent - bits)
+
+    assert np.allclose(c, rounded(x) @ rounded(w), rtol=1e-5, atol=1e-5)
+
+
 # ---- sanitizers --------------------------------------------------------------------------------
 
 
@@ -444,7 +545,7 @@ def test_folds_under_thread_sanitizer():
 @emulated
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["thread", "address"])
-@pytest.mark.parametrize("name", ["product", "held"])
+@pytest.mark.parametrize("name", ["product", "held", "wmma"])
 def test_products_under_sanitizers(name, sanitizer):
     """Nothing is read that is not there, and what another thread wrote behind barriers only."""
     rng = np.random.default_rng(2)
@@ -457,6 +558,8 @@ def test_products_under_sanitizers(name, sanitizer):
         args = [rows, wide, depth, x, depth, 1, w, wide, 1, 0, c, wide]
     else:
         source = HEAD + holding("held", "f32", depth, 24, 64, 4)
+        if name == "wmma":
+            source = HEAD + '#include "held_wmma.h"\n' + holding_wmma(name, "bf16", depth, 24, 64)
         args = [1, rows, x, depth, 1, w, wide, 1, wide, c, wide]
     results, report = emulator.run_sanitized(source, name, 1, 64, 8192, args, sanitizer)
     assert not report
@@ -488,3 +591,18 @@ def test_registers_hold_a_weight(architecture):
     source = HEAD + "".join(holding(f"held{i}", *case) for i, case in enumerate(large))
     found = assert_no_spills(source, architecture)
     assert found["held0"].registers >= 128 + 32
+
+
+@compiled
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_fragments_hold_a_weight(architecture):
+    precisions = ["fp16"] if architecture == "sm_75" else ["fp16", "bf16", "tf32"]
+    source = HEAD + '#include "held_wmma.h"\n'
+    for p in precisions:
+        source += holding_wmma(f"wmma_{p}", p, 1024, 32, 256)
+    try:
+        assert_no_spills(source, architecture)
+    except BuildError as e:
+        if "mma.h" not in str(e) or "could not open" not in str(e):
+            raise
+        pytest.skip("no mma.h: pip install nvidia-cuda-runtime nvidia-cuda-crt")

@@ -21,7 +21,7 @@ LAYERS = (
     ("shared", "rewrite", "gradient", "printing", "clone"),
     ("scan", "rules", "tensor"),
     ("codegen", "runtime"),
-    ("compile", "compile_native", "compile_cuda"),
+    ("compile", "compile_native", "compile_cuda", "explain"),
     ("function",),
     ("__init__", "theano", "examples"),
 )

@@ -139,7 +139,9 @@ def memory_text(size: int) -> str:
     """A size in bytes, as people write it: "36 KiB"."""
     for name, unit in (("MiB", MIB), ("KiB", KIB)):
         if size >= unit:
-            return f"{size / unit:.{1 if size < 100 * unit else 0}f}".removesuffix(".0") + f" {name}"
+            return (
+                f"{size / unit:.{1 if size < 100 * unit else 0}f}".removesuffix(".0") + f" {name}"
+            )
     return f"{size} byte" + "s" * (size != 1)
 
 

@@ -50,7 +50,7 @@ from .program import (
 from .program import Step as Stepping
 from .schedule import schedule
 from .sizes import outside_of, scope_of
-from .stages import Kept, Stages
+from .stages import LEAST_UNITS, LEAST_UNITS_OF_BLOCKS, Kept, Stages
 
 T = Name("t")
 
@@ -66,9 +66,7 @@ _TAKEN = re.compile(
 )
 
 
-def lower_loop(
-    node: Variable, name: str, lanes: bool = True
-) -> tuple[LoopProgram, list[Variable]]:
+def lower_loop(node: Variable, name: str, lanes: bool = True) -> tuple[LoopProgram, list[Variable]]:
     """The program of a Scan node, and the sizes that it needs, as variables outside the loop.
     `lanes`: a worker's inner loops run in vectors. Raises NotLowered with the reason where its
     step has no kernel."""
@@ -355,7 +353,8 @@ class Loop(Frame):
             kept.append(Kept(p, new if in_place else None, turns))
             copied += [] if in_place else [new]
             taken.add(new)
-        stages = Stages(plan, kept, step.traces, copied, numbers, self.sizes)
+        least = LEAST_UNITS if self.has_lanes else LEAST_UNITS_OF_BLOCKS
+        stages = Stages(plan, kept, step.traces, copied, numbers, self.sizes, least)
         for v in stages.shared:
             if isinstance(v, Variable) and isinstance(v.op, Dot):
                 self._shared_products.append(self._extents(v))

@@ -8,7 +8,7 @@ a step. Sizes that weights have are numbers in the text; the number of steps and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from .kernel import (
     Array,
     Expr,
     For,
+    HeldWeight,
     If,
     InShared,
     Kernel,
@@ -59,6 +60,7 @@ from .program import (
 )
 from .render import CUDA, Renderer
 from .threads import Known, Threads, ended, routine, shared_loops
+from .weights import LEAST_HELD, OTHER_REGISTERS, Layout, constant_panels, panels, with_own_panels
 
 THREADS = 256  # of a block
 CHAIN_THREADS = 128  # of a block whose threads have rows of their own
@@ -96,42 +98,41 @@ def launch_of(loop: Sized, chain: Sized | None, limits: Limits, scope: str = "")
     """The kernel of a loop for its sizes: of this scope where it has one, else of the narrowest
     that holds states and weights. Raises DoesNotFit where there is none."""
     reasons: dict[str, str] = {}  # against scopes
-    ways = {
-        "thread": lambda: _chain(chain, limits),
-        "block": lambda: _Blocks(loop, limits, False).launch(),
-        "grid": lambda: _Blocks(loop, limits, True).launch(),
-    }
-    for way in [*([scope] if scope else []), *_order(loop, limits, reasons)]:
+    ways: list[tuple[str, Callable[[], Launch]]] = [
+        ("thread", lambda: _chain(loop, chain, limits)),
+        ("block", lambda: _narrow_block(loop, limits)),
+        ("grid", lambda: _Blocks(loop, limits, True).launch()),
+        ("block", lambda: _Blocks(loop, limits, False).launch()),
+    ]
+    for way, make in [*(x for x in reversed(ways) if x[0] == scope), *ways]:
         try:
-            made = ways[way]()
-            narrower = [(s, reasons[s]) for s in ways if s in reasons and s != way]
+            made = make()
+            narrower = [(s, reasons[s]) for s in _NARROWEST_FIRST if s in reasons and s != way]
             return replace(made, against=tuple(narrower))
         except DoesNotFit as e:
             reasons[way] = f"{e}"
     raise DoesNotFit("; ".join(f"not {s}: {why}" for s, why in reasons.items()))
 
 
-def _order(loop: Sized, limits: Limits, reasons: dict[str, str]) -> Iterator[str]:
-    """The scopes to try, with what speaks against the narrower ones."""
-    yield "thread"
-    weights = sum(_panel_bytes(loop, {}).values())
-    room = limits.shared_block - FOLD_BYTES
-    if loop.program.units is None or (loop.rows is not None and weights <= room):
-        yield "block"
-        return
-    if loop.rows is None:
-        reasons["block"] = loop.program.schedule.reason.partition(", so")[0]
-    else:
-        taken = f"weights of {memory_text(weights)} do not fit"
-        reasons["block"] = f"{taken} the {memory_text(room)} of shared memory that it has"
-    yield "grid"
-    yield "block"
+_NARROWEST_FIRST = ("thread", "block", "grid")
+
+
+def _narrow_block(loop: Sized, limits: Limits) -> Launch:
+    """A loop for blocks that never wait for each other, and hold the weights."""
+    shared = loop.program.units is not None
+    if shared and loop.rows is None:
+        raise DoesNotFit(loop.program.schedule.reason.partition(", so")[0])
+    made = _Blocks(loop, limits, False).launch()
+    if shared and any(w.place == "memory" for w in made.weights):
+        weights = memory_text(sum(w.size for w in made.weights))
+        raise DoesNotFit(f"weights of {weights} do not fit its registers and shared memory")
+    return made
 
 
 # ---- a thread for each row --------------------------------------------------------------------
 
 
-def _chain(chain: Sized | None, limits: Limits) -> Launch:
+def _chain(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
     if chain is None:
         raise DoesNotFit("rows need each other, or a step has a loop or a product with weights")
     program, rows = chain.program, chain.rows
@@ -143,8 +144,12 @@ def _chain(chain: Sized | None, limits: Limits) -> Launch:
                 raise DoesNotFit("its states have sizes that are not constants")
             size = np.dtype(source.dtype).itemsize
             words += chain.value(source.elements, one) * max(1, size // 4)
-    if words > CHAIN_WORDS:
-        raise DoesNotFit(f"{words} words of state and values, and a thread has {CHAIN_WORDS}")
+    whole = {n.text: loop.value(size) for n, size in _whole_units(loop.program)}
+    weights = sum(loop.value(product(s), whole) for s in panels(loop.program.kernel.body).values())
+    if words + weights > CHAIN_WORDS:
+        held = f"{words} words of state and values"
+        held += f" and {weights} of weights" if weights else ""
+        raise DoesNotFit(f"{held}, and a thread has {CHAIN_WORDS}")
     threads = min(CHAIN_THREADS, limits.threads_block)
     count = 1 if rows is None else chain.values[rows]
     names: dict[str, Any] = {"first": Number(0)}
@@ -156,7 +161,7 @@ def _chain(chain: Sized | None, limits: Limits) -> Launch:
                 names[name.text] = Number(chain.values[name.text])
             case FirstRow():
                 names[name.text] = Name("row")
-            case Unit(size, end):
+            case Unit():
                 raise DoesNotFit("units are shared")
     parameters, known = _Parameters(chain), Known(names)
     prologue: list[Any] = [Let(Name("row"), Name("gs_thread()"))]
@@ -318,7 +323,10 @@ class _Blocks:
             each = -(-count // limits.multiprocessors)
             self.tile = min(MOST_ROWS, 1 << (each - 1).bit_length())
             self.grid = 1 if self.rows is None else -(-count // self.tile)
+        self.threads = min(THREADS, limits.threads_block)
         self.parameters = _Parameters(loop)
+        self.held: dict[str, Layout] = {}
+        self.partials: dict[str, Array] = {}  # per dtype: sums of warps
         self.prologue: list[Any] = []
         self.placed: list[Placed] = []
         self.names: dict[str, Any] = {"first": Number(0)}
@@ -336,9 +344,9 @@ class _Blocks:
 
     def launch(self) -> Launch:
         self._integers()
+        self.body = Known(self.names).statements(self.program.kernel.body)
         self._pointers()
-        body = Known(self.names).statements(self.program.kernel.body)
-        body = tuple(self._own_panels(body))
+        body = tuple(with_own_panels(self.body, self.held, self.partials))
         made = Threads(self.by_units).statements(body)
         shared = [Use("GS_SHARED", (Name("shared"),))]
         meetings = 0
@@ -350,10 +358,9 @@ class _Blocks:
             reason = "one block has all of its state"
         else:
             reason = f"a block has up to {self.tile} rows, which need no other rows"
-        threads = min(THREADS, self.limits.threads_block)
         launch = self.parameters.launch(
             [*shared, *self.prologue, *made], "grid" if self.by_units else "block", reason,
-            self.grid, threads, self.shared, self.names.keys(), meetings,
+            self.grid, self.threads, self.shared, self.names.keys(), meetings,
         )  # fmt: skip
         return replace(launch, weights=tuple(self.placed), most=tuple(self.most.items()))
 
@@ -400,16 +407,15 @@ class _Blocks:
 
     def _pointers(self) -> None:
         program = self.program
-        room = self.limits.shared_block - FOLD_BYTES
         self.shared = FOLD_BYTES
-        panels = _panels(program.kernel.body)
+        of_panels = panels(program.kernel.body)
         scratch: list[tuple[Pointer, Scratch, int, bool]] = []
         for k, (pointer, source) in enumerate(zip(program.kernel.pointers, program.pointers)):
             if isinstance(source, Scratch):
                 elements = source.elements
-                own = pointer.array.name in panels
+                own = pointer.array.name in of_panels
                 if own:
-                    elements = product(panels[pointer.array.name])
+                    elements = product(of_panels[pointer.array.name])
                 one = self.by_units and source.shared and not own
                 scratch.append((pointer, source, self.loop.value(elements, self.most), one))
             elif isinstance(source, Meeting):
@@ -417,24 +423,64 @@ class _Blocks:
                     self.parameters.pointer(pointer, Held(source))
             else:
                 self._outside(k, pointer, source)
-        # what is read most, and the same for any number of rows, comes first
-        for pointer, source, elements, one in sorted(
-            scratch, key=lambda s: s[0].array.name not in panels
-        ):
+        packed = [x for x in scratch if x[0].array.name in of_panels]
+        self._hold(packed)
+        self._share(packed, "shared", "memory")
+        self._share([x for x in scratch if x[0].array.name not in of_panels])
+
+    def _hold(self, packed: list[Any]) -> None:
+        """Weights that registers have room for, the largest first."""
+        products = constant_panels(self.body)
+        sizes = panels(self.body)
+        left = min(255, self.limits.registers_multiprocessor // self.threads) - OTHER_REGISTERS
+        room = self.limits.shared_block - FOLD_BYTES
+        most: dict[str, int] = {}
+        for entry in sorted(packed, key=lambda x: -x[2]):
+            pointer, source, elements, _ = entry
+            name = pointer.array.name
+            if not products.get(name) or elements < LEAST_HELD:
+                continue
+            depth, wide = (self.loop.value(e, self.most) for e in sizes[name])
+            layout = Layout(depth, wide, self.threads, np.dtype(source.dtype).itemsize)
+            rows = max(self.loop.value(s.arguments[0], self.most) for s in products[name])
+            partial = layout.partial_bytes(rows)
+            if not layout.fits or layout.registers > left or 2 * partial > room:
+                continue
+            left -= layout.registers
+            most[source.dtype] = max(most.get(source.dtype, 0), partial)
+            self.held[name] = layout
+            self.placed.append(Placed(name, "registers", elements * layout.itemsize))
+            self.prologue.append(HeldWeight(pointer.array, depth, wide, self.threads))
+            packed.remove(entry)
+        for dtype, size in most.items():
+            self.partials[dtype] = Array(f"sums_{dtype}", dtype)
+            self.prologue.append(InShared(self.partials[dtype], self._place(f"sums_{dtype}")))
+            self.shared += -(-size // 128) * 128
+
+    def _place(self, name: str) -> Name:
+        """Where in shared memory the next array lies. It follows from the number of rows, which
+        the text must not depend on: so it is a parameter."""
+        return self.parameters.integer(Name(f"{name}_place"), self.shared)
+
+    def _share(self, scratch: Sequence[Any], place: str = "", other: str = "") -> None:
+        """Scratch memory: in shared memory as far as there is room."""
+        for pointer, source, elements, one in scratch:
             size = -(-elements * np.dtype(source.dtype).itemsize // 128) * 128
-            fits = not one and self.shared - FOLD_BYTES + size <= room
-            if pointer.array.name in panels:
-                place = "shared" if fits else "memory"
-                self.placed.append(Placed(pointer.array.name, place, size))
+            fits = not one and self.shared + size <= self.limits.shared_block
+            if place:
+                taken = elements * np.dtype(source.dtype).itemsize
+                place_of = place if fits else other
+                self.placed.append(Placed(pointer.array.name, place_of, taken))
             if fits:
-                self.prologue.append(InShared(pointer.array, self.shared))
+                self.prologue.append(InShared(pointer.array, self._place(pointer.array.name)))
                 self.shared += size
                 continue
             copies = 1 if one else self.grid
             held = Held(source, copies, elements, source.dtype)
             self.parameters.pointer(pointer, held)
             if copies > 1:
-                self.prologue.append(Shift(pointer.array, BLOCK * Number(elements)))
+                apart = self.parameters.integer(Name(f"{pointer.array.name}_apart"), elements)
+                self.prologue.append(Shift(pointer.array, binary("mul", BLOCK, apart)))
 
     def _outside(self, k: int, pointer: Pointer, source: Any) -> None:
         """Memory that the host gives or reads: the block's rows of it; a copy for each block of
@@ -454,68 +500,18 @@ class _Blocks:
             size = known.expression(self.parameters.size(source))
             self.prologue.append(Shift(pointer.array, binary("mul", BLOCK, size)))
 
-    def _own_panels(self, body: Sequence[Any]) -> Iterator[Any]:
-        """Every block has panels of its own, with the columns that it computes."""
-        for s in body:
-            match s:
-                case Use(name, arguments) if routine(name) in _PANEL:
-                    k = _PANEL[routine(name)]
-                    panel = arguments[k]
-                    if isinstance(panel, tuple):
-                        panel = (panel[0], Number(0))
-                    yield Use(name, (*arguments[:k], panel, *arguments[k + 1 :]))
-                case For() | Steps():
-                    yield replace(s, body=tuple(self._own_panels(s.body)))
-                case If(condition, inner, other):
-                    yield If(
-                        condition, tuple(self._own_panels(inner)), tuple(self._own_panels(other))
-                    )
-                case _:
-                    yield s
 
-
-_PANEL = {"gs_pack": 5, "gs_gemm": 6, "gs_gemm_steps": 8}  # which argument is the packed operand
-
-
-def _packings(body: Sequence[Any]) -> Iterator[Use]:
-    for s in body:
-        match s:
-            case Use(name) if routine(name) == "gs_pack":
-                yield s
-            case For(body=inner) | Steps(inner):
-                yield from _packings(inner)
-            case If(_, inner, other):
-                yield from _packings([*inner, *other])
-
-
-def _panels(body: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
-    """Per packed operand its depth and its columns, as expressions."""
-    found = {}
-    for s in _packings(body):
-        panel = s.arguments[5]
-        name = panel[0].name if isinstance(panel, tuple) else panel.name
-        found[name] = (s.arguments[0], s.arguments[1])
-    return found
-
-
-def _panel_bytes(loop: Sized, changed: Mapping[str, int]) -> dict[str, int]:
-    """The bytes of each packed operand, for a worker that has all columns."""
-    program, found = loop.program, {}
-    whole = dict(changed)
+def _whole_units(program: LoopProgram) -> Iterator[tuple[Name, Any]]:
+    """Where the units of a worker that has all of them begin and end."""
     for name, source in zip(program.kernel.integers, program.integers):
         if isinstance(source, Unit) and program.units is not None:
-            size = loop.value(program.units.sizes[source.size])
-            whole[name.text] = size if source.end else 0
-    dtypes = {p.array.name: p.array.dtype for p in program.kernel.pointers}
-    for panel, sizes in _panels(program.kernel.body).items():
-        found[panel] = loop.value(product(sizes), whole) * np.dtype(dtypes[panel]).itemsize
-    return found
+            yield name, program.units.sizes[source.size] if source.end else Number(0)
 
 
 def _weight_sizes(program: LoopProgram) -> set[str]:
     """The sizes of packed operands and of units, which are numbers in the text."""
     found: set[str] = set()
-    sizes = [s for pair in _panels(program.kernel.body).values() for s in pair]
+    sizes = [s for pair in panels(program.kernel.body).values() for s in pair]
     for e in [*sizes, *(program.units.sizes if program.units else ())]:
         found |= set(_names(e))
     return found
@@ -569,5 +565,3 @@ def nest_launch(program: NestProgram, values: Mapping[str, int], limits: Limits)
         program.kernel.name, [*prologue, *made], pointers, integers,
         (grid, threads, shared, False), "grid" if whole else "block", "", 0,
     )  # fmt: skip
-
-

@@ -25,6 +25,7 @@ from .kernel import (
     Fail,
     Finish,
     For,
+    HeldWeight,
     If,
     InShared,
     Kernel,
@@ -69,6 +70,9 @@ _SHARED = {
     "grid": ("gs_thread()", "gs_threads()"),
     "grid_warps": ("gs_thread() / GS_WARP", "gs_threads() / GS_WARP"),
 }
+
+# What is done with a matrix that is held in registers.
+_OF_HELD = {"gs_hold": "load", "gs_multiply": "multiply"}
 
 _OVERFLOWING = ("add", "sub", "mul", "neg")
 
@@ -218,6 +222,9 @@ class Renderer:
                 yield f"{indent}break;"
             case Return(value):
                 yield f"{indent}return {self.text(value)};"
+            case Use(routine, (held, *others)) if routine.startswith(tuple(_OF_HELD)):
+                method = _OF_HELD[routine.rpartition("_")[0]]
+                yield f"{indent}{held.name}.{method}({', '.join(map(self.argument, others))});"
             case Use(routine, arguments):
                 yield f"{indent}{routine}({', '.join(map(self.argument, arguments))});"
             case Remark(text):
@@ -256,7 +263,11 @@ class Renderer:
                 yield f"{indent}{self.type(array.dtype)} {array.name}[{count}];"
             case InShared(array, offset):
                 kind = self.type(array.dtype)
-                yield f"{indent}{kind} *const {array.name} = ({kind} *)(shared + {offset});"
+                place = f"({kind} *)(shared + {self.text(offset)})"
+                yield f"{indent}{kind} *const {array.name} = {place};"
+            case HeldWeight(array, depth, wide, threads):
+                kind = self.type(array.dtype)
+                yield f"{indent}gs_held<{kind}, {depth}, {wide}, {threads}> {array.name};"
             case Shift(array, offset):
                 yield f"{indent}{array.name} += {self.text(offset)};"
             case _:

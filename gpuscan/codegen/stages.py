@@ -25,7 +25,8 @@ from ..types import FLOATS
 from .kernel import Number
 from .plan import Plan, read
 
-LEAST_UNITS = 128  # known to be fewer, they are not worth sharing
+LEAST_UNITS = 128  # known to be fewer, they are not worth sharing: for threads,
+LEAST_UNITS_OF_BLOCKS = 8  # and for blocks of them
 
 
 @record
@@ -52,6 +53,7 @@ class Stages:
     steps_own values that every step has memory of its own for: rows of traces
     copied    what is copied, to carries and traces, behind all groups;
     read      what is read there as a whole
+    least     units of an axis that are worth sharing
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class Stages:
         copied: Sequence[Variable],
         read: Sequence[Variable],
         sizes_of: Callable[[Variable], Sequence[Any]],
+        least: int = LEAST_UNITS,
     ) -> None:
+        self._least = least
         self._sizes_of, self._is_whole = sizes_of, plan.is_whole
         groups = plan.groups
         self.shared: set[Any] = {v for g in groups for v in g if self._can_share(v)}
@@ -101,7 +105,7 @@ class Stages:
 
     def is_shared_out(self, size: Any) -> bool:
         """Whether an axis of this size is."""
-        return not isinstance(size, Number) or bool(size.value >= LEAST_UNITS)
+        return not isinstance(size, Number) or bool(size.value >= self._least)
 
     def _can_share(self, v: Variable) -> bool:
         # of what needs whole operands, only products are shared out

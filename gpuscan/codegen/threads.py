@@ -216,7 +216,7 @@ class Threads:
                 return self._after(s, since, [shared])
             case For():
                 return self._serial(s, since)
-            case If(condition, inner, other):
+            case If():
                 return self._choice(s, since)
             case Use(name, arguments) if name == _MEETING:
                 return [Meet(arguments[0]) if self._blocks else Barrier()], _Since()
@@ -369,9 +369,7 @@ def _of_one_thread(body: Sequence[Any]) -> Iterator[Any]:
                 if any(x == Return(FAILED) for x in inner):
                     yield If(condition, (Fail(), Continue()))
                 else:
-                    yield If(
-                        condition, tuple(_of_one_thread(inner)), tuple(_of_one_thread(other))
-                    )
+                    yield If(condition, tuple(_of_one_thread(inner)), tuple(_of_one_thread(other)))
             case For():
                 yield replace(s, body=tuple(_of_one_thread(s.body)))
             case Remark():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,8 +45,12 @@ class CudaDevice(Protocol):
     limits: Limits
     scope: str  # in which loops run that have a kernel of it; "": each in the narrowest that it can
 
+    def active(self) -> AbstractContextManager[None]:
+        """All work on the device is done within it. What fails there raises DeviceError."""
+        ...
+
     def array(self, x: Any) -> Any:
-        """A host's or a device's array, on the device."""
+        """A host's or a device's array, on the device, in row-major order unless it is NumPy's."""
         ...
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
@@ -71,6 +76,11 @@ class CudaDevice(Protocol):
     def product(self, x: Any, y: Any) -> Any:
         """x @ y, of matrices of floats on the device."""
         ...
+
+
+def _laid_out(x: Any, whole: bool) -> Any:
+    """The operand as a kernel reads it; a GPU's array is dense already."""
+    return laid_out(x, whole) if isinstance(x, np.ndarray | np.generic) else x
 
 
 # ---- loops --------------------------------------------------------------------------------------
@@ -160,7 +170,7 @@ class _LoopRunner:
         steps = int(self.device.host(operands[0]))
         sizes = [int(self.device.host(s)) for s in inputs[self.n_operands : self.n_inputs]]
         arrays = {i: self.device.array(operands[i]) for i in self.read}
-        arrays = {i: laid_out(x, self.read[i]) for i, x in arrays.items()}
+        arrays = {i: _laid_out(x, self.read[i]) for i, x in arrays.items()}
         plan = self.plans.find(sizes, arrays, self._plan)
         launch = plan.launch
         short = any(len(s) < steps for s in operands[1 : 1 + self.n_seqs])
@@ -233,9 +243,11 @@ class _Memory:
         shape, dtype = self.plan.states[j], self.runner.program.carries[j].dtype
         x = self.states[j, parity] = self.device.empty((copies, *shape), dtype)
         if parity == 0:
-            x[...] = self.device.array(np.asarray(self.initials[j], dtype)) if isinstance(
-                self.initials[j], np.ndarray | np.generic
-            ) else self.initials[j]
+            x[...] = (
+                self.device.array(np.asarray(self.initials[j], dtype))
+                if isinstance(self.initials[j], np.ndarray | np.generic)
+                else self.initials[j]
+            )
         return x
 
     def results(self, done: int) -> tuple[Any, ...]:
@@ -277,9 +289,7 @@ class CudaSequence(Op):
 
         def run(n: Any, *operands: Any) -> tuple[Any, ...]:
             given = [device.array(x) for x in operands]
-            return definition.run(
-                self.node, self.step, device.host(n), *given, empty=device.empty
-            )
+            return definition.run(self.node, self.step, device.host(n), *given, empty=device.empty)
 
         return run
 
@@ -344,7 +354,7 @@ class _NestRunner:
 
     def __call__(self, *inputs: Any) -> Any:
         device = self.device
-        operands = [laid_out(device.array(x), whole) for x, whole in zip(inputs, self.whole)]
+        operands = [_laid_out(device.array(x), whole) for x, whole in zip(inputs, self.whole)]
         sizes = [int(device.host(s)) for s in inputs[self.n_operands : self.n_inputs]]
         plan = self.plans.find(sizes, operands, self._plan)
         if not plan.fits:

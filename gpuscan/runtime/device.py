@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -23,15 +25,40 @@ class Device(Protocol):
         ...
 
 
-_MISSING = {
-    "cuda": "this version of gpuscan has no CUDA back end yet",
-    "cupy": "this version of gpuscan has no CUDA back end yet",
-    "pycuda": "this version of gpuscan has no CUDA back end yet",
-}
+# A GPU's device file, that of WSL's Windows, that of a Jetson.
+_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap")
+
+
+def no_gpu() -> str:
+    """Why there is certainly no GPU, or nothing: what can be told in a moment, for a program that
+    did not ask for one."""
+    if sys.platform == "win32" or os.environ.get("GPUSCAN_STAND_IN_DRIVER") == "1":
+        return ""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return "no GPU: CUDA_VISIBLE_DEVICES hides all"
+    if not any(os.path.exists(node) for node in _NODES):
+        return "no NVIDIA GPU: its driver's device file, /dev/nvidiactl, is not there"
+    return ""
 
 
 def missing(name: str) -> str:
-    """Why the device of this name is not here; nothing where it is."""
+    """Why the device of this name is not here; nothing where it is. "auto" is here where CUDA or
+    native is."""
+    if name in ("auto", "cuda", "cupy", "pycuda") and (reason := no_gpu()):
+        return missing("native") if name == "auto" else reason
+    if name == "auto":
+        return missing("cuda") and missing("native")
+    if name == "cuda":
+        reasons = [missing(d) for d in ("cupy", "pycuda")]
+        return "; ".join(reasons) if all(reasons) else ""
+    if name == "cupy":
+        from . import cupy  # not the library: that is imported only where there is a GPU
+
+        return cupy.missing()
+    if name == "pycuda":
+        from . import pycuda
+
+        return pycuda.missing()
     if name == "native":
         from . import compiler  # with subprocess and ctypes, which the reference is without
 
@@ -41,18 +68,33 @@ def missing(name: str) -> str:
         from . import emulator
 
         return emulator.missing()
-    return _MISSING.get(name, "")
+    return ""
 
 
-def select(name: str) -> Device:
-    """The device of this name; "auto" is native where there is a C compiler, else the reference.
-    Raises ValueError for a name that there is not, DeviceError for a device that is not here."""
+def select(name: str) -> Any:
+    """The device of this name, a Device or a CudaDevice. "cuda" is CuPy, or PyCUDA where only that
+    is here; "auto" is "cuda" where there is a GPU, native where there is a C compiler, else the
+    reference.
+
+    Raises ValueError for a name that there is not, DeviceError for a device that is not here.
+    """
     if name not in DEVICES:
         raise ValueError(f"device {name!r} is not one of {', '.join(DEVICES)}")
     if name == "auto":
-        name = "reference" if missing("native") else "native"
+        ways = [d for d in ("cuda", "native") if not missing(d)]
+        name = ways[0] if ways else "reference"
     if reason := missing(name):
         raise DeviceError(f"device {name!r} is not available: {reason}. Use 'reference'.")
+    if name == "cuda":
+        name = "pycuda" if missing("cupy") else "cupy"
+    if name == "cupy":
+        from .cupy import CuPy
+
+        return CuPy()
+    if name == "pycuda":
+        from .pycuda import PyCUDA
+
+        return PyCUDA()
     if name == "native":
         from .native import Native
 

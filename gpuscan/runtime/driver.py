@@ -1,7 +1,9 @@
-"""What the devices that are real share: NVIDIA's driver, called by ctypes. It loads a cubin into the
-context that CuPy or PyCUDA made, knows the GPU's limits, and starts kernels. Neither of the two
-libraries starts a cooperative kernel as it must be: PyCUDA can't, and CuPy makes a grid that is too
-large smaller without a word."""
+"""What the devices that are real share: NVIDIA's driver, called by ctypes.
+
+It loads a cubin into the context that CuPy or PyCUDA made, knows the GPU's limits, and starts
+kernels. Neither library starts a cooperative one as it must be: PyCUDA can't, and CuPy makes a grid
+that is too large smaller without a word.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ from ..codegen.program import Launch
 from ..errors import BuildError, DeviceError
 from ..record import field, record, replace
 from . import nvrtc
+from .device import no_gpu
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap")  # a GPU's, of WSL's Windows, of a Jetson's
 _SHARED_DEFAULT = 48 * 1024  # bytes that a block has without being asked for
 
 # of a device, as cuda.h numbers them
@@ -32,8 +34,8 @@ _SHARED_BLOCK, _BLOCKS, _SHARED_RESERVED = 97, 106, 111
 # of a kernel
 _KERNEL_SHARED, _KERNEL_REGISTERS, _KERNEL_MOST_SHARED = 1, 4, 8
 
-_TOO_LARGE, _NO_DEVICE = 720, 100
-_LOST = {700, 702, 709, 714, 715, 716, 717, 718, 719, 721, 999}  # behind these nothing runs any more
+_NO_DEVICE = 100
+_LOST = (700, 702, 709, 714, 715, 716, 717, 718, 719, 721, 999)  # behind these nothing runs
 
 _lock = threading.Lock()
 
@@ -52,19 +54,9 @@ class Loaded:
 # ---- whether there is a GPU ----------------------------------------------------------------------
 
 
-def absent() -> str:
-    """Why there is certainly no GPU, or nothing: what can be told in a moment, with no library
-    loaded that a program may not need."""
-    if sys.platform == "win32" or _stands_in():
-        return ""
-    if not any(os.path.exists(node) for node in _NODES):
-        return "no NVIDIA GPU: the driver's device files (/dev/nvidiactl) are not there"
-    return ""
-
-
 def missing() -> str:
     """Why no kernel can be run by the driver, or nothing."""
-    if reason := absent():
+    if reason := no_gpu():
         return reason
     found = _found()
     if isinstance(found, str):
@@ -84,8 +76,9 @@ def _found() -> Any:
         library = ctypes.CDLL(LIBRARY)
     except OSError as e:
         return f"NVIDIA's driver is not installed, or not in this container: {e}"
-    library.cuLaunchKernel.argtypes = [ctypes.c_void_p, *[ctypes.c_uint] * 7, *[ctypes.c_void_p] * 3]
-    library.cuLaunchCooperativeKernel.argtypes = library.cuLaunchKernel.argtypes[:-1]
+    types = [ctypes.c_void_p, *[ctypes.c_uint] * 7, *[ctypes.c_void_p] * 3]
+    library.cuLaunchKernel.argtypes = types
+    library.cuLaunchCooperativeKernel.argtypes = types[:-1]
     if status := library.cuInit(0):
         if status == _NO_DEVICE:
             return "the driver sees no GPU (CUDA_VISIBLE_DEVICES hides those that it names not)"
@@ -115,7 +108,7 @@ def _words(library: Any, status: int) -> str:
     library.cuGetErrorName(status, ctypes.byref(name))
     library.cuGetErrorString(status, ctypes.byref(text))
     words = [x.value.decode(errors="replace") for x in (name, text) if x.value]
-    return ": ".join(words) or f"error {status}"
+    return ": ".join(dict.fromkeys(words)) or f"error {status}"
 
 
 def _check(status: int, doing: str) -> None:
@@ -133,11 +126,37 @@ _CURE = (
 def failed(error: Exception, doing: str) -> DeviceError:
     """What CuPy or PyCUDA say of a failure, as gpuscan says it. A kernel's failure shows at the
     next call that waits for it."""
-    lost = any(word in str(error).lower() for word in ("illegal", "launch", "misaligned", "assert"))
-    return DeviceError(f"{doing} failed: {type(error).__name__}: {error}{_CURE if lost else ''}")
+    words = str(error).lower()
+    lost = any(word in words for word in ("illegal", "launch failure", "misaligned", "timeout"))
+    found = DeviceError(f"{doing} failed: {type(error).__name__}: {error}{_CURE if lost else ''}")
+    for note in getattr(error, "__notes__", ()):  # where in the graph, in which step
+        found.add_note(note)
+    return found
 
 
-# ---- the device that is current -------------------------------------------------------------------
+# ---- the device that is current ------------------------------------------------------------------
+
+
+def current_context() -> int:
+    """The handle of the thread's context; 0 where it has none."""
+    context = ctypes.c_void_p()
+    _check(_driver().cuCtxGetCurrent(ctypes.byref(context)), "asking for the current context")
+    return context.value or 0
+
+
+def make_current(device: int) -> None:
+    """Gives the thread the device's primary context where it has none yet, as CUDA's runtime does
+    at its first call that needs one."""
+    if current_context():
+        return
+    library, context = _driver(), ctypes.c_void_p()
+    status = library.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+    _check(status or library.cuCtxSetCurrent(context), f"making GPU {device} current")
+
+
+def wait(stream: int) -> None:
+    """Until all that was started on a stream is done."""
+    _check(_driver().cuStreamSynchronize(ctypes.c_void_p(stream)), "waiting for a stream")
 
 
 def current_device() -> int:
@@ -197,7 +216,7 @@ def _described(major: int, minor: int) -> Limits:
     return numbers[max(n for n in numbers if n <= 10 * major + minor)]
 
 
-# ---- kernels --------------------------------------------------------------------------------------
+# ---- kernels -------------------------------------------------------------------------------------
 
 
 def image(source: str, name: str, architecture: str) -> bytes:
@@ -235,12 +254,10 @@ _loaded: dict[Any, Loaded] = {}
 
 def build(source: str, name: str) -> Loaded:
     """The kernel of a text, in the current context. Raises BuildError with the numbered text."""
-    library, context = _driver(), ctypes.c_void_p()
-    _check(library.cuCtxGetCurrent(ctypes.byref(context)), "asking for the current context")
-    key = (context.value, source, name)
+    key = (current_context(), source, name)
     with _lock:
         if key not in _loaded:
-            _loaded[key] = _load(library, source, name)
+            _loaded[key] = _load(_driver(), source, name)
         return _loaded[key]
 
 
@@ -303,7 +320,7 @@ def _check_fit(kernel: Loaded, how: Launch) -> None:
     together: they would wait for each other for ever."""
     most, shared = kernel.limits, how.shared + kernel.static
     together = occupancy(most, how.block, kernel.registers, shared)
-    takes = f"{how.block} threads of {kernel.registers} registers and {shared} bytes of shared memory"
+    takes = f"{how.block} threads, {kernel.registers} registers each, {shared} bytes shared"
     if together == 0:
         raise DeviceError(
             f"kernel {how.name!r}: a block of {takes} does not fit a multiprocessor of {most.name} "

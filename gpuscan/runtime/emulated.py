@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ class Emulated:
     limits: Limits = of("emulated")
     scope = os.environ.get("GPUSCAN_EMULATED_SCOPE", "")
     schedule = int(os.environ.get("GPUSCAN_EMULATED_SCHEDULE", "0"))
+
+    def active(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def array(self, x: Any) -> Any:
         return np.asarray(x)

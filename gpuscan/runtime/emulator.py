@@ -37,7 +37,7 @@ SANITIZERS = {
         "-g1", "-fno-omit-frame-pointer",
     ),
 }  # fmt: skip
-# Reports only: an interpreter's leaks and a kernel's end are no business of theirs.
+# Of kernels only: what a program holds when it ends is no finding.
 _QUIET = {
     "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
     "UBSAN_OPTIONS": "print_stacktrace=1",

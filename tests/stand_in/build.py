@@ -74,7 +74,7 @@ def pycuda() -> Path:
     with tempfile.TemporaryDirectory(dir=place.parent) as name:
         folder = Path(name)
         source = _unpacked(folder)
-        _linked(folder, "extern \"C\" int cuInit(unsigned) { return 801; }\n", "libcuda.so")
+        _linked(folder, 'extern "C" int cuInit(unsigned) { return 801; }\n', "libcuda.so")
         (source / "siteconf.py").write_text(
             f"CUDA_INC_DIR = [{str(headers)!r}]\nCUDADRV_LIB_DIR = [{str(folder)!r}]\n"
             "CUDA_ENABLE_CURAND = False\n"
@@ -146,7 +146,8 @@ def _others(extension: Path) -> str:
     said = _run(["nm", "-D", "--undefined-only", extension], extension.parent)
     names = sorted(set(re.findall(r"\bcu[A-Z]\w*", said)))
     own = set(re.findall(r"\bcu[A-Z]\w*(?=\()", _source()))
-    return "".join(f'extern "C" int {name}() {{ return 801; }}\n' for name in names if name not in own)
+    others = [name for name in names if name not in own]
+    return "".join(f'extern "C" int {name}() {{ return 801; }}\n' for name in others)
 
 
 def _linked(folder: Path, source: str, name: str) -> None:

@@ -1,0 +1,110 @@
+"""CUDA by CuPy: its memory, current device and current stream, its cuBLAS. The kernels are started
+by the driver (driver.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..codegen.limits import Limits
+from ..codegen.program import Launch
+from . import driver
+
+_OLDEST = 12  # of CuPy's major versions
+_INSTALL = "pip install cupy-cuda13x (for CUDA 13) or cupy-cuda12x"
+
+
+@functools.cache
+def missing() -> str:
+    """Why CuPy can't be used here, or nothing. Imports it where there is a GPU."""
+    from importlib.util import find_spec
+
+    if reason := driver.missing():
+        return reason
+    if find_spec("cupy") is None:
+        return f"CuPy is not installed: {_INSTALL}"
+    try:
+        import cupy  # type: ignore[import-not-found,unused-ignore]
+
+        return _unusable(cupy)
+    except Exception as e:  # the import of a CuPy for another CUDA fails in many ways
+        known = ".".join(map(str, driver.version()))
+        first = str(e).strip().partition("\n")[0]
+        return f"CuPy fails: {first}. The driver is for CUDA {known}: {_INSTALL}"
+
+
+def _unusable(cupy: Any) -> str:
+    if int(cupy.__version__.partition(".")[0]) < _OLDEST:
+        return f"CuPy {cupy.__version__} is too old, {_OLDEST} is needed: {_INSTALL}"
+    if getattr(cupy.cuda.runtime, "is_hip", False):
+        return f"this CuPy is for AMD's GPUs: {_INSTALL}"
+    return "" if cupy.cuda.runtime.getDeviceCount() else "CuPy finds no GPU"
+
+
+class CuPy:
+    """All arrays are `cupy.ndarray`, from the current allocator, on the current device; all work is
+    on the current stream."""
+
+    name = "cupy"
+    scope = ""
+
+    def __init__(self) -> None:
+        import cupy
+
+        self.cupy = cupy
+
+    @property
+    def limits(self) -> Limits:
+        return driver.limits(self.cupy.cuda.Device().id)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        driver.make_current(self.cupy.cuda.Device().id)
+        cuda = self.cupy.cuda
+        try:
+            yield
+        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as e:
+            raise driver.failed(e, "work on the GPU") from e
+        except cuda.memory.OutOfMemoryError as e:
+            raise driver.failed(e, "allocating memory on the GPU") from e
+
+    def array(self, x: Any) -> Any:
+        """A cupy.ndarray in row-major order: `x` itself where it is one. Of other GPU arrays no
+        copy is made, and what computes them is waited for."""
+        cupy = self.cupy
+        if isinstance(x, np.ndarray | np.generic):
+            return cupy.asarray(x, order="C")
+        if not isinstance(x, cupy.ndarray):
+            x = self._of_others(x)
+        return x if x.flags.c_contiguous else x.copy(order="C")
+
+    def _of_others(self, x: Any) -> Any:
+        """By DLPack the array's owner makes our stream wait. The other protocol names a stream to
+        wait for, which PyCUDA leaves out: its own is the default stream."""
+        if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
+            return self.cupy.from_dlpack(x)
+        if type(x).__module__.startswith("pycuda"):
+            self.cupy.cuda.Stream.null.synchronize()
+        return self.cupy.asarray(x)
+
+    def empty(self, shape: Sequence[int], dtype: str) -> Any:
+        return self.cupy.empty(tuple(shape), dtype)
+
+    def host(self, x: Any) -> Any:
+        return self.cupy.asnumpy(x) if isinstance(x, self.cupy.ndarray) else x
+
+    def address(self, x: Any) -> int:
+        return int(x.data.ptr)
+
+    def build(self, source: str, name: str) -> Any:
+        return driver.build(source, name)
+
+    def launch(self, kernel: Any, launch: Launch, arguments: Sequence[int]) -> None:
+        driver.launch(kernel, launch, arguments, self.cupy.cuda.get_current_stream().ptr)
+
+    def product(self, x: Any, y: Any) -> Any:
+        return self.cupy.matmul(x, y)

@@ -1,0 +1,263 @@
+"""CUDA by PyCUDA: its arrays and memory pool in the GPU's primary context, which CuPy and PyTorch
+use, too. The kernels are started by the driver (driver.py), on the default stream.
+
+PyCUDA has no matrix product: ours is a plain one of tiles, several times slower than cuBLAS. Its
+arrays belong to the thread that made them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import functools
+import math
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..codegen.limits import Limits
+from ..codegen.program import Launch
+from . import driver
+
+_INSTALL = "pip install pycuda (it is built then, with a CUDA toolkit and a C++ compiler)"
+
+
+@functools.cache
+def missing() -> str:
+    """Why PyCUDA can't be used here, or nothing. Imports it where there is a GPU."""
+    from importlib.util import find_spec
+
+    if reason := driver.missing():
+        return reason
+    if find_spec("pycuda") is None:
+        return f"PyCUDA is not installed: {_INSTALL}"
+    try:
+        import pycuda.driver as drv  # type: ignore[import-not-found,unused-ignore]
+
+        drv.init()
+        return "" if drv.Device.count() else "PyCUDA finds no GPU"
+    except Exception as e:  # its extension is linked to one CUDA
+        return f"PyCUDA fails: {str(e).partition(chr(10))[0]}. Build it again: {_INSTALL}"
+
+
+@functools.cache
+def _array_class() -> Any:
+    from pycuda.gpuarray import GPUArray  # type: ignore[import-not-found,unused-ignore]
+
+    class Array(GPUArray):  # type: ignore[misc,unused-ignore]
+        """A GPUArray that is indexed and set by NumPy's rules for views, by copies alone."""
+
+        def __getitem__(self, index: Any) -> Any:
+            index = index if isinstance(index, tuple) else (index,)
+            if not any(i is ... for i in index):
+                index = (*index, ...)  # else an element would be read
+            none = np.lib.stride_tricks.as_strided(
+                np.empty((), self.dtype), self.shape, self.strides
+            )
+            view = none[index]
+            at = int(self.gpudata) + view.ctypes.data - none.ctypes.data
+            return Array(view.shape, self.dtype, self.allocator, self, at, view.strides)
+
+        def __setitem__(self, index: Any, value: Any) -> None:
+            target = self[index]
+            if isinstance(value, GPUArray) and value.size != target.size:
+                value = value.get()  # to be spread over several rows, once
+            if isinstance(value, GPUArray):
+                value = Array(target.shape, value.dtype, self.allocator, value, int(value.gpudata))
+            else:
+                whole = np.broadcast_to(np.asarray(value, self.dtype), target.shape)
+                value = np.array(whole, order="C")
+            if target.size:
+                target._take(value)
+
+        def _take(self, value: Any) -> None:
+            from pycuda.gpuarray import _memcpy_discontig
+
+            _memcpy_discontig(self, value)
+
+        def copy(self) -> Any:
+            new = _made(self.shape, self.dtype)
+            if self.size:
+                new._take(self)
+            return new
+
+    return Array
+
+
+class _Memory:
+    """A part of the thread's pool. PyCUDA's pool ends the process where memory goes back to it and
+    no context is current, as when a program drops a result: so one is made current."""
+
+    def __init__(self, size: int) -> None:
+        self.context = _own.context
+        self.held = _own.pool.allocate(size)
+
+    def __del__(self) -> None:
+        if _ended:  # PyCUDA is being taken down: the driver frees what is left
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.held))
+            return
+        self.context.push()
+        self.held.free()
+        self.context.pop()
+
+
+def _made(shape: Sequence[int], dtype: Any) -> Any:
+    """A new array. One of no elements has an address, too."""
+    dtype = np.dtype(dtype)
+    memory = _Memory(max(1, math.prod(shape) * dtype.itemsize))
+    return _array_class()(tuple(shape), dtype, base=memory, gpudata=int(memory.held))
+
+
+class _Thread(threading.local):
+    """A thread's own of what PyCUDA binds to threads."""
+
+    context: Any = None
+    pool: Any = None
+    depth = 0
+    outer = 0  # the context that was current before
+
+
+_own = _Thread()
+_ended = False
+
+
+@atexit.register
+def _end() -> None:
+    global _ended
+    _ended = True
+    if _own.pool is not None:
+        _own.context.push()
+        _own.pool.stop_holding()
+        _own.context.pop()
+
+
+class PyCUDA:
+    name = "pycuda"
+    scope = ""
+
+    def __init__(self) -> None:
+        import pycuda.driver as drv
+        import pycuda.gpuarray
+        import pycuda.tools  # type: ignore[import-not-found,unused-ignore]
+
+        self.drv, self.tools = drv, pycuda.tools
+        self.GPUArray = pycuda.gpuarray.GPUArray
+
+    @property
+    def limits(self) -> Limits:
+        return driver.limits(_number())
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        own = _own
+        if own.context is None:
+            own.context = self.drv.Device(_number()).retain_primary_context()
+        outer = driver.current_context() if own.depth == 0 else own.outer
+        own.context.push()
+        own.depth, own.outer = own.depth + 1, outer
+        try:
+            if own.pool is None:
+                own.pool = self.tools.DeviceMemoryPool()
+            yield
+        except self.drv.Error as e:
+            raise driver.failed(e, "work on the GPU") from e
+        finally:
+            own.depth -= 1
+            self.drv.Context.pop()
+
+    def array(self, x: Any) -> Any:
+        """A GPUArray in row-major order: over the same memory where `x` is an array on the GPU."""
+        if isinstance(x, _array_class()) and x.flags.c_contiguous:
+            return x
+        if not isinstance(x, np.ndarray | np.generic):
+            x = self._of_others(x)
+            if x.flags.c_contiguous:
+                return x
+            x = self.host(x)
+        x = np.asarray(x, order="C")
+        found = self.empty(x.shape, x.dtype)
+        if x.size:
+            self.drv.memcpy_htod(found.gpudata, x)
+        return found
+
+    def _of_others(self, x: Any) -> Any:
+        if isinstance(x, self.GPUArray) and _own.outer not in (0, self._handle()):
+            raise TypeError(
+                "got a GPUArray of another context: pycuda.autoinit makes one of its own, "
+                "import pycuda.autoprimaryctx instead"
+            )
+        if not hasattr(x, "__cuda_array_interface__"):
+            raise TypeError(f"got {type(x).__name__}, which PyCUDA can't take: copy it to the host")
+        given = x.__cuda_array_interface__
+        if stream := given.get("stream"):
+            driver.wait(stream)
+        address, dtype = given["data"][0], np.dtype(given["typestr"])
+        strides = given.get("strides")
+        return _array_class()(given["shape"], dtype, base=x, gpudata=address, strides=strides)
+
+    def _handle(self) -> int:
+        return driver.current_context()
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Any:
+        return _made(shape, dtype)
+
+    def host(self, x: Any) -> Any:
+        if not isinstance(x, self.GPUArray):
+            return x
+        if x.size == 0:
+            return np.empty(x.shape, x.dtype)
+        if x.flags.c_contiguous:
+            return x.get()
+        steps = [abs(s) * (n - 1) for s, n in zip(x.strides, x.shape)]
+        before = sum(d for d, s in zip(steps, x.strides) if s < 0)
+        memory = np.empty(sum(steps) + x.dtype.itemsize, "uint8")
+        self.drv.memcpy_dtoh(memory, int(x.gpudata) - before)
+        first = memory[before : before + x.dtype.itemsize].view(x.dtype)
+        return np.lib.stride_tricks.as_strided(first, x.shape, x.strides).copy()
+
+    def address(self, x: Any) -> int:
+        return int(x.gpudata)
+
+    def build(self, source: str, name: str) -> Any:
+        return driver.build(source, name)
+
+    def launch(self, kernel: Any, launch: Launch, arguments: Sequence[int]) -> None:
+        driver.launch(kernel, launch, arguments, 0)
+
+    def product(self, x: Any, y: Any) -> Any:
+        (rows, depth), wide = x.shape, y.shape[1]
+        found = self.empty((rows, wide), x.dtype)
+        if rows and wide:
+            how = _matmul(x.dtype.name, -(-rows // _TILE) * -(-wide // _TILE))
+            addresses = [self.address(a) for a in (x, y, found)]
+            self.launch(self.build(how.source, how.name), how, [rows, wide, depth, *addresses])
+        return found
+
+
+def _number() -> int:
+    """Which GPU: PyCUDA's own variable says it."""
+    return int(os.environ.get("CUDA_DEVICE", "0"))
+
+
+_TILE, _THREADS, _SHARED = 32, 64, 512  # as kernels/matmul.h has them
+
+
+def _matmul(dtype: str, blocks: int) -> Launch:
+    c = {"float32": "float", "float64": "double"}[dtype]
+    source = f"""#include "matmul.h"
+
+extern "C" __global__ void matmul(long long rows, long long wide, long long depth, const {c} *a,
+                                  const {c} *b, {c} *c) {{
+    GS_SHARED(shared);
+    gs_matmul(rows, wide, depth, a, b, c, ({c} *)shared);
+}}
+"""
+    return Launch(
+        name="matmul", source=source, arguments=(), grid=blocks, block=_THREADS,
+        shared=_SHARED * np.dtype(dtype).itemsize, cooperative=False, scope="block",
+        reason="PyCUDA has no product", meetings=0,
+    )  # fmt: skip

@@ -1,0 +1,275 @@
+"""Device "pycuda": the real PyCUDA on a stand-in for the driver's library (kernels/
+emulated_driver.cpp), each program in a process of its own. Its kernels are the texts that a GPU
+runs, built by the host's compiler; what a GPU's driver would refuse, the stand-in refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from stand_in import build
+
+import gpuscan
+from gpuscan.runtime.device import no_gpu
+
+ROOT = Path(gpuscan.__file__).resolve().parents[1]
+
+START = """
+import numpy as np, gpuscan
+from gpuscan import tensor as T, function, scan
+from gpuscan.codegen.program import Launch
+from gpuscan.errors import DeviceError
+from gpuscan.runtime import driver
+from gpuscan.runtime.device import select
+
+r = np.random.RandomState(0)
+device = select("pycuda")
+
+def elman(device, outputs=lambda hs, g: [hs, *g]):
+    X, h, W = T.tensor3("X"), T.matrix("h"), T.matrix("W")
+    hs, _ = scan(lambda x, h, W: T.tanh(x + T.dot(h, W)), sequences=[X], outputs_info=[h],
+                 non_sequences=[W])
+    return function([X, h, W], outputs(hs, T.grad((hs[-1] ** 2).sum(), [X, h, W])), device=device)
+
+def elman_values(n=6, batch=3, width=9):
+    return [r.randn(*s).astype("f") * 0.3
+            for s in ((n, batch, width), (batch, width), (width, width))]
+
+def raised(call, *given, kind=DeviceError):
+    try:
+        call(*given)
+    except kind as e:
+        return str(e)
+    raise AssertionError("nothing was raised")
+"""
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    try:
+        return build.environment()
+    except build.Missing as e:
+        pytest.skip(f"no stand-in for the driver: {e}")
+
+
+def run(environment: dict[str, str], program: str, *, start: str = START, **more: str) -> str:
+    """What the program prints. Nothing goes to stderr: neither PyCUDA's nor the driver's words."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", start + textwrap.dedent(program)], cwd=ROOT,
+        env={**environment, **more}, capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def test_it_is_pycuda_and_the_limits_are_what_the_driver_says(
+    environment: dict[str, str],
+) -> None:
+    program = """
+        import pycuda, pycuda.driver as drv
+        from gpuscan.codegen.limits import of
+        assert "gpuscan-ci" in pycuda.__file__ and drv.Device.count() == 1
+        found, described = driver.limits(0), of("emulated")
+        for name in described.__record__:
+            if name not in ("name", "clock", "memory_rate"):
+                assert getattr(found, name) == getattr(described, name), name
+        print(found.name, f"{found.memory_rate / described.memory_rate:.2f}", driver.version())
+        print(select("auto").name, select("cuda").name)
+    """
+    told = "emulated (fibers of the host) 1.00 (13, 0)\npycuda pycuda\n"
+    assert run(environment, program) == told
+
+
+@pytest.mark.parametrize("scope", ["block", "grid"])
+def test_a_loop_and_its_gradient_equal_the_references(
+    environment: dict[str, str], scope: str
+) -> None:
+    program = f"""
+        type(device).scope = {scope!r}
+        grids = []
+        launch = driver.launch
+        def seen(kernel, how, *rest):
+            grids.append((how.scope, how.grid > 1 and how.cooperative))
+            launch(kernel, how, *rest)
+        driver.launch = seen
+        for n, batch, width in [(6, 3, 9), (1, 1, 1), (17, 2, 33), (0, 2, 4)]:
+            values = elman_values(n, batch, width)
+            for x, y in zip(elman("pycuda")(*values), elman("reference")(*values)):
+                np.testing.assert_allclose(x, y, rtol=3e-5, atol=3e-5)
+        print(sorted({{g for g in grids if g[0] in ("block", "grid")}}))
+    """
+    found = run(environment, program)
+    assert f"('{scope}', {scope == 'grid'})" in found
+
+
+def test_draws_are_the_same_bits(environment: dict[str, str]) -> None:
+    program = """
+        from gpuscan.tensor.random import RandomStream
+        def draws(device):
+            stream = RandomStream(7)
+            x = T.vector("x")
+            ys, updates = scan(lambda x: x + stream.uniform(size=(5,)), outputs_info=[x], n_steps=9)
+            f = function([x], ys, updates=updates, device=device)
+            return [f(np.zeros(5, "f")) for _ in range(3)]
+        for x, y in zip(draws("pycuda"), draws("reference")):
+            np.testing.assert_array_equal(x.view("u4"), y.view("u4"))
+    """
+    run(environment, program)
+
+
+def test_a_product_is_a_kernel_of_ours(environment: dict[str, str]) -> None:
+    program = """
+        for dtype, places in (("float32", 5), ("float64", 13)):
+            for rows, depth, wide in [(1, 1, 1), (33, 7, 65), (32, 8, 32), (5, 0, 3), (0, 4, 2)]:
+                x, y = (r.randn(*s).astype(dtype) for s in ((rows, depth), (depth, wide)))
+                with device.active():
+                    z = device.host(device.product(device.array(x), device.array(y)))
+                assert z.dtype == dtype
+                np.testing.assert_allclose(z, x @ y, atol=10.0**-places)
+    """
+    run(environment, program)
+
+
+def test_arrays_are_indexed_and_set_as_numpys(environment: dict[str, str]) -> None:
+    program = """
+        x = r.randn(4, 3, 2)
+        with device.active():
+            for index in [0, -1, (2, 1), (2, 1, 0), slice(1, 3), slice(0, 0), ..., (..., 1),
+                          slice(None, None, -1), (slice(None), slice(2, 0, -1))]:
+                y = device.array(x)
+                view = y[index]
+                assert view.shape == x[index].shape
+                np.testing.assert_array_equal(device.host(view), x[index])
+                z = x.copy()
+                z[index] = value = r.randn(*view.shape)
+                y[index] = value if view.flags.forc else value.copy()
+                np.testing.assert_array_equal(device.host(y), z)
+                np.testing.assert_array_equal(device.host(view.copy()), value)
+            y[1] = 2.0
+            y[2] = device.array(np.arange(2.0))
+            np.testing.assert_array_equal(device.host(y)[1:3, 2], [[2, 2], [0, 1]])
+            none = device.empty((3, 0, 2), "float32")
+            assert device.host(none[1]).shape == (0, 2) and device.address(none)
+            assert device.host(device.array(np.float32(3))) == 3
+    """
+    run(environment, program)
+
+
+def test_what_does_not_fit_is_said_and_nothing_is_made_smaller(
+    environment: dict[str, str],
+) -> None:
+    program = """
+        source = '#include "persistent.h"\\n' + (
+            'extern "C" __global__ void count(unsigned long long *n, long long *meeting) {\\n'
+            '    atomicAdd(n, 1ull);\\n    gs_meet(meeting);\\n    atomicAdd(n, 1ull);\\n}\\n')
+        def how(grid, block=64, shared=0, cooperative=True):
+            return Launch("count", source, (), grid, block, shared, cooperative, "grid", "", 1)
+        with device.active():
+            kernel = device.build(source, "count")
+            n, meeting = device.array(np.zeros(1, "u8")), device.array(np.zeros(48, "i8"))
+            given = [device.address(n), device.address(meeting)]
+            device.launch(kernel, how(16), given)
+            assert device.host(n)[0] == 2 * 16 * 64
+            print(raised(device.launch, kernel, how(17), given))
+            print(raised(device.launch, kernel, how(9, shared=40000), given))
+            print(raised(device.launch, kernel, how(1, block=65), given))
+            print(raised(device.launch, kernel, how(1, shared=50000), given))
+            assert device.host(n)[0] == 2 * 16 * 64
+    """
+    large, shared, block, memory = run(environment, program).splitlines()
+    assert "its 17 blocks must run together, and emulated (fibers of the host) runs 16" in large
+    assert "(4 on each of 4 multiprocessors" in large
+    assert "runs 8 (2 on each" in shared and "40000 bytes shared" in shared
+    for words in (block, memory):
+        assert "does not fit a multiprocessor" in words
+    for words in (large, shared, block, memory):
+        assert "fuse='never' or device='native'" in words
+
+
+def test_a_kernel_that_fails_is_named_with_the_way_out(environment: dict[str, str]) -> None:
+    program = """
+        source = '#include "persistent.h"\\n' + (
+            'extern "C" __global__ void stuck(long long *n) {\\n'
+            '    if (threadIdx.x < 3) __syncthreads();\\n    else while (!*n) gs_look((gs_u64 *)n);\\n}\\n')
+        how = Launch("stuck", source, (), 1, 64, 0, False, "block", "", 0)
+        with device.active():
+            n = device.array(np.zeros(1, "i8"))
+            print(raised(device.launch, device.build(source, "stuck"), how, [device.address(n)]))
+        print(raised(device.build, source, "stuck"))
+        with device.active():
+            from gpuscan.errors import BuildError
+            print(raised(device.build, source.replace("n)", "m)"), "stuck", kind=BuildError))
+    """
+    found = run(environment, program)
+    first, second, *rest = found.splitlines()
+    assert first.startswith("kernel 'stuck' (grid 1, block 64) failed: CUDA_ERROR_LAUNCH_FAILED")
+    assert "start the program again" in first
+    assert "CUDA_ERROR_INVALID_CONTEXT" in second
+    assert any(x.startswith("   2 extern") for x in rest)  # the numbered source
+
+
+def test_memory_goes_back_when_no_context_is_current_and_at_the_end(
+    environment: dict[str, str],
+) -> None:
+    program = """
+        import threading
+        with device.active():
+            kept = [device.array(np.ones(n, "f")) for n in (3, 1000)]
+            dropped = device.array(np.ones(5, "f"))
+        del dropped  # with no context current
+        kept.append(kept[1][:10])
+        del kept[1]
+        f, values = elman("pycuda", lambda hs, g: hs), elman_values()
+        expected, found = elman("reference", lambda hs, g: hs)(*values), []
+        threads = [threading.Thread(target=lambda: found.append(f(*values))) for _ in range(3)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        for x in found:
+            np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+        print(len(found))
+    """
+    assert run(environment, program) == "3\n"
+
+
+def test_gpu_arrays_come_in_without_a_copy(environment: dict[str, str]) -> None:
+    program = """
+        import pycuda.autoprimaryctx
+        from pycuda import gpuarray
+        x = gpuarray.to_gpu(np.arange(6, dtype="f").reshape(2, 3))
+        class Other:
+            def __init__(self, **given):
+                self.__cuda_array_interface__ = {**x.__cuda_array_interface__, **given}
+        with device.active():
+            assert device.address(device.array(x)) == x.ptr
+            assert device.address(device.array(Other(stream=1))) == x.ptr
+            turned = device.array(Other(strides=(4, 8), shape=(2, 3)))
+            np.testing.assert_array_equal(device.host(turned), [[0, 2, 4], [1, 3, 5]])
+            print(raised(device.array, "no array", kind=TypeError))
+    """
+    assert "can't take: copy it to the host" in run(environment, program)
+
+
+def test_the_suite_of_tests_runs_on_it(environment: dict[str, str]) -> None:
+    """A part of it; all of it by tests/stand_in/run.py."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--device=pycuda",
+         "tests/test_programs.py", "-k", "elman or gibbs or power"],
+        cwd=ROOT, env={k: v for k, v in environment.items() if k != "GPUSCAN_DEVICE"}, capture_output=True, text=True,
+        timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "passed" in done.stdout
+
+
+@pytest.mark.skipif(not no_gpu(), reason="there is a GPU")
+def test_without_a_gpu_the_reason_is_one_line() -> None:
+    program = "from gpuscan.runtime.device import missing; print(missing('pycuda'))"
+    names = ("GPUSCAN_STAND_IN_DRIVER", "GPUSCAN_DEVICE")
+    kept = {k: v for k, v in os.environ.items() if k not in names}
+    assert run(kept, program, start="") == f"{no_gpu()}\n"
