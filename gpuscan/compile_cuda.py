@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from .codegen.persistent import Sized, launch_of, nest_launch
 from .codegen.plan import NotLowered, walk
 from .codegen.program import Launch, LoopProgram, NestProgram, Size, Stride
 from .compile import Compiled, LoopPlan, name_of
+from .config import config
 from .evaluate import Program
 from .graph import Item, Variable, inherit, rebuild, results, toposort
 from .ops.linalg import Dot
@@ -77,12 +79,14 @@ class Fused:
     chain: LoopProgram | None
     sizes: tuple[Variable, ...]  # of the program, then of the chain
     plan: LoopPlan
+    precision: str  # of the factors of products with weights
 
     def launch_of(
         self, device: CudaDevice, values: Mapping[str, int], others: Sequence[int],
         strides: Mapping[Any, int],
     ) -> Launch:  # fmt: skip
-        return launch_of(*self.sized(values, others, strides), device.limits, device.scope)
+        programs = self.sized(values, others, strides)
+        return launch_of(*programs, device.limits, device.scope, self.precision)
 
     def sized(
         self, values: Mapping[str, int], others: Sequence[int], strides: Mapping[Any, int]
@@ -107,13 +111,11 @@ def lowered(v: Variable, name: str) -> Fused:
     program, sizes = lower_loop(v, name, lanes=False)
     chain: LoopProgram | None = None
     chain_sizes: list[Variable] = []
-    try:
+    with contextlib.suppress(NotLowered):
         chain, chain_sizes = lower_chain(v, name)
-    except NotLowered:
-        pass
     how = program.schedule
     plan = LoopPlan(name_of(v), "fused", how.reason, how.scope, how.stages)
-    return Fused(program, chain, (*sizes, *chain_sizes), plan)
+    return Fused(program, chain, (*sizes, *chain_sizes), plan, config.dot_precision)
 
 
 def _replaced(

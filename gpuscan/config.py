@@ -48,6 +48,8 @@ _SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "compute_test_value": ("off", str),
     "profile": (False, _boolean),
     "seed": (0, int),
+    # of products with weights in CUDA loops
+    "dot_precision": ("float32", _choice("float32", "tf32", "bf16", "fp16")),
     "threads": (0, _count),  # 0: as many as the cores that this process may use
 }
 

@@ -113,7 +113,7 @@ class KernelPlan:
         found.append(f"a step: {', '.join(step)}")
         p = self.predicted
         each = {"meetings": p.meetings, "exchange": p.exchange, "products": p.products,
-                "the rest": p.rest, "device memory beside it": p.memory}  # fmt: skip
+                "arithmetic": p.rest, "device memory beside it": p.memory}  # fmt: skip
         known = [f"{what} {_time(s)}" for what, s in each.items() if s >= p.seconds / 100]
         found.append(f"predicted, not measured: {_time(p.seconds)} a step ({', '.join(known)})")
         return found
@@ -180,7 +180,7 @@ def _plan(
     count = sum(isinstance(s, Size) for s in f.program.integers)
     loop, chain = f.sized(values, sizes[count:], strides)
     try:
-        launch = launch_of(loop, chain, gpu, scope)
+        launch = launch_of(loop, chain, gpu, scope, f.precision)
     except DoesNotFit as e:
         return replace(f.plan, scope="", reason=f"no kernel on {gpu.name}: {e}")
     sized = chain if launch.scope == "thread" and chain is not None else loop

@@ -536,7 +536,7 @@ class Function:
             plans = on_gpu(graph, known, gpu, scope, self._stored[-1])
         return Explanation(
             self.name or "function", self.device, nodes, plans, self._fallback,
-            "" if target is None else gpu.name,
+            "" if target is None or gpu is None else gpu.name,
         )  # fmt: skip
 
     def get_shared(self) -> list[SharedVariable]:

@@ -76,7 +76,8 @@ GS_FOLDS(unsigned char, b8)
 
 /* A panel holds `wide` columns of `depth` elements in depth * wide elements: four (two of f64)
  * rows at a time, of which a column's elements lie together, and then the rows that are left. So
- * a thread reads a column by whole vectors, and neighbouring threads neighbouring ones. */
+ * a thread reads a column by whole vectors, and neighbouring threads neighbouring ones. It has
+ * fewer than 2^31 elements, and eight rows of the other factor span fewer. */
 template <class T> GS_FN gs_u32 gs_panel_whole(long long depth) {
     return (gs_u32)(depth - depth % gs_vector<T>::size);
 }

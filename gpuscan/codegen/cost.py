@@ -46,7 +46,7 @@ SHARED_CLOCK = 128  # bytes a clock of a multiprocessor's shared memory: 32 bank
 REACHED = 0.6  # of the peak rate, by products of few rows [D]
 ROWS_A_PASS = 8  # of a product, for which a thread reads a column once: gs_gemm in blocks.h
 EPILOGUE = 350  # clocks from the last multiply-add of a stage to values: sums, latencies [D]
-LATENCY = 4  # clocks from an instruction to the next one that needs it [K]
+LATENCY = 2  # clocks of an instruction of one warp: 4 where it needs the one before, as half do [K]
 BLOCK_MEETING = 60  # clocks of __syncthreads [K]
 BARRIERS = 2  # of a stage in a block: in front of its products, and behind them
 GRID_MEETING = {  # seconds until all blocks go on
@@ -54,6 +54,7 @@ GRID_MEETING = {  # seconds until all blocks go on
     "flags": 0.6e-6,  # each looks at those whose values it reads: three trips to L2 [D]
 }
 TENSOR = ("tf32", "bf16", "fp16")  # precisions whose products are the tensor units'
+FRAGMENT_ROWS = 16  # of the other factor, that they multiply with at once
 # float64 multiply-adds of a float32 one: arithmetic throughput in the CUDA programming guide
 DOUBLE = {"sm_75": 1 / 32, "sm_80": 1 / 2, "sm_90": 1 / 2, "sm_100": 1 / 2}
 DOUBLE_ELSE = 1 / 64
@@ -372,11 +373,13 @@ def predict(
 def _clocks(p: Product, gpu: Limits, precision: str) -> float:
     """Clocks of a product in a block: of its multiply-adds, or of reading its second factor."""
     rate: float = gpu.fma_clock
+    rows = p.rows
     if p.dtype == "float64":
         rate *= double_rate(gpu)
-    elif precision in TENSOR:
+    elif precision in TENSOR and p.place == "registers":  # only what is there is in fragments
         rate = gpu.tensor_clock / (4 if precision == "tf32" else 2)
-    arithmetic = p.multiply_adds / (rate * REACHED)
+        rows = -(-rows // FRAGMENT_ROWS) * FRAGMENT_ROWS
+    arithmetic = rows * p.columns * p.depth / (rate * REACHED)
     size = p.columns * p.depth * np.dtype(p.dtype).itemsize
     read = {"registers": math.inf, "shared": SHARED_CLOCK, "memory": L2_CLOCK}[p.place]
     return max(arithmetic, -(-p.rows // ROWS_A_PASS) * size / read)

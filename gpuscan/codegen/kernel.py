@@ -14,7 +14,7 @@ and, where the threads of a block do together what one worker does (`threads`):
             | Share(loops, body, by) | Barrier() | Alone(body) | Combine(name, scalar, by)
             | Meet(meeting) | Fail() | Continue() | Finish(steps) | Leave()
             | Local(array, count) | InShared(array, offset) | Shift(array, offset)
-            | HeldWeight(array, depth, wide, threads)
+            | HeldWeight(array, type)
 
 Positions and sizes are int64 expressions (`Binary`), values are expressions over the scalar
 functions of `ops.scalar` (`Call`), whose text they bring along. An array is a name with a dtype;
@@ -363,12 +363,11 @@ class InShared:
 
 @record
 class HeldWeight:
-    """A matrix of depth x wide that the block's threads hold in their registers."""
+    """A matrix that the block's threads hold in their registers, as a C++ type of `kernels/`
+    says."""
 
     array: Array
-    depth: int
-    wide: int
-    threads: int
+    type: str
 
 
 @record

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DeviceError
 from ..record import record, replace
 from .kernel import (
     Array,
@@ -60,7 +61,15 @@ from .program import (
 )
 from .render import CUDA, Renderer
 from .threads import Known, Threads, ended, routine, shared_loops
-from .weights import LEAST_HELD, OTHER_REGISTERS, Layout, constant_panels, panels, with_own_panels
+from .weights import (
+    LEAST_HELD,
+    OTHER_REGISTERS,
+    Fragments,
+    Layout,
+    constant_panels,
+    panels,
+    with_own_panels,
+)
 
 THREADS = 256  # of a block
 CHAIN_THREADS = 128  # of a block whose threads have rows of their own
@@ -94,15 +103,23 @@ class Sized:
         return size_value(size, {**self.values, **(changed or {})})
 
 
-def launch_of(loop: Sized, chain: Sized | None, limits: Limits, scope: str = "") -> Launch:
+def launch_of(
+    loop: Sized, chain: Sized | None, limits: Limits, scope: str = "", precision: str = "float32"
+) -> Launch:
     """The kernel of a loop for its sizes: of this scope where it has one, else of the narrowest
-    that holds states and weights. Raises DoesNotFit where there is none."""
+    that holds states and weights. `precision`: of the factors of products with weights that are
+    held on chip. Raises DoesNotFit where there is none."""
+    if precision in ("bf16", "tf32") and limits.architecture == "sm_75":
+        raise DeviceError(
+            f"dot_precision {precision!r} needs sm_80, and {limits.name} is an sm_75: "
+            "use 'fp16' or 'float32'"
+        )
     reasons: dict[str, str] = {}  # against scopes
     ways: list[tuple[str, Callable[[], Launch]]] = [
         ("thread", lambda: _chain(loop, chain, limits)),
-        ("block", lambda: _narrow_block(loop, limits)),
-        ("grid", lambda: _Blocks(loop, limits, True).launch()),
-        ("block", lambda: _Blocks(loop, limits, False).launch()),
+        ("block", lambda: _narrow_block(loop, limits, precision)),
+        ("grid", lambda: _Blocks(loop, limits, True, precision).launch()),
+        ("block", lambda: _Blocks(loop, limits, False, precision).launch()),
     ]
     for way, make in [*(x for x in reversed(ways) if x[0] == scope), *ways]:
         try:
@@ -117,12 +134,12 @@ def launch_of(loop: Sized, chain: Sized | None, limits: Limits, scope: str = "")
 _NARROWEST_FIRST = ("thread", "block", "grid")
 
 
-def _narrow_block(loop: Sized, limits: Limits) -> Launch:
+def _narrow_block(loop: Sized, limits: Limits, precision: str) -> Launch:
     """A loop for blocks that never wait for each other, and hold the weights."""
     shared = loop.program.units is not None
     if shared and loop.rows is None:
         raise DoesNotFit(loop.program.schedule.reason.partition(", so")[0])
-    made = _Blocks(loop, limits, False).launch()
+    made = _Blocks(loop, limits, False, precision).launch()
     if shared and any(w.place == "memory" for w in made.weights):
         weights = memory_text(sum(w.size for w in made.weights))
         raise DoesNotFit(f"weights of {weights} do not fit its registers and shared memory")
@@ -307,7 +324,8 @@ def _launch(
 class _Blocks:
     """A loop whose workers are blocks: each with rows of its own, or with units of all rows."""
 
-    def __init__(self, loop: Sized, limits: Limits, by_units: bool) -> None:
+    def __init__(self, loop: Sized, limits: Limits, by_units: bool, precision: str) -> None:
+        self.precision = precision
         self.loop, self.program, self.limits, self.by_units = loop, loop.program, limits, by_units
         self.units: list[int] = []
         if by_units:
@@ -325,7 +343,7 @@ class _Blocks:
             self.grid = 1 if self.rows is None else -(-count // self.tile)
         self.threads = min(THREADS, limits.threads_block)
         self.parameters = _Parameters(loop)
-        self.held: dict[str, Layout] = {}
+        self.held: dict[str, Layout | Fragments] = {}
         self.partials: dict[str, Array] = {}  # per dtype: sums of warps
         self.prologue: list[Any] = []
         self.placed: list[Placed] = []
@@ -357,7 +375,8 @@ class _Blocks:
         elif self.rows is None:
             reason = "one block has all of its state"
         else:
-            reason = f"a block has up to {self.tile} rows, which need no other rows"
+            has = "one" if self.tile == 1 else f"up to {self.tile}"
+            reason = f"its rows need no other rows, so a block has {has} of them"
         launch = self.parameters.launch(
             [*shared, *self.prologue, *made], "grid" if self.by_units else "block", reason,
             self.grid, self.threads, self.shared, self.names.keys(), meetings,
@@ -438,10 +457,13 @@ class _Blocks:
         for entry in sorted(packed, key=lambda x: -x[2]):
             pointer, source, elements, _ = entry
             name = pointer.array.name
-            if not products.get(name) or elements < LEAST_HELD:
+            least = LEAST_HELD if self.precision == "float32" else 1
+            if not products.get(name) or elements < least:
                 continue
             depth, wide = (self.loop.value(e, self.most) for e in sizes[name])
-            layout = Layout(depth, wide, self.threads, np.dtype(source.dtype).itemsize)
+            layout: Layout | Fragments = Layout(depth, wide, self.threads, source.dtype)
+            if self.precision != "float32" and source.dtype == "float32":
+                layout = Fragments(depth, wide, self.threads, self.precision)
             rows = max(self.loop.value(s.arguments[0], self.most) for s in products[name])
             partial = layout.partial_bytes(rows)
             if not layout.fits or layout.registers > left or 2 * partial > room:
@@ -449,8 +471,10 @@ class _Blocks:
             left -= layout.registers
             most[source.dtype] = max(most.get(source.dtype, 0), partial)
             self.held[name] = layout
-            self.placed.append(Placed(name, "registers", elements * layout.itemsize))
-            self.prologue.append(HeldWeight(pointer.array, depth, wide, self.threads))
+            self.placed.append(
+                Placed(name, "registers", elements * np.dtype(source.dtype).itemsize)
+            )
+            self.prologue.append(HeldWeight(pointer.array, layout.type))
             packed.remove(entry)
         for dtype, size in most.items():
             self.partials[dtype] = Array(f"sums_{dtype}", dtype)

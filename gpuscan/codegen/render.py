@@ -141,9 +141,13 @@ class Renderer:
 
     def source(self, kernels: Sequence[Kernel]) -> str:
         """A whole source file."""
-        lines = [f'#include "{h}"' for h in self.dialect.includes]
+        text: list[str] = []
         for k in kernels:
-            lines += ["", *self.kernel(k)]
+            text += ["", *self.kernel(k)]
+        includes = list(self.dialect.includes)
+        if any("gs_held_wmma<" in line for line in text):  # it takes long to compile
+            includes.append("held_wmma.h")
+        lines = [*(f'#include "{h}"' for h in includes), *text]
         return "\n".join(lines) + "\n"
 
     def kernel(self, k: Kernel) -> Iterator[str]:
@@ -265,9 +269,8 @@ class Renderer:
                 kind = self.type(array.dtype)
                 place = f"({kind} *)(shared + {self.text(offset)})"
                 yield f"{indent}{kind} *const {array.name} = {place};"
-            case HeldWeight(array, depth, wide, threads):
-                kind = self.type(array.dtype)
-                yield f"{indent}gs_held<{kind}, {depth}, {wide}, {threads}> {array.name};"
+            case HeldWeight(array, kind):
+                yield f"{indent}{kind} {array.name};"
             case Shift(array, offset):
                 yield f"{indent}{array.name} += {self.text(offset)};"
             case _:

@@ -51,7 +51,7 @@ TOGETHER: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "gs_gemm": ((3, 6), (7,)),
     "gs_gemm_steps": ((5, 8), (9,)),
     "gs_uniforms": ((0,), (3,)),
-    "gs_hold": ((1,), (0,)),
+    "gs_hold": ((1,), (0, 5)),
     "gs_multiply": ((0, 2), (5, 7)),
 }
 _MEETING = "gs_meet"

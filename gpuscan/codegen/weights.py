@@ -15,8 +15,67 @@ VECTOR = 16  # bytes
 LEAST_HELD = 1024  # elements: fewer are as well in shared memory
 OTHER_REGISTERS = 95  # of a thread, for all but weights
 
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
 # Which argument of a routine is the packed operand.
 PANEL: Mapping[str, int] = {"gs_pack": 5, "gs_gemm": 6, "gs_gemm_steps": 8}
+
+
+PRECISIONS = ("float32", "tf32", "bf16", "fp16")  # of a product's factors; sums are float32
+
+
+@record
+class Fragments:
+    """How the warps of a block hold a matrix in tensor cores' fragments: kernels/held_wmma.h."""
+
+    depth: int
+    wide: int
+    threads: int
+    precision: str
+
+    @property
+    def _tile(self) -> int:
+        return 8 if self.precision == "tf32" else 16  # of the depth
+
+    @property
+    def across(self) -> int:
+        return 1 << (-(-self.wide // 64) - 1).bit_length()
+
+    @property
+    def fits(self) -> bool:
+        warps = self.threads // 32
+        return warps % self.across == 0 and self.across <= warps
+
+    @property
+    def along(self) -> int:
+        return self.threads // 32 // self.across
+
+    @property
+    def own(self) -> int:
+        return _ceil(_ceil(self.wide, 16), self.across)
+
+    @property
+    def count(self) -> int:
+        return _ceil(_ceil(self.depth, self._tile), self.along)
+
+    @property
+    def registers(self) -> int:
+        """Of a thread: a fragment of 16 bits has every element twice."""
+        return self.count * self.own * (4 if self.precision == "tf32" else 8)
+
+    def partial_bytes(self, rows: int) -> int:
+        """Of shared memory, for 16 rows of the other factor and the warps' sums."""
+        size = 4 if self.precision == "tf32" else 2
+        long = self.along * self.count * self._tile + 16 // size
+        staged = -(-16 * long * size // 32) * 8
+        return 4 * (staged + self.along * 16 * (self.across * self.own * 16 + 8))
+
+    @property
+    def type(self) -> str:
+        return f"gs_held_wmma<gs_{self.precision}, {self.depth}, {self.wide}, {self.threads}>"
 
 
 @record
@@ -26,7 +85,16 @@ class Layout:
     depth: int
     wide: int
     threads: int
-    itemsize: int
+    dtype: str
+
+    @property
+    def itemsize(self) -> int:
+        return 8 if self.dtype == "float64" else 4
+
+    @property
+    def type(self) -> str:
+        kind = "double" if self.dtype == "float64" else "float"
+        return f"gs_held<{kind}, {self.depth}, {self.wide}, {self.threads}>"
 
     @property
     def across(self) -> int:
@@ -111,7 +179,7 @@ def constant_panels(body: Sequence[Any]) -> dict[str, list[Use]]:
 
 
 def with_own_panels(
-    body: Sequence[Any], held: Mapping[str, Layout], partials: Mapping[str, Array]
+    body: Sequence[Any], held: Mapping[str, Layout | Fragments], partials: Mapping[str, Array]
 ) -> Iterator[Any]:
     """Statements for a block that has panels of its own, with the columns that it computes; those
     that are `held` are in registers."""
@@ -124,8 +192,9 @@ def with_own_panels(
                 if panel not in held:
                     yield Use(name, (*arguments[:k], own, *arguments[k + 1 :]))
                 elif routine(name) == "gs_pack":
-                    depth, wide, b, down, right, _ = arguments
-                    yield Use(f"gs_hold_{suffix}", (own, b, down, right, wide))
+                    _, wide, b, down, right, _ = arguments
+                    staged = (partials[own.dtype],) if isinstance(held[panel], Fragments) else ()
+                    yield Use(f"gs_hold_{suffix}", (own, b, down, right, wide, *staged))
                 else:
                     rows, _, _, a, row, column, _, c, stride = arguments
                     sums = partials[own.dtype]

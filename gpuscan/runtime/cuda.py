@@ -287,9 +287,15 @@ class CudaSequence(Op):
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         definition, device = self.definition, self.device
 
+        def step(*given: Any) -> tuple[Any, ...]:
+            return tuple(map(device.array, self.step(*given)))  # a row may be NumPy's
+
         def run(n: Any, *operands: Any) -> tuple[Any, ...]:
+            n = int(device.host(n))
+            if n == 0:  # the shapes are the host's work
+                return definition.run(self.node, self.step, n, *map(device.host, operands))
             given = [device.array(x) for x in operands]
-            return definition.run(self.node, self.step, device.host(n), *given, empty=device.empty)
+            return definition.run(self.node, step, n, *given, empty=device.empty)
 
         return run
 

@@ -76,7 +76,7 @@ def _found() -> Any:
         library = ctypes.CDLL(LIBRARY)
     except OSError as e:
         return f"NVIDIA's driver is not installed, or not in this container: {e}"
-    types = [ctypes.c_void_p, *[ctypes.c_uint] * 7, *[ctypes.c_void_p] * 3]
+    types: list[Any] = [ctypes.c_void_p, *[ctypes.c_uint] * 7, *[ctypes.c_void_p] * 3]
     library.cuLaunchKernel.argtypes = types
     library.cuLaunchCooperativeKernel.argtypes = types[:-1]
     if status := library.cuInit(0):

@@ -46,6 +46,7 @@ def missing() -> str:
 
 @functools.cache
 def _array_class() -> Any:
+    import pycuda.driver as drv
     from pycuda.gpuarray import GPUArray  # type: ignore[import-not-found,unused-ignore]
 
     class Array(GPUArray):  # type: ignore[misc,unused-ignore]
@@ -75,9 +76,14 @@ def _array_class() -> Any:
                 target._take(value)
 
         def _take(self, value: Any) -> None:
-            from pycuda.gpuarray import _memcpy_discontig
-
-            _memcpy_discontig(self, value)
+            """Copies what has the same shape: at once, or row by row where that is not dense."""
+            if not (self.flags.c_contiguous and value.flags.c_contiguous):
+                for i in range(len(self)):
+                    self[i]._take(value[i])
+            elif isinstance(value, GPUArray):
+                drv.memcpy_dtod(self.gpudata, value.gpudata, value.nbytes)
+            else:
+                drv.memcpy_htod(self.gpudata, value)
 
         def copy(self) -> Any:
             new = _made(self.shape, self.dtype)

@@ -10,7 +10,6 @@ three minutes, once for each of its versions, Python's and CUDA's.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpuscan.kernel_files import kernels_dir
-from gpuscan.runtime import compiler, emulator, nvrtc
+from gpuscan.runtime import cache, compiler, emulator, nvrtc
 
 PYCUDA = "2026.1"
 
@@ -115,20 +114,23 @@ def _unpacked(folder: Path) -> Path:
 
 
 @functools.cache
-def driver() -> Path:
-    """The folder with the stand-in for libcuda.so.1. Raises Missing where it can't be built."""
-    (extension,) = (pycuda() / "pycuda").glob("_driver*.so")
-    written = "".join(p.read_text() for p in sorted(kernels_dir().glob("emulated*")))
-    command = emulator.find() or ()
-    compiled = " ".join([*command, compiler._cpu(), written, str(extension.stat())])
-    place = kept() / f"driver-{hashlib.sha256(compiled.encode()).hexdigest()[:20]}"
+def driver(extension: Path | None = None) -> Path:
+    """The folder with the stand-in for libcuda.so.1, with the names that an extension links.
+    Raises Missing where it can't be built."""
+    source = _source() + (_others(extension) if extension else "")
+    headers = [p.read_text() for p in sorted(kernels_dir().glob("emulated*"))]
+    key = cache.digest(source, *headers, *(emulator.find() or ()), compiler._cpu())
+    place = kept() / f"driver-{key}"
     if place.is_dir():
         return place
+    if reason := emulator.missing():
+        raise Missing(reason)
+    kept().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept()) as name:
         folder = Path(name)
         made = folder / "driver"
         made.mkdir()
-        _linked(made, f"{_source()}{_others(extension)}", "libcuda.so.1")
+        _linked(made, source, "libcuda.so.1")
         try:
             made.rename(place)
         except OSError:
@@ -164,7 +166,8 @@ def _linked(folder: Path, source: str, name: str) -> None:
 
 def environment() -> dict[str, str]:
     """The environment in which a program's driver is the stand-in. Raises Missing."""
-    places = {"LD_LIBRARY_PATH": driver(), "PYTHONPATH": pycuda()}
+    (extension,) = (pycuda() / "pycuda").glob("_driver*.so")
+    places = {"LD_LIBRARY_PATH": driver(extension), "PYTHONPATH": pycuda()}
     joined = {
         name: os.pathsep.join([str(place), *filter(None, [os.environ.get(name)])])
         for name, place in places.items()
@@ -174,7 +177,7 @@ def environment() -> dict[str, str]:
 
 if __name__ == "__main__":
     try:
-        print(driver(), pycuda(), sep="\n")
+        print(environment()["LD_LIBRARY_PATH"], pycuda(), sep="\n")
     except Missing as e:
         print(f"no stand-in: {e}", file=sys.stderr)
         sys.exit(3)

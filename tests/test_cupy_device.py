@@ -1,0 +1,426 @@
+"""Device "cupy" on a double. CuPy can't run without a GPU, so here is what gpuscan uses of it, by
+its documentation (12 to 14), over NumPy's memory: it takes what CuPy takes, refuses what CuPy
+refuses, and records every call. The driver that starts the kernels is the stand-in of
+kernels/emulated_driver.cpp, whose calls are recorded, too: so results are right or wrong.
+
+A double proves that calls are as documented, and nothing about a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stand_in import build
+
+import gpuscan
+from gpuscan import function, scan
+from gpuscan import tensor as T
+from gpuscan.codegen.program import Launch
+from gpuscan.errors import DeviceError
+from gpuscan.runtime import cupy as cupy_device
+from gpuscan.runtime import device as devices
+from gpuscan.runtime import driver
+
+ROOT = Path(gpuscan.__file__).resolve().parents[1]
+
+
+# ---- the double ----------------------------------------------------------------------------------
+
+
+class Error(RuntimeError): ...
+
+
+class Flags:
+    def __init__(self, x: np.ndarray) -> None:
+        self.c_contiguous = x.flags.c_contiguous
+
+
+class ndarray:
+    """cupy.ndarray: never NumPy's without being asked, and never from NumPy's in an assignment."""
+
+    def __init__(self, cupy: Any, memory: np.ndarray) -> None:
+        self.cupy, self.memory = cupy, memory
+        self.shape, self.dtype, self.ndim = memory.shape, memory.dtype, memory.ndim
+        self.strides, self.itemsize, self.size = memory.strides, memory.itemsize, memory.size
+        self.nbytes, self.flags = memory.nbytes, Flags(memory)
+        self.data = types.SimpleNamespace(ptr=memory.ctypes.data)
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def __len__(self) -> int:
+        return len(self.memory)
+
+    def __bool__(self) -> bool:
+        self.cupy.log("wait")
+        return bool(self.memory)
+
+    def __getitem__(self, index: Any) -> ndarray:
+        index = index if isinstance(index, tuple) else (index,)
+        whole = index if any(i is ... for i in index) else (*index, ...)
+        return ndarray(self.cupy, self.memory[whole])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if not isinstance(value, ndarray):
+            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        self.cupy.log("copy", self.nbytes)
+        self.memory[index] = value.memory
+
+    def copy(self, order: str = "C") -> ndarray:
+        found = self.cupy.empty(self.shape, self.dtype)
+        found.memory[...] = self.memory
+        self.cupy.log("copy", self.nbytes)
+        return found
+
+    def get(self) -> np.ndarray:
+        return self.cupy.asnumpy(self)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {**self.memory.__array_interface__, "version": 3, "stream": self.cupy.stream or 1}
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return self
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+
+class CuPy(types.ModuleType):
+    """The module, and what was called: (name, *arguments, current stream)."""
+
+    def __init__(self, version: str = "14.2.0") -> None:
+        super().__init__("cupy")
+        self.__version__ = version
+        self.__spec__ = types.SimpleNamespace(origin="a double")  # type: ignore[assignment]
+        self.calls: list[tuple[Any, ...]] = []
+        self.stream, self.count, self.ndarray = 0, 1, ndarray
+        self.broken: Exception | None = None
+        cuda = types.SimpleNamespace()
+        cuda.runtime = types.SimpleNamespace(
+            CUDARuntimeError=type("CUDARuntimeError", (Error,), {}), is_hip=False,
+            getDeviceCount=self.devices,
+        )  # fmt: skip
+        cuda.driver = types.SimpleNamespace(CUDADriverError=type("CUDADriverError", (Error,), {}))
+        cuda.memory = types.SimpleNamespace(
+            OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {})
+        )
+        cuda.Device = lambda: types.SimpleNamespace(id=0)
+        cuda.get_current_stream = lambda: types.SimpleNamespace(ptr=self.stream)
+        null = types.SimpleNamespace(synchronize=lambda: self.log("wait for the default stream"))
+        cuda.Stream = types.SimpleNamespace(null=null)
+        self.cuda = cuda
+
+    def log(self, *call: Any) -> None:
+        if self.broken is not None:
+            raise self.broken
+        self.calls.append((*call, self.stream))
+
+    def devices(self) -> int:
+        self.log("getDeviceCount")
+        return self.count
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> ndarray:
+        assert isinstance(shape, tuple)
+        memory = np.empty(shape, dtype)
+        memory.reshape(-1).view("u1").fill(0xFF)
+        self.log("allocate", memory.nbytes)
+        return ndarray(self, memory)
+
+    def asarray(self, x: Any, dtype: Any = None, order: str | None = None) -> ndarray:
+        if isinstance(x, ndarray):
+            return x
+        if hasattr(x, "__cuda_array_interface__"):
+            given = x.__cuda_array_interface__
+            if given.get("stream"):
+                self.log("wait for stream", given["stream"])
+            return ndarray(self, np.asarray(types.SimpleNamespace(__array_interface__=given)))
+        found = self.empty(np.shape(x), np.asarray(x).dtype)
+        found.memory[...] = x
+        self.log("to the GPU", found.nbytes)
+        return found
+
+    def from_dlpack(self, x: Any) -> ndarray:
+        self.log("from_dlpack")
+        return ndarray(self, x.__dlpack__().memory)
+
+    def asnumpy(self, x: ndarray) -> np.ndarray:
+        self.log("to the host", x.nbytes)
+        return x.memory.copy()
+
+    def matmul(self, x: ndarray, y: ndarray) -> ndarray:
+        self.log("matmul", x.shape, y.shape)
+        return ndarray(self, x.memory @ y.memory)
+
+
+class Recorder:
+    """The driver's library, which writes down what is called."""
+
+    def __init__(self, library: Any, cupy: CuPy) -> None:
+        self.library, self.cupy = library, cupy
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self.library, name)
+
+        def call(*arguments: Any) -> Any:
+            told = [getattr(a, "value", a) for a in arguments]
+            if name.startswith("cuLaunch"):  # the kernel's arguments are there for the call only
+                told[9] = [ctypes.c_uint64.from_address(a).value for a in arguments[9]]
+            self.cupy.calls.append((name, *told, self.cupy.stream))
+            return function(*arguments)
+
+        return call
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CuPy]:
+    """The double, as `import cupy` finds it, on a driver that is the stand-in."""
+    try:
+        place = build.driver() / "libcuda.so.1"
+    except build.Missing as e:
+        pytest.skip(f"no stand-in for the driver: {e}")
+    found = CuPy()
+    monkeypatch.setitem(sys.modules, "cupy", found)
+    monkeypatch.setenv("GPUSCAN_STAND_IN_DRIVER", "1")
+    monkeypatch.setattr(driver, "LIBRARY", str(place))
+    monkeypatch.setattr(driver, "_loaded", {})
+    caches = (driver._found, driver.limits, cupy_device.missing)
+    for cached in caches:
+        cached.cache_clear()
+    library = driver._found()
+    assert not isinstance(library, str), library
+    monkeypatch.setattr(driver, "_driver", lambda: Recorder(library, found))
+    yield found
+    library.cuCtxSetCurrent(None)
+    for cached in caches:
+        cached.cache_clear()
+
+
+def elman(device: str) -> Any:
+    X, h, W = T.tensor3("X"), T.matrix("h"), T.matrix("W")
+    hs, _ = scan(
+        lambda x, h, W: T.tanh(x + T.dot(h, W)), sequences=[X], outputs_info=[h], non_sequences=[W]
+    )
+    gradients = T.grad((hs[-1] ** 2).sum(), [h, W])
+    return function([X, h, W], [hs, *gradients, T.dot(h, W)], device=device)
+
+
+def elman_values(n: int = 5, batch: int = 3, width: int = 9) -> list[np.ndarray]:
+    r = np.random.RandomState(0)
+    shapes = ((n, batch, width), (batch, width), (width, width))
+    return [(r.randn(*s) * 0.3).astype("float32") for s in shapes]
+
+
+# ---- results, and the calls that made them -------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", ["block", "grid"])
+def test_a_loop_and_its_gradient_equal_the_references(
+    cupy: CuPy, monkeypatch: pytest.MonkeyPatch, scope: str
+) -> None:
+    monkeypatch.setattr(cupy_device.CuPy, "scope", scope)
+    values = elman_values()
+    for x, y in zip(elman("cupy")(*values), elman("reference")(*values)):
+        assert type(x) is np.ndarray
+        np.testing.assert_allclose(x, y, rtol=3e-5, atol=3e-6)
+    names = [c[0] for c in cupy.calls]
+    assert ("cuLaunchCooperativeKernel" in names) == (scope == "grid")
+    assert ("matmul", (3, 9), (9, 9), 0) in cupy.calls
+
+
+def test_every_step_on_its_own_is_the_same(cupy: CuPy) -> None:
+    X, h = T.matrix("X"), T.vector("h")
+    hs, _ = scan(lambda x, h: T.tanh(T.sort(x + h)), sequences=[X], outputs_info=[h])  # on the host
+    X_, h_ = np.arange(6, dtype="f").reshape(3, 2)[:, ::-1], np.zeros(2, "f")
+    for values in ((X_, h_), (X_[:0], h_)):
+        found, expected = (function([X, h], hs, device=d)(*values) for d in ("cupy", "reference"))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_current_stream_and_its_allocator_are_taken(cupy: CuPy) -> None:
+    f, values = elman("cupy"), elman_values()
+    expected = f(*values)
+    cupy.calls.clear()
+    cupy.stream = 0x7F00
+    for x, y in zip(f(*values), expected):
+        np.testing.assert_array_equal(x, y)
+    assert {c[-1] for c in cupy.calls} == {0x7F00}
+    launches = [c for c in cupy.calls if c[0].startswith("cuLaunch")]
+    assert launches and all(c[9] == 0x7F00 for c in launches)
+    assert not [c for c in cupy.calls if c[0].startswith(("cuMemAlloc", "cuMemcpy", "cuStream"))]
+    # what a kernel writes was allocated by CuPy before it was started, and read after it
+    order = [c[0] for c in cupy.calls]
+    first = order.index(launches[0][0])
+    assert "allocate" in order[:first] and "to the host" in order[first:]
+    assert "cuModuleLoadData" not in order  # a second call compiles and loads nothing
+
+
+COUNT = """#include "persistent.h"
+extern "C" __global__ void count(unsigned long long *n, long long *meeting) {
+    atomicAdd(n, 1ull);
+    gs_meet(meeting);
+    atomicAdd(n, 1ull);
+}
+"""
+
+
+def how(grid: int, shared: int = 0, cooperative: bool = True) -> Launch:
+    return Launch("count", COUNT, (), grid, 64, shared, cooperative, "grid", "", 1)
+
+
+def test_a_cooperative_grid_is_started_as_one_or_refused_and_never_made_smaller(
+    cupy: CuPy,
+) -> None:
+    device = devices.select("cupy")
+    with device.active():
+        kernel = device.build(COUNT, "count")
+        n, meeting = device.array(np.zeros(1, "u8")), device.array(np.zeros(48, "i8"))
+        given = [device.address(n), device.address(meeting)]
+        device.launch(kernel, how(16), given)
+        (launch,) = [c for c in cupy.calls if c[0].startswith("cuLaunch")]
+        assert launch[0] == "cuLaunchCooperativeKernel"
+        assert launch[2:11] == (16, 1, 1, 64, 1, 1, 0, 0, given)
+        with pytest.raises(DeviceError, match="its 17 blocks must run together.*runs 16"):
+            device.launch(kernel, how(17), given)
+        device.launch(kernel, how(1, cooperative=False), given)
+    assert [c[0] for c in cupy.calls if c[0].startswith("cuLaunch")] == [
+        "cuLaunchCooperativeKernel", "cuLaunchKernel",
+    ]  # fmt: skip
+
+
+def test_more_than_48_kib_of_shared_memory_is_asked_for_before(
+    cupy: CuPy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = gpuscan.record.replace(driver.limits(0), shared_block=90 * 1024)
+    kernel = driver.Loaded("count", 1, 32, 2048, limits)
+    asked: list[Any] = []
+    library = types.SimpleNamespace(
+        cuFuncSetAttribute=lambda f, *rest: asked.append(("attribute", f.value, *rest)),
+        cuLaunchKernel=lambda f, *rest: asked.append(("launch", f, rest[6])),
+    )
+    monkeypatch.setattr(driver, "_driver", lambda: library)
+    driver.launch(kernel, how(1, 46 * 1024, cooperative=False), [1, 2], 0)
+    driver.launch(kernel, how(1, 50 * 1024, cooperative=False), [1, 2], 0)
+    assert asked == [
+        ("launch", 1, 46 * 1024), ("attribute", 1, 8, 50 * 1024), ("launch", 1, 50 * 1024),
+    ]  # fmt: skip
+
+
+# ---- arrays of others ----------------------------------------------------------------------------
+
+
+def test_arrays_come_in_without_a_copy_and_what_computes_them_is_waited_for(cupy: CuPy) -> None:
+    device = devices.select("cupy")
+    own = cupy.asarray(np.arange(6, dtype="f").reshape(2, 3))
+
+    class Interface:
+        def __init__(self, stream: int | None = 5) -> None:
+            self.__cuda_array_interface__ = {**own.__cuda_array_interface__, "stream": stream}
+
+    class Packed:
+        __dlpack__, __dlpack_device__ = own.__dlpack__, own.__dlpack_device__
+
+    class GPUArray(Interface):
+        __module__ = "pycuda.gpuarray"
+
+    calls = {}
+    for x in (own, Interface(), Packed(), GPUArray(None)):  # PyCUDA names no stream, ever
+        cupy.calls.clear()
+        with device.active():
+            assert device.address(device.array(x)) == own.data.ptr
+        calls[type(x).__name__] = [c[0] for c in cupy.calls if not c[0].startswith("cu")]
+    assert calls == {
+        "ndarray": [],
+        "Interface": ["wait for stream"],
+        "Packed": ["from_dlpack"],
+        "GPUArray": ["wait for the default stream"],
+    }
+    with device.active():
+        turned = device.array(own[:, ::-1])
+    assert turned.flags.c_contiguous
+    np.testing.assert_array_equal(device.host(turned), [[2, 1, 0], [5, 4, 3]])
+
+
+# ---- what can go wrong ---------------------------------------------------------------------------
+
+
+def test_each_reason_why_it_is_not_there_is_one_line_with_the_way_out(cupy: CuPy) -> None:
+    def reason() -> str:
+        cupy_device.missing.cache_clear()
+        found = devices.missing("cupy")
+        assert "\n" not in found
+        return found
+
+    assert reason() == ""
+    cupy.__version__ = "11.6.0"
+    assert reason().startswith("CuPy 11.6.0 is too old, 12 is needed: pip install cupy-cuda13x")
+    cupy.__version__, cupy.count = "13.0.0", 0
+    assert reason() == "CuPy finds no GPU"
+    cupy.broken = cupy.cuda.runtime.CUDARuntimeError(
+        "cudaErrorInsufficientDriver: CUDA driver version is insufficient\nfor CUDA runtime version"
+    )
+    words = "CuPy fails: cudaErrorInsufficientDriver: CUDA driver version is insufficient. "
+    assert reason().startswith(words + "The driver is for CUDA 13.0: pip install cupy-cuda13x")
+    cupy.cuda.runtime.is_hip, cupy.broken = True, None
+    assert "AMD" in reason()
+    with pytest.raises(DeviceError, match="device 'cupy' is not available: this CuPy is for AMD"):
+        devices.select("cupy")
+
+
+def test_what_cupy_raises_in_a_call_is_a_device_error(cupy: CuPy) -> None:
+    f, values = elman("cupy"), elman_values()
+    f(*values)
+    cupy.broken = cupy.cuda.runtime.CUDARuntimeError("cudaErrorIllegalAddress: an illegal access")
+    with pytest.raises(DeviceError, match="an illegal access.*start the program again"):
+        f(*values)
+    cupy.broken = cupy.cuda.memory.OutOfMemoryError("Out of memory allocating 9 bytes")
+    with pytest.raises(DeviceError, match="allocating memory on the GPU failed.*9 bytes"):
+        f(*values)
+    cupy.broken = None
+    f(*values)
+
+
+@pytest.mark.skipif(not devices.no_gpu(), reason="there is a GPU")
+def test_without_a_gpu_it_is_not_imported_and_the_reason_takes_no_time() -> None:
+    names = ("GPUSCAN_STAND_IN_DRIVER", "GPUSCAN_DEVICE")
+    kept = {k: v for k, v in os.environ.items() if k not in names}
+    program = """
+import sys, time, gpuscan
+from gpuscan.runtime.device import missing, no_gpu, select
+x = gpuscan.tensor.vector("x")
+before = set(sys.modules)
+start = time.perf_counter()
+reason = no_gpu()
+seconds = time.perf_counter() - start
+assert missing("cupy") == missing("cuda") == reason, missing("cuda")
+assert set(sys.modules) == before
+assert seconds < 1e-3, seconds
+gpuscan.function([x], x + 1)([1])
+assert not {"cupy", "pycuda", "gpuscan.runtime.driver", "gpuscan.runtime.cupy"} & set(sys.modules)
+print(reason)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=kept, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.stdout == f"{devices.no_gpu()}\n"
+
+
+@pytest.mark.parametrize("visible", ["", "-1"])
+def test_gpus_that_are_hidden_are_not_looked_for(
+    monkeypatch: pytest.MonkeyPatch, visible: str
+) -> None:
+    monkeypatch.delenv("GPUSCAN_STAND_IN_DRIVER", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with contextlib.suppress(ValueError):
+        assert devices.missing("cuda") == "no GPU: CUDA_VISIBLE_DEVICES hides all"

@@ -1,0 +1,369 @@
+"""explain(): what is said of loops on GPUs, against what follows by hand."""
+
+import re
+
+import numpy as np
+import pytest
+
+import gpuscan
+from gpuscan import explain
+from gpuscan import tensor as T
+from gpuscan.codegen.cost import GRID_MEETING, Product, StepCost, predict
+from gpuscan.codegen.limits import PRESETS, of
+from gpuscan.errors import BuildError
+from gpuscan.runtime import nvrtc
+from gpuscan.runtime.device import missing
+from gpuscan.runtime.emulated import Emulated
+
+F = 4  # bytes of a float32
+
+with_nvrtc = pytest.mark.skipif(bool(nvrtc.missing()), reason="no NVRTC")
+with_emulated = pytest.mark.skipif(bool(missing("emulated")), reason="no C++ compiler")
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Without NVRTC, which takes a second a kernel."""
+
+    def compile(*args):
+        raise BuildError("no NVRTC here\nand more words")
+
+    monkeypatch.setattr(explain.nvrtc, "compile", compile)
+
+
+def zeros(*shape):
+    return np.zeros(shape, "float32")
+
+
+def elman(hidden, device="reference", **options):
+    W = gpuscan.shared(zeros(hidden, hidden), "W")
+    x, h0 = T.ftensor3("x"), T.fmatrix("h0")
+    h, _ = gpuscan.scan(lambda x, h: T.tanh(x + h @ W), x, h0, name="elman")
+    return gpuscan.function([x, h0], h, device=device, **options)
+
+
+def lstm(hidden, device="reference"):
+    W = gpuscan.shared(zeros(hidden, 4 * hidden), "W")
+    x, h0, c0 = T.ftensor3("x"), T.fmatrix("h0"), T.fmatrix("c0")
+
+    def step(x, h, c):
+        gates = x + h @ W
+        i, f, o, u = [gates[:, k * hidden : (k + 1) * hidden] for k in range(4)]
+        c = T.nnet.sigmoid(f) * c + T.nnet.sigmoid(i) * T.tanh(u)
+        return T.nnet.sigmoid(o) * T.tanh(c), c
+
+    (h, _), _ = gpuscan.scan(step, x, [h0, c0], name="lstm")
+    return gpuscan.function([x, h0, c0], h, device=device)
+
+
+def gibbs(visible, hidden):
+    W = gpuscan.shared(zeros(visible, hidden), "W")
+    start, random = T.fmatrix("v"), T.shared_randomstreams.RandomStreams(1)
+
+    def draw(p):
+        return random.binomial(size=p.shape, p=p, dtype="float32")
+
+    def step(v):
+        return draw(T.nnet.sigmoid(draw(T.nnet.sigmoid(v @ W)) @ W.T))
+
+    v, updates = gpuscan.scan(step, outputs_info=start, n_steps=9, name="gibbs")
+    return gpuscan.function([start], v[-1], updates=updates, device="reference")
+
+
+def metropolis(start=None, device="reference"):
+    x, random = T.fvector("x"), T.shared_randomstreams.RandomStreams(1)
+
+    def step(x):
+        y = x + random.normal(size=x.shape, dtype="float32")
+        accepted = random.uniform(size=x.shape, dtype="float32") < T.exp(x**2 - y**2)
+        return T.switch(accepted, y, x)
+
+    begin = x if start is None else start
+    xs, updates = gpuscan.scan(step, outputs_info=begin, n_steps=5, name="chain")
+    given = [x] if start is None else []
+    return gpuscan.function(given, xs, updates=updates, device=device)
+
+
+def plan_of(f, target, *values):
+    if values:
+        f(*values)
+    (plan,) = f.explain(target).scans
+    return plan
+
+
+def recurrent(f, batch, hidden, gates=1):
+    states = 1 if gates == 1 else 2
+    f(zeros(2, batch, gates * hidden), *[zeros(batch, hidden)] * states)
+    return f
+
+
+# ---- the named models --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("target", "hidden"), [("h100", 1024), ("t4", 512), ("emulated", 128)])
+def test_elman_whose_weights_are_more_than_a_block_holds(uncompiled, target, hidden):
+    batch, gpu = 16, of(target)
+    plan = plan_of(recurrent(elman(hidden), batch, hidden), target)
+    k, state = plan.kernel, batch * hidden * F
+    assert (plan.path, plan.scope, k.target) == ("fused", "grid", target)
+    assert [scope for scope, _ in k.against] == ["thread", "block"]
+    assert "weights" in dict(k.against)["block"]
+    assert (k.launches, k.meetings, k.exchanged) == (1, 1, state)
+    assert k.blocks == min(gpu.multiprocessors, hidden // 4)
+    assert (k.read, k.written, k.floor) == (state, state, 2 * state)
+    assert k.kept == 2 * state  # the product, written and read
+    assert k.flops == 2 * batch * hidden * hidden + 2 * batch * hidden  # and x + ., tanh
+    columns = -(-hidden // 4 // k.blocks) * 4
+    assert sum(w.size for w in k.weights) == hidden * columns * F
+
+
+@pytest.mark.parametrize(("target", "hidden"), [("h100", 768), ("t4", 256), ("emulated", 96)])
+def test_lstm_whose_weights_are_more_than_a_block_holds(uncompiled, target, hidden):
+    batch = 4
+    plan = plan_of(recurrent(lstm(hidden), batch, hidden, 4), target)
+    k, state = plan.kernel, batch * hidden * F
+    assert (plan.scope, k.meetings, k.exchanged) == ("grid", 1, state)  # h, and not c
+    assert (k.read, k.written, k.floor) == (4 * state, state, 5 * state)
+    assert k.kept == 2 * state + 2 * 4 * state  # c; the products
+    # of a unit: four sums, three sigmoids and two tanh, three products and a sum
+    assert k.flops == 4 * 2 * batch * hidden**2 + batch * hidden * (4 + 5 + 4)
+
+
+@pytest.mark.parametrize(("target", "blocks"), [("h100", 8), ("t4", 8), ("emulated", 4)])
+def test_a_small_lstm_has_no_meetings(uncompiled, target, blocks):
+    plan = plan_of(recurrent(lstm(24), 8, 24, 4), target)
+    k = plan.kernel
+    assert (plan.scope, k.blocks, k.meetings, k.exchanged) == ("block", blocks, 0, 0)
+    assert [scope for scope, _ in k.against] == ["thread"]
+    assert sum(w.size for w in k.weights) == 4 * 24 * 24 * F
+    assert not k.held("memory")
+
+
+@pytest.mark.parametrize("target", ["h100", "t4", "emulated"])
+def test_gibbs_sampling_meets_twice(uncompiled, target):
+    plan = plan_of(gibbs(784, 512), target, zeros(3, 784))
+    k = plan.kernel
+    assert (plan.scope, k.meetings, k.exchanged) == ("grid", 2, 3 * (784 + 512) * F)
+    assert (k.read, k.written, k.floor) == (0, 0, 0)
+    assert f"{k.flops / 1e6:.1f}" in ("4.8", "4.9")  # 2 * 2 * 3 * 784 * 512
+
+
+@pytest.mark.parametrize(("target", "threads"), [("h100", 128), ("t4", 128), ("emulated", 64)])
+def test_a_chain_is_a_thread(uncompiled, target, threads):
+    plan = plan_of(metropolis(), target, zeros(1000))
+    k = plan.kernel
+    assert (plan.scope, k.threads, k.blocks) == ("thread", threads, -(-1000 // threads))
+    assert (k.against, k.meetings, k.exchanged, k.kept, k.shared) == ((), 0, 0, 0, 0)
+    assert (k.read, k.written, k.floor) == (0, 1000 * F, 1000 * F)
+    assert not k.weights
+
+
+def test_a_step_that_no_gpu_holds_reads_weights_again(uncompiled):
+    k = plan_of(recurrent(elman(2048), 8, 2048), "t4").kernel
+    assert k.held("memory") > 0
+    assert "read again every step" in "\n".join(k.lines())
+    fast = plan_of(recurrent(elman(2048), 8, 2048), "h100").kernel
+    assert not fast.held("memory")
+    assert k.predicted.seconds > 2 * fast.predicted.seconds
+
+
+# ---- when sizes are known ----------------------------------------------------------------------
+
+
+def test_sizes_are_known_at_the_first_call(uncompiled):
+    f = elman(1024)
+    (plan,) = f.explain("h100").scans
+    assert (plan.path, plan.scope, plan.kernel) == ("fused", "", None)
+    assert "known at the first call" in plan.reason
+    assert "meet 1 time a step" in plan.reason
+    few = plan_of(f, "h100", zeros(2, 1, 1024), zeros(1, 1024)).kernel
+    many = plan_of(f, "h100", zeros(2, 64, 1024), zeros(64, 1024)).kernel
+    assert (few.exchanged, many.exchanged) == (1024 * F, 64 * 1024 * F)
+    assert many.predicted.seconds > few.predicted.seconds
+
+
+def test_sizes_of_shared_variables_are_known_at_once(uncompiled):
+    f = metropolis(gpuscan.shared(zeros(300), "start"))
+    k = plan_of(f, "h100").kernel
+    assert (k.threads, k.blocks) == (128, 3)
+
+
+def test_a_size_that_is_an_input_is_known_when_it_was_given(uncompiled):
+    n = T.lscalar("n")
+    xs, _ = gpuscan.scan(
+        lambda x: x * 2 + 1, outputs_info=T.zeros((n,), "float32"), n_steps=3, name="grown"
+    )
+    f = gpuscan.function([n], xs, device="reference")
+    assert plan_of(f, "h100").kernel is None
+    assert plan_of(f, "h100", 1000).kernel.blocks == 8
+
+
+def test_a_function_without_loops_has_nothing_to_explain():
+    x = T.fvector("x")
+    explained = gpuscan.function([x], x + 1, device="reference").explain("h100")
+    assert (explained.scans, explained.target) == ((), "h100")
+
+
+# ---- targets, and the devices ------------------------------------------------------------------
+
+
+def test_an_unknown_target_is_told_which_there_are():
+    with pytest.raises(ValueError, match="no GPU 'h1000'.*h100 .sm_90., b200") as error:
+        elman(8).explain(target="h1000")
+    assert all(name in f"{error.value}" for name in PRESETS)
+
+
+def test_a_target_by_its_architecture(uncompiled):
+    assert plan_of(recurrent(elman(512), 2, 512), "sm_80").kernel.target == "a100"
+
+
+def test_a_loop_that_is_not_fused(uncompiled):
+    (plan,) = recurrent(elman(8, fuse="never"), 2, 8).explain("h100").scans
+    assert (plan.path, plan.scope, plan.kernel) == ("sequenced", "launch", None)
+    assert "never" in plan.reason
+
+
+def test_other_devices_say_what_they_did_before():
+    f = recurrent(elman(8), 2, 8)
+    assert f"{f.explain()}".splitlines()[1:] == [
+        "  scan 'elman': interpreted (the reference device runs every step by NumPy)"
+    ]
+
+
+@with_emulated
+def test_the_emulated_device_says_what_it_did(uncompiled, monkeypatch):
+    launches = []
+    launch = Emulated.launch
+
+    def recorded(self, kernel, how, arguments):
+        launches.append(how)
+        launch(self, kernel, how, arguments)
+
+    monkeypatch.setattr(Emulated, "launch", recorded)
+    f = elman(128, "emulated")
+    assert f.explain().scans[0].kernel is None
+    for batch, scope in ((3, "grid"), (1, "grid")):
+        recurrent(f, batch, 128)
+        plan = f.explain().scans[0]
+        how = [x for x in launches if x.meetings][-1]
+        k = plan.kernel
+        assert (plan.scope, how.scope, k.target) == (scope, scope, "emulated")
+        assert (k.blocks, k.threads, k.shared) == (how.grid, how.block, how.shared)
+        assert (k.meetings, k.weights, plan.reason) == (how.meetings, how.weights, how.reason)
+
+
+# ---- the compiled kernel -----------------------------------------------------------------------
+
+
+@with_nvrtc
+@pytest.mark.parametrize("target", ["h100", "t4"])
+def test_what_the_compiled_kernel_takes(target, monkeypatch):
+    made = []
+
+    def compile(source, architecture):
+        made.append(nvrtc_compile(source, architecture))
+        return made[-1]
+
+    nvrtc_compile = nvrtc.compile
+    monkeypatch.setattr(explain.nvrtc, "compile", compile)
+    k = plan_of(metropolis(), target, zeros(1000)).kernel
+    assert made[-1].architecture == of(target).architecture
+    (found,) = made[-1].resources.values()
+    assert (k.registers, k.stack, k.uncompiled) == (found.registers, found.stack, "")
+    assert (k.spills, k.shared) == (0, 0)
+    assert k.together >= 1
+    assert f"{k.registers} registers a thread, no spills" in "\n".join(k.lines())
+
+
+def test_without_nvrtc_the_text_says_why(uncompiled):
+    k = plan_of(recurrent(elman(512), 4, 512), "h100").kernel
+    assert (k.registers, k.spills, k.stack, k.together) == (None,) * 4
+    assert "not compiled: no NVRTC here" in k.lines()
+
+
+# ---- text --------------------------------------------------------------------------------------
+
+
+def test_the_text(uncompiled):
+    f = recurrent(elman(1024), 16, 1024)
+    lines = f"{f.explain('h100')}".splitlines()
+    *known, predicted = lines
+    assert known == [
+        "function: device reference, 3 nodes; what it would be on h100:",
+        "  scan 'elman': fused, scope grid (blocks share its units, and meet 1 time a step)",
+        *known[2:5],
+        "    not compiled: no NVRTC here",
+        "    weights of a block: 32 KiB in registers",
+        "    a step: 33.6 Mflop, 1 meeting, 64 KiB exchanged between blocks, "
+        "256 KiB of device memory (at least 128 KiB)",
+    ]
+    assert [line.partition(":")[0] for line in known[2:4]] == ["    not thread", "    not block"]
+    assert re.fullmatch(
+        r"    h100: 1 launch a call, 132 blocks of 256 threads, \S+ \S+ of shared memory a block",
+        known[4],
+    )
+    assert re.fullmatch(r"    predicted, not measured: \S+ us a step \(meetings .*\)", predicted)
+
+
+# ---- the model ---------------------------------------------------------------------------------
+
+# GPU.md, section 2.7: an LSTM's forward step with bfloat16 products and flags, in microseconds
+PREDICTED = [
+    ("h100", 256, 16, 0.9), ("h100", 512, 16, 1.0), ("h100", 768, 16, 1.2),
+    ("h100", 1024, 16, 1.35), ("h100", 1024, 64, 2.9), ("h100", 1024, 128, 5.0),
+    ("h100", 2048, 16, 2.3), ("a100", 768, 16, 1.5), ("a100", 1024, 16, 1.75),
+    ("a100", 1024, 64, 3.9),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("target", "hidden", "batch", "wanted"), PREDICTED)
+def test_the_model_against_derived_figures(target, hidden, batch, wanted):
+    gpu = of(target)
+    share = gpu.multiprocessors  # fractions of a unit, as those figures have them
+    gates = Product(batch, 4 * hidden / share, hidden, "float32", "registers")
+    step = StepCost("grid", share, 256, 1, 1, (gates,), exchanged=batch * hidden * 2)
+    found = predict(step, gpu, "bf16", "flags").seconds * 1e6
+    assert wanted / 1.5 < found < wanted * 1.5
+
+
+def test_the_parts_of_a_prediction():
+    gpu = of("h100")
+    one = Product(16, 32, 1024, "float32", "registers")
+    step = StepCost("grid", 132, 256, 1, 1, (one,), 100.0, 50.0, 65536, 0, 0)
+    p = predict(step, gpu)
+    assert p.seconds == pytest.approx(p.meetings + p.exchange + p.products + p.rest)
+    assert p.meetings == GRID_MEETING["counter"]
+    assert p.exchange == pytest.approx(1024 / gpu.clock)
+    assert p.products == pytest.approx(16 * 32 * 1024 / (128 * 0.6) / gpu.clock)
+    assert p.rest == pytest.approx(400 / gpu.clock)
+    double = Product(16, 32, 1024, "float64", "registers")
+    step = StepCost("grid", 132, 256, products=(double,))
+    assert predict(step, gpu).products == pytest.approx(2 * p.products)
+
+
+def test_a_step_is_not_faster_than_memory():
+    step = StepCost("block", 1, 256, memory=10**9)
+    assert predict(step, of("t4")).seconds == pytest.approx(1e9 / 320e9)
+
+
+def test_weights_that_are_read_bound_a_product():
+    gpu = of("h100")
+
+    def clocks(rows, place):
+        product = Product(rows, 32, 1024, "float32", place)
+        return predict(StepCost("block", 1, 256, products=(product,)), gpu).products * gpu.clock
+
+    size = 32 * 1024 * F
+    assert clocks(1, "shared") == pytest.approx(size / 128)
+    assert clocks(9, "memory") == pytest.approx(2 * size / 64)
+    assert clocks(1, "registers") == pytest.approx(32 * 1024 / (128 * 0.6))
+
+
+def test_more_threads_than_a_gpu_runs_take_longer():
+    gpu = of("h100")
+
+    def seconds(blocks):
+        return predict(StepCost("thread", blocks, 128, busy=100.0, longest=400.0), gpu).seconds
+
+    assert seconds(1) == seconds(132 * 4) == pytest.approx(400 / gpu.clock)
+    assert seconds(132 * 8) == pytest.approx(800 / gpu.clock)
