@@ -16,7 +16,7 @@ from .codegen.plan import NotLowered
 from .codegen.program import Given, Held, Launch, Placed, Scratch, Size, State, Stride, Trace
 from .compile import LoopPlan, name_of
 from .compile_cuda import Fused, lowered
-from .errors import BuildError
+from .errors import BuildError, DeviceError
 from .evaluate import Program
 from .graph import Constant, Variable, toposort
 from .ops.shape import Dim
@@ -53,6 +53,7 @@ class KernelPlan:
     flops      two a multiply-add of a product, one any other function of a float
     least      whether there is more of them, in loops whose length is not known
     weights    packed operands of products, and where a block holds how many bytes of them
+    precision  of the factors of products with those in registers
     predicted  seconds, never measured ones
     """
 
@@ -76,6 +77,7 @@ class KernelPlan:
     flops: int
     least: bool
     weights: tuple[Placed, ...]
+    precision: str
     predicted: Prediction
 
     def held(self, place: str) -> int:
@@ -102,7 +104,9 @@ class KernelPlan:
             places = (("registers", "in registers"), ("shared", "in shared memory"),
                       ("memory", "read again every step, through L2"))  # fmt: skip
             held = [f"{memory_text(n)} {text}" for p, text in places if (n := self.held(p))]
-            found.append(f"weights of a block: {', '.join(held)}")
+            short = self.precision != "float32" and bool(self.held("registers"))
+            line = f"weights of a block: {', '.join(held)}"
+            found.append(line + f"; products there of {self.precision}" * short)
         step = [f"{'at least ' * self.least}{_scaled(self.flops)}flop"]
         if self.meetings:
             step.append(_many(self.meetings, "meeting"))
@@ -141,16 +145,22 @@ def _time(seconds: float) -> str:
 
 
 def on_gpu(
-    outputs: Sequence[Variable], known: Mapping[Variable, Any], gpu: Limits, scope: str, fuse: str
+    outputs: Sequence[Variable],
+    known: Mapping[Variable, Any],
+    gpu: Limits,
+    scope: str,
+    fuse: str,
+    precision: str = "float32",
 ) -> tuple[LoopPlan, ...]:
     """How each scan that the outputs need runs on a GPU, in a scope where it can. known: of leaves
-    their values, or shapes where the values are not known."""
+    their values, or shapes where the values are not known; precision: as `launch_of` has it."""
     plans: list[LoopPlan] = []
     for v in [v for v in toposort(outputs) if isinstance(v.op, Scan)]:
         try:
             if fuse == "never":
                 raise NotLowered("fuse='never'")
-            plans.append(_plan(v, lowered(v, "loop"), known, gpu, scope))
+            fused = replace(lowered(v, "loop"), precision=precision)
+            plans.append(_plan(v, fused, known, gpu, scope))
         except (NotLowered, RecursionError) as e:
             plans.append(LoopPlan(name_of(v), "sequenced", f"{e}", "launch"))
     return tuple(plans)
@@ -181,10 +191,10 @@ def _plan(
     loop, chain = f.sized(values, sizes[count:], strides)
     try:
         launch = launch_of(loop, chain, gpu, scope, f.precision)
-    except DoesNotFit as e:
+    except (DoesNotFit, DeviceError) as e:
         return replace(f.plan, scope="", reason=f"no kernel on {gpu.name}: {e}")
     sized = chain if launch.scope == "thread" and chain is not None else loop
-    kernel = _kernel(v, sized, shapes, launch, gpu)
+    kernel = _kernel(v, sized, shapes, launch, gpu, f.precision)
     return LoopPlan(name_of(v), "fused", launch.reason, launch.scope, f.plan.stages, kernel)
 
 
@@ -202,8 +212,9 @@ def _so_far(f: Fused) -> str:
 
 
 def _kernel(
-    v: Variable, sized: Sized, shapes: Sequence[tuple[int, ...]], launch: Launch, gpu: Limits
-) -> KernelPlan:
+    v: Variable, sized: Sized, shapes: Sequence[tuple[int, ...]], launch: Launch, gpu: Limits,
+    precision: str,
+) -> KernelPlan:  # fmt: skip
     program, scope = sized.program, launch.scope
     assert isinstance(v.op, Scan)
     n_seqs = len(v.op.step.seqs)
@@ -243,7 +254,8 @@ def _kernel(
     return _compiled(launch, gpu, KernelPlan(
         gpu.name, launch.against, 1, launch.grid, launch.block, launch.shared, None, None, None,
         None, "", launch.meetings, exchanged, read, written, kept, read + sum(traces),
-        all_work.flops, not all_work.whole, launch.weights, predict(step, gpu),
+        all_work.flops, not all_work.whole, launch.weights, precision,
+        predict(step, gpu, precision),
     ))  # fmt: skip
 
 

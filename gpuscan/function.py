@@ -427,6 +427,7 @@ class Function:
         self.device, self._program = made.device, made.program
         self._plans, self._fallback = made.scans, made.fallback
         self._shapes: list[Any] = []  # at the last call; a number as it was
+        self._precision = config.dot_precision
         self._n_outputs = len(outputs)
         self.maker = Maker(FunctionGraph(list(variables), graph))
 
@@ -533,7 +534,7 @@ class Function:
             known: dict[Variable, Any] = dict(zip(self._stored[0], self._shapes))
             known |= {s: s.storage for s in self._shared}
             scope = getattr(device, "scope", "") if target is None else ""
-            plans = on_gpu(graph, known, gpu, scope, self._stored[-1])
+            plans = on_gpu(graph, known, gpu, scope, self._stored[-1], self._precision)
         return Explanation(
             self.name or "function", self.device, nodes, plans, self._fallback,
             "" if target is None or gpu is None else gpu.name,

@@ -281,6 +281,19 @@ def test_without_nvrtc_the_text_says_why(uncompiled):
     assert "not compiled: no NVRTC here" in k.lines()
 
 
+def test_products_of_short_floats(uncompiled):
+    """The precision is that of when the function was made."""
+    with gpuscan.config.change_flags(dot_precision="bf16"):
+        f = recurrent(elman(1024), 64, 1024)
+    short, exact = (plan_of(x, "h100").kernel for x in (f, recurrent(elman(1024), 64, 1024)))
+    assert (short.precision, exact.precision) == ("bf16", "float32")
+    assert short.predicted.products < exact.predicted.products / 4
+    assert "in registers; products there of bf16" in "\n".join(short.lines())
+    (plan,) = f.explain("t4").scans
+    assert plan.kernel is None
+    assert "needs sm_80" in plan.reason
+
+
 # ---- text --------------------------------------------------------------------------------------
 
 

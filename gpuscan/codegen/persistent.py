@@ -464,9 +464,11 @@ class _Blocks:
             layout: Layout | Fragments = Layout(depth, wide, self.threads, source.dtype)
             if self.precision != "float32" and source.dtype == "float32":
                 layout = Fragments(depth, wide, self.threads, self.precision)
+            if not layout.fits or layout.registers > left:
+                continue
             rows = max(self.loop.value(s.arguments[0], self.most) for s in products[name])
             partial = layout.partial_bytes(rows)
-            if not layout.fits or layout.registers > left or 2 * partial > room:
+            if 2 * partial > room:
                 continue
             left -= layout.registers
             most[source.dtype] = max(most.get(source.dtype, 0), partial)
