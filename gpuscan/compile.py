@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import BuildError
 from .graph import Variable, toposort
-from .record import record
+from .record import field, record
 from .runtime.device import Device, missing, select
 from .scan.op import Scan
 
@@ -40,29 +40,34 @@ class LoopPlan:
 @record
 class Compiled:
     """A graph that can run. `fallback` is why "auto" took the reference device instead of native;
-    nothing where it did not."""
+    nothing where it did not. put: takes an array to the GPU that runs the graph, where one does.
+    met: per loop that runs on a GPU the sizes and the operands' shapes of its last run."""
 
     program: Callable[..., tuple[Any, ...]]
     device: str
     scans: tuple[LoopPlan, ...]
     fallback: str = ""
+    put: Callable[[Any], Any] | None = None
+    met: Mapping[Variable, Any] = field(default_factory=dict)
 
 
 def compiled(
-    inputs: Sequence[Variable], outputs: Sequence[Variable], device: str, fuse: str
-) -> Compiled:
+    inputs: Sequence[Variable], outputs: Sequence[Variable], device: str, fuse: str,
+    stay: Sequence[bool],
+) -> Compiled:  # fmt: skip
     """A callable from the inputs' values to the outputs', on the device of this name. "auto" is
-    native, and the reference where there is no C compiler or it fails; a process says so once."""
+    native where there is no GPU, and the reference where there is no C compiler or it fails; a
+    process says so once. stay: which outputs stay on a GPU that computed them."""
     fallback = missing("auto") if device == "auto" else ""
     if not fallback:
         try:
-            return _on(select(device), inputs, outputs, fuse)
+            return _on(select(device), inputs, outputs, fuse, stay)
         except BuildError as e:
             if device != "auto":
                 raise
             fallback = str(e).partition("\n")[0]
     _tell(fallback)
-    made = _on(select("reference"), inputs, outputs, fuse)
+    made = _on(select("reference"), inputs, outputs, fuse, stay)
     return Compiled(made.program, made.device, made.scans, fallback)
 
 
@@ -86,8 +91,9 @@ def _tell(fallback: str) -> None:
 
 
 def _on(
-    device: Device, inputs: Sequence[Variable], outputs: Sequence[Variable], fuse: str
-) -> Compiled:
+    device: Device, inputs: Sequence[Variable], outputs: Sequence[Variable], fuse: str,
+    stay: Sequence[bool],
+) -> Compiled:  # fmt: skip
     if device.name == "native":
         from .compile_native import compiled_native  # with codegen, which the reference is without
 
@@ -95,7 +101,7 @@ def _on(
     if device.name in ("emulated", "cupy", "pycuda"):
         from .compile_cuda import compiled_cuda
 
-        return compiled_cuda(inputs, outputs, device, fuse)
+        return compiled_cuda(inputs, outputs, device, fuse, stay)
     reason = "the reference device runs every step by NumPy"
     scans = [v for v in toposort(outputs) if isinstance(v.op, Scan)]
     plans = tuple(LoopPlan(name_of(v), "interpreted", reason) for v in scans)

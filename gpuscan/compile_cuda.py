@@ -25,21 +25,30 @@ from .scan.op import Scan
 
 
 def compiled_cuda(
-    inputs: Sequence[Variable], outputs: Sequence[Variable], device: Any, fuse: str
-) -> Compiled:
-    """A callable from the inputs' values to the outputs', and how each scan runs."""
-    made, plans = _program(inputs, outputs, device, fuse)
+    inputs: Sequence[Variable], outputs: Sequence[Variable], device: Any, fuse: str,
+    stay: Sequence[bool],
+) -> Compiled:  # fmt: skip
+    """A callable from the inputs' values to the outputs', and how each scan runs. stay: which
+    outputs stay on the device."""
+    met: dict[Variable, Any] = {}
+    made, plans = _program(inputs, outputs, device, fuse, met)
 
     def run(*values: Any) -> tuple[Any, ...]:
         with device.active():
-            return tuple(map(device.host, made(*values)))
+            found = zip(made(*values), stay)
+            return tuple([device.array(x) if stays else device.host(x) for x, stays in found])
 
-    return Compiled(run, device.name, plans)
+    def put(x: Any) -> Any:
+        with device.active():
+            return device.array(x)
+
+    return Compiled(run, device.name, plans, "", put if device.has_own_arrays else None, met)
 
 
 def _program(
-    inputs: Sequence[Variable], outputs: Sequence[Variable], device: CudaDevice, fuse: str
-) -> tuple[Program, tuple[LoopPlan, ...]]:
+    inputs: Sequence[Variable], outputs: Sequence[Variable], device: CudaDevice, fuse: str,
+    met: dict[Variable, Any],
+) -> tuple[Program, tuple[LoopPlan, ...]]:  # fmt: skip
     plans: list[LoopPlan] = []
     loops: dict[Variable, Fused | _Sequence] = {}
     for v in [v for v in toposort(outputs) if isinstance(v.op, Scan)]:
@@ -52,11 +61,11 @@ def _program(
             if fuse == "always":
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
             assert isinstance(v.op, Scan)
-            step, _ = _program(v.op.step.params, v.op.step.outputs, device, fuse)
+            step, _ = _program(v.op.step.params, v.op.step.outputs, device, fuse, met)
             plan = LoopPlan(name_of(v), "sequenced", f"{e}", "launch")
             loops[v] = _Sequence(step, plan)
             plans.append(plan)
-    new = _replaced(outputs, loops, lower_nests(outputs, lanes=False), device)
+    new = _replaced(outputs, loops, lower_nests(outputs, lanes=False), device, met)
     written = {made: v for v, made in new.items()}
     return Program(inputs, [new[v] for v in outputs], written), tuple(plans)
 
@@ -120,10 +129,10 @@ def lowered(v: Variable, name: str) -> Fused:
 
 def _replaced(
     outputs: Sequence[Variable], loops: Mapping[Variable, Fused | _Sequence],
-    nests: Sequence[Nest], device: CudaDevice,
+    nests: Sequence[Nest], device: CudaDevice, met: dict[Variable, Any],
 ) -> dict[Variable, Variable]:  # fmt: skip
     """Per node what stands for it where loops, nests and products are nodes that run on the
-    device."""
+    device; `met`: where each loop puts the sizes and shapes of its last run."""
     nest_of = {v: nest for nest in nests for v in nest.values}
 
     def needs(v: Variable) -> Sequence[Variable]:
@@ -148,7 +157,7 @@ def _replaced(
                 made[id(nest)] = kernel(*inputs)
             new[v] = inherit(results(made[id(nest)])[nest.values.index(v)], v)
         elif v in loops:
-            new[v] = inherit(_loop(v, loops[v], device)(*inputs), v)
+            new[v] = inherit(_loop(v, loops[v], device, met)(*inputs), v)
         elif not v.inputs or isinstance(v.op, Item | Dim) or getattr(v.op, "is_lazy", False):
             new[v] = rebuild(v, inputs) if v.inputs else v
         elif isinstance(v.op, Dot) and _is_product(v):
@@ -163,13 +172,15 @@ def _launch_of(nest: Nest, device: CudaDevice) -> Callable[[Mapping[str, int]], 
     return lambda values: nest_launch(program, values, device.limits)
 
 
-def _loop(v: Variable, f: Fused | _Sequence, device: CudaDevice) -> CudaLoop | CudaSequence:
+def _loop(
+    v: Variable, f: Fused | _Sequence, device: CudaDevice, met: dict[Variable, Any]
+) -> CudaLoop | CudaSequence:
     assert isinstance(v.op, Scan)
     if isinstance(f, _Sequence):
         return CudaSequence(v.op, f.step, device, v)
     return CudaLoop(
         v.op, f.program, len(f.sizes), functools.partial(f.launch_of, device), device, v,
-        (*v.inputs, *f.sizes), lambda launch: None,
+        (*v.inputs, *f.sizes), functools.partial(met.__setitem__, v),
     )  # fmt: skip
 
 

@@ -113,6 +113,8 @@ class KernelPlan:
             step.append(f"{memory_text(self.exchanged)} exchanged between blocks")
         moved = self.read + self.written + self.kept
         floor = f"at least {memory_text(self.floor)}" if moved > self.floor else "no less will do"
+        if not self.floor:
+            floor = "none of it sequences or traces"
         step.append(f"{memory_text(moved)} of device memory" + f" ({floor})" * (moved > 0))
         found.append(f"a step: {', '.join(step)}")
         p = self.predicted
@@ -153,7 +155,8 @@ def on_gpu(
     precision: str = "float32",
 ) -> tuple[LoopPlan, ...]:
     """How each scan that the outputs need runs on a GPU, in a scope where it can. known: of leaves
-    their values, or shapes where the values are not known; precision: as `launch_of` has it."""
+    their values, or shapes where the values are not known, and of scans that ran on a GPU the
+    sizes that `Fused` has and the operands' shapes; precision: as `launch_of` has it."""
     plans: list[LoopPlan] = []
     for v in [v for v in toposort(outputs) if isinstance(v.op, Scan)]:
         try:
@@ -170,12 +173,15 @@ def _plan(
     v: Variable, f: Fused, known: Mapping[Variable, Any], gpu: Limits, scope: str
 ) -> LoopPlan:
     dims = [Dim(axis)(x) for x in v.inputs for axis in range(x.ndim)]
-    given = integers([*f.sizes, *dims], known)
-    if given is None:
-        return replace(f.plan, scope="", reason=f"{UNKNOWN}; {_so_far(f)}")
-    found = iter(given[len(f.sizes) :])
-    shapes = [tuple(next(found) for _ in range(x.ndim)) for x in v.inputs]
-    sizes = given[: len(f.sizes)]
+    if v in known:
+        sizes, shapes = known[v]
+    else:
+        given = integers([*f.sizes, *dims], known)
+        if given is None:
+            return replace(f.plan, scope="", reason=f"{UNKNOWN}; {_so_far(f)}")
+        found = iter(given[len(f.sizes) :])
+        shapes = [tuple(next(found) for _ in range(x.ndim)) for x in v.inputs]
+        sizes = given[: len(f.sizes)]
     values: dict[str, int] = {}
     strides: dict[Any, int] = {}
     for source in (*f.program.integers, *(f.chain.integers if f.chain else ())):
@@ -249,7 +255,7 @@ def _kernel(
     together = launch.block if scope == "thread" else 1
     step = StepCost(
         scope, launch.grid, launch.block, program.schedule.stages, launch.meetings, own.products,
-        own.busy * together, own.longest, exchanged, kept // launch.grid, read + written,
+        own.busy * together, own.longest, exchanged, kept // max(1, launch.grid), read + written,
     )  # fmt: skip
     return _compiled(launch, gpu, KernelPlan(
         gpu.name, launch.against, 1, launch.grid, launch.block, launch.shared, None, None, None,
@@ -292,6 +298,9 @@ def integers(sizes: Sequence[Variable], known: Mapping[Variable, Any]) -> list[i
             continue
         if isinstance(v.op, Dim) and not v.inputs[0].inputs:
             x = v.inputs[0]
+            if isinstance(x, Constant):
+                given[v] = np.int64(x.data.shape[v.op.axis])
+                continue
             shape = np.shape(known[x]) if isinstance(known.get(x), np.ndarray) else known.get(x)
             if shape is None:
                 return None

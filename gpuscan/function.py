@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,9 @@ from .ops.convert import as_tensor
 from .record import record
 from .rules.passes import optimised
 from .runtime.device import select
-from .runtime.memory import free, is_its_own
+from .runtime.memory import free, owned
 from .scan.updates import OrderedUpdates, advanced_by_scans, default_updates
-from .shared import SharedVariable
+from .shared import SharedVariable, is_on_gpu, of_gpu
 
 
 class Mode:
@@ -126,7 +126,8 @@ class In:
 
 
 class Out:
-    """An output; `borrow` is accepted for Theano's programs."""
+    """An output. With borrow=True a function on a GPU leaves it there: the result is CuPy's or
+    PyCUDA's array; on other devices it changes nothing."""
 
     def __init__(self, variable: Any, borrow: bool = False) -> None:
         self.variable = as_tensor(variable)
@@ -176,7 +177,8 @@ def function(
     if not isinstance(no_default_updates, bool | list | tuple):
         raise TypeError("no_default_updates should be either a bool or list")
     arguments = _inputs(inputs)
-    form, wanted = _outputs(outputs)
+    form, outs = _outputs(outputs)
+    wanted, borrowed = [v for v, _ in outs], [borrow for _, borrow in outs]
     replaced = _givens(givens, arguments, rebuild_strict)
     explicit = _updates(updates)
     for a in arguments:
@@ -209,7 +211,7 @@ def function(
     everything = [*wanted_now, *explicit.values(), *kept_default]
     _check_inputs(variables, everything, arguments, written, unused)
     return Function(
-        arguments, variables, form, wanted_now, explicit, kept_default, name, device,
+        arguments, variables, (form, borrowed), wanted_now, explicit, kept_default, name, device,
         get_mode(mode), allow_input_downcast, fuse or "auto",
     )  # fmt: skip
 
@@ -247,8 +249,9 @@ def _inputs(inputs: Any) -> list[In]:
     return found
 
 
-def _outputs(outputs: Any) -> tuple[Any, list[Variable]]:
-    """How the result is put together (None, "one", "list" or a dict's keys), and the variables."""
+def _outputs(outputs: Any) -> tuple[Any, list[tuple[Variable, bool]]]:
+    """How the result is put together (None, "one", "list" or a dict's keys), and the variables,
+    each with whether it is borrowed."""
     if outputs is None:
         return None, []
     if isinstance(outputs, Mapping):
@@ -260,14 +263,14 @@ def _outputs(outputs: Any) -> tuple[Any, list[Variable]]:
     return "one", [_output(outputs)]
 
 
-def _output(v: Any) -> Variable:
+def _output(v: Any) -> tuple[Variable, bool]:
     if isinstance(v, Out):
-        return v.variable
+        return v.variable, v.borrow
     if not isinstance(v, Variable):
         raise TypeError(
             f"Outputs must be theano Variable or Out instances. Received {v!r} of type {type(v)}"
         )
-    return v
+    return v, False
 
 
 def _pairs(x: Any, what: str) -> list[tuple[Any, Any]]:
@@ -406,7 +409,7 @@ class Function:
             list(variables), form, list(outputs), dict(updates), list(next_defaults), device, mode,
             allow_downcast, fuse,
         )  # fmt: skip
-        self._form = form
+        self._form, borrowed = form
         self._types = [v.type for v in variables]
         self._names = [a.name for a in arguments]
         self._values = [
@@ -423,11 +426,12 @@ class Function:
         with nodes_kept():
             graph = optimised(roots) if mode.rewrites else list(roots)
             self._shared = [v for v in leaves(graph) if isinstance(v, SharedVariable)]
-            made = compiled([*variables, *self._shared], graph, device, fuse)
-        self.device, self._program = made.device, made.program
+            stay = [*borrowed, *(v.ndim > 0 for v in updates), *(False for _ in next_defaults)]
+            made = compiled([*variables, *self._shared], graph, device, fuse, stay)
+        self.device, self._program, self._put = made.device, made.program, made.put
         self._plans, self._fallback = made.scans, made.fallback
         self._shapes: list[Any] = []  # at the last call; a number as it was
-        self._precision = config.dot_precision
+        self._met, self._precision = made.met, config.dot_precision
         self._n_outputs = len(outputs)
         self.maker = Maker(FunctionGraph(list(variables), graph))
 
@@ -435,16 +439,20 @@ class Function:
         output_subset = kwargs.pop("output_subset", None) if kwargs else None
         values = self._converted(args, kwargs)
         self._shapes = [x.shape or x for x in values]
-        inputs = [*values, *[s.storage for s in self._shared]]
+        if self._put is not None:
+            self._put_shared(self._put)
+            inputs = [*values, *[s.held for s in self._shared]]
+        else:
+            inputs = [*values, *[s.storage for s in self._shared]]
         with np.errstate(all="ignore"):
             found = self._program(*inputs)
-        owned = _owned(found, inputs)
+        values = owned(found, inputs)
         n, m = self._n_outputs, self._n_outputs + len(self._targets)
-        for target, value in zip(self._targets, owned[n:m]):
-            target.storage = value
-        for i, value in zip(self._stateful, owned[m:]):
+        for target, value in zip(self._targets, values[n:m]):
+            target.held = value
+        for i, value in zip(self._stateful, values[m:]):
             self._values[i] = value
-        results = owned[:n]
+        results = values[:n]
         if output_subset is not None:
             results = [results[i] for i in output_subset]
         if self._form == "one":
@@ -453,7 +461,13 @@ class Function:
             return []
         return results if self._form == "list" else dict(zip(self._form, results))
 
-    def _converted(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
+    def _put_shared(self, put: Callable[[Any], Any]) -> None:
+        """Takes the shared arrays to the GPU, where they stay. Numbers don't: they steer."""
+        for s in self._shared:
+            if s.ndim and isinstance(s.held, np.ndarray):
+                s.held = put(s.held)
+
+    def _converted(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         if len(args) > len(self._types):
             raise TypeError(
                 f"Too many parameter passed to theano function: {len(args)} were given and "
@@ -495,6 +509,8 @@ class Function:
                 f"({value})"
             )
         try:
+            if self._put is not None and is_on_gpu(value):
+                return of_gpu(self._put(value), type_)
             return type_.filter(value, a.strict, self._downcast[i])
         except TypeError as e:
             where = f'"{a.name}" (index {i})' if a.name else f"at index {i}"
@@ -533,6 +549,7 @@ class Function:
 
             known: dict[Variable, Any] = dict(zip(self._stored[0], self._shapes))
             known |= {s: s.storage for s in self._shared}
+            known |= self._met
             scope = getattr(device, "scope", "") if target is None else ""
             plans = on_gpu(graph, known, gpu, scope, self._stored[-1], self._precision)
         return Explanation(
@@ -618,24 +635,6 @@ def _restored(
         ins, variables, form, outputs, dict(zip(targets, values)), defaults, name, device,
         Mode(linker, optimizer), downcast, fuse,
     )  # fmt: skip
-
-
-def _owned(values: Iterable[Any], held: Iterable[Any]) -> list[np.ndarray]:
-    """The values as arrays that nobody can write to through another name: neither through one of
-    `held` nor through each other."""
-    taken = set()
-    for h in held:
-        taken |= {id(h), id(h.base)}
-    taken.discard(id(None))
-    owned = []
-    for value in values:
-        array = np.asarray(value)
-        alone = array.base is None or (is_its_own(array) and id(array.base) not in taken)
-        if not alone or not array.flags.writeable or id(array) in taken:
-            array = array.copy()
-        taken |= {id(array), id(array.base)} - {id(None)}
-        owned.append(array)
-    return owned
 
 
 @record

@@ -23,36 +23,47 @@ class Shared(Leaf):
 class SharedVariable(SharedBase):
     """A leaf with a value that lives on the device and that functions read and update."""
 
-    __slots__ = ("allow_downcast", "default_update", "storage", "strict")
+    __slots__ = ("allow_downcast", "default_update", "held", "strict")
 
     def __new__(
-        cls, type_: TensorType, value: np.ndarray, name: str | None = None,
+        cls, type_: TensorType, value: Any, name: str | None = None,
         strict: bool = False, allow_downcast: bool | None = None,
     ) -> SharedVariable:  # fmt: skip
         self = super().__new__(cls, Shared(type_))
         self.name = name
-        self.storage = value
+        self.held = value
         self.strict = strict
         self.allow_downcast = allow_downcast
         self.default_update = None
         return self
 
-    storage: np.ndarray
+    held: Any  # NumPy's array, or a GPU's once a function on the GPU has used or set it
     strict: bool
     allow_downcast: bool | None
     default_update: Variable | None
 
-    def get_value(self, borrow: bool = False, return_internal_type: bool = False) -> np.ndarray:
-        """The value: a copy, or with borrow=True possibly the array itself."""
-        return self.storage if borrow else self.storage.copy()
+    @property
+    def storage(self) -> np.ndarray:
+        """The value as NumPy's: the array that is held, or a copy of what is on a GPU."""
+        return self.held.get() if is_on_gpu(self.held) else self.held
+
+    def get_value(self, borrow: bool = False, return_internal_type: bool = False) -> Any:
+        """The value: a copy, or with borrow=True possibly the array itself. A value on a GPU is
+        always copied to the host, unless return_internal_type=True asks for the GPU's array."""
+        if is_on_gpu(self.held) and not return_internal_type:
+            return self.storage
+        return self.held if borrow else self.held.copy()
 
     def set_value(self, value: Any, borrow: bool = False) -> None:
         """Sets the value; its shape may differ from the old one's, dtype and ndim may not.
 
         Raises TypeError for a value that does not fit, and leaves the old one.
         """
+        if is_on_gpu(value):
+            self.held = of_gpu(value, self.type) if borrow else of_gpu(value, self.type).copy()
+            return
         array = self.type.filter(value, strict=self.strict, allow_downcast=self.allow_downcast)
-        self.storage = array if borrow or array is not value else array.copy()
+        self.held = array if borrow or array is not value else array.copy()
 
     def __delattr__(self, name: str) -> None:
         if name == "default_update":
@@ -75,17 +86,35 @@ class SharedVariable(SharedBase):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SharedVariable:
         new = self.clone()
-        new.storage = self.storage.copy()
+        new.held = self.held.copy()
         memo[id(self)] = new
         new.default_update = _copy.deepcopy(self.default_update, memo)
         return new
 
     def clone(self) -> SharedVariable:
         """A new shared variable over the same array."""
-        return SharedVariable(self.type, self.storage, self.name, self.strict, self.allow_downcast)
+        return SharedVariable(self.type, self.held, self.name, self.strict, self.allow_downcast)
 
     def op_name(self) -> str:
         return f"<shared {self.type}>"
+
+
+def is_on_gpu(value: Any) -> bool:
+    """Whether it is an array in a GPU's memory: CuPy's, PyCUDA's or another's."""
+    return not isinstance(value, np.ndarray) and hasattr(value, "__cuda_array_interface__")
+
+
+def of_gpu(value: Any, type_: TensorType) -> Any:
+    """CuPy's or PyCUDA's array, which is never converted. Raises TypeError where it is not of the
+    type."""
+    if not (hasattr(value, "get") and hasattr(value, "copy")):
+        raise TypeError(
+            f"got {type(value).__name__} on a GPU: make a cupy.ndarray of it, cupy.from_dlpack(x)"
+        )
+    found = TensorType(np.dtype(value.dtype).name, tuple(value.shape))
+    if not type_.accepts(found):
+        raise TypeError(f"expected a {type_}, got a {found} on a GPU, which is not converted")
+    return value
 
 
 def shared(
@@ -95,13 +124,19 @@ def shared(
 ) -> SharedVariable:  # fmt: skip
     """A shared variable that holds `value`: an array or a number, whose dtype it keeps.
 
-    With borrow=True an array is taken over without a copy. The number of dimensions and the
+    With borrow=True an array is taken over without a copy, also one on a GPU (CuPy's, PyCUDA's).
+    A function on a GPU takes NumPy's array there when it first uses it: afterwards what is written
+    to the array is not seen. The number of dimensions and the
     dtype are fixed, the shape is not, except where `broadcastable` fixes a size at 1.
     """
     if isinstance(value, Variable):
         raise TypeError(
             "Shared variable constructor needs numeric values and not symbolic variables."
         )
+    if is_on_gpu(value):
+        type_ = TensorType(np.dtype(value.dtype).name, broadcastable or (None,) * value.ndim)
+        held = of_gpu(value, type_)
+        return SharedVariable(type_, held if borrow else held.copy(), name, strict, allow_downcast)
     try:
         array = value if isinstance(value, np.ndarray) else np.asarray(value)
     except ValueError as e:

@@ -155,7 +155,7 @@ GS_FN void gs_tile(gs_i32 left, gs_u32 wide, gs_u32 depth, const T *a, gs_i32 ro
 
 template <class T, int R, bool WHOLE>
 GS_FN void gs_tiles(long long rows, gs_u32 wide, gs_u32 depth, const T *a, long long row,
-                    long long column, const T *panel, T *c, long long stride) {
+                    long long column, const T *panel, T *c, long long stride, bool onto) {
     const long long tiles = (rows + R - 1) / R;
     /* the depth is shared out where there are threads left: over lanes of a warp, far apart, so
      * that what neighbours read lies together */
@@ -181,7 +181,8 @@ GS_FN void gs_tiles(long long rows, gs_u32 wide, gs_u32 depth, const T *a, long 
                 sum[r] = gs_lane_fold(sum[r], gs_sum(), d);
         T *const out = c + tile * R * stride + j;
         GS_UNROLL for (int r = 0; r < R; r++)
-            if (live && !slice && r < left) out[r * stride] = sum[r];
+            if (live && !slice && r < left)
+                out[r * stride] = onto ? out[r * stride] + sum[r] : sum[r];
         j += apart;
         tile += j / wide;
         j %= wide;
@@ -189,23 +190,24 @@ GS_FN void gs_tiles(long long rows, gs_u32 wide, gs_u32 depth, const T *a, long 
 }
 
 /* c[i * stride + j] = sum over k, in order, of a[i * row + k * column] * b's element (k, j), by
- * multiply-add; where the block has more threads than there are elements, of several such sums. */
+ * multiply-add; where the block has more threads than there are elements, of several such sums.
+ * With `onto` it is added to what c holds. */
 template <class T>
 GS_FN void gs_gemm(long long rows, long long wide, long long depth, const T *a, long long row,
-                   long long column, const T *panel, T *c, long long stride) {
+                   long long column, const T *panel, T *c, long long stride, bool onto) {
     constexpr int V = gs_vector<T>::size;
     const gs_u32 n = (gs_u32)wide, m = (gs_u32)depth;
     if (rows <= 0 || wide <= 0) return;
     const bool whole = column == 1 && (rows == 1 || row % V == 0) && gs_is_vector(a) &&
                        gs_is_vector(panel);
     if (rows == 1 && whole)
-        gs_tiles<T, 1, true>(rows, n, m, a, row, column, panel, c, stride);
+        gs_tiles<T, 1, true>(rows, n, m, a, row, column, panel, c, stride, onto);
     else if (whole && rows > 4)
-        gs_tiles<T, 8, true>(rows, n, m, a, row, column, panel, c, stride);
+        gs_tiles<T, 8, true>(rows, n, m, a, row, column, panel, c, stride, onto);
     else if (whole)
-        gs_tiles<T, 4, true>(rows, n, m, a, row, column, panel, c, stride);
+        gs_tiles<T, 4, true>(rows, n, m, a, row, column, panel, c, stride, onto);
     else
-        gs_tiles<T, 4, false>(rows, n, m, a, row, column, panel, c, stride);
+        gs_tiles<T, 4, false>(rows, n, m, a, row, column, panel, c, stride, onto);
 }
 
 /* The same for the rows of several steps, which are `apart` in a and follow each other in c. */
@@ -229,7 +231,12 @@ GS_FN void gs_gemm_steps(Gemm gemm, long long steps, long long apart, long long 
     GS_APART void gs_gemm_##t(long long rows, long long wide, long long depth, const type *a, \
                            long long row, long long column, const type *panel, type *c,   \
                            long long stride) {                                            \
-        gs_gemm(rows, wide, depth, a, row, column, panel, c, stride);                     \
+        gs_gemm(rows, wide, depth, a, row, column, panel, c, stride, false);              \
+    }                                                                                     \
+    GS_APART void gs_gemm_onto_##t(long long rows, long long wide, long long depth,       \
+                           const type *a, long long row, long long column,                \
+                           const type *panel, type *c, long long stride) {                \
+        gs_gemm(rows, wide, depth, a, row, column, panel, c, stride, true);               \
     }                                                                                     \
     GS_APART void gs_gemm_steps_##t(long long steps, long long apart, long long rows,        \
                                  long long wide, long long depth, const type *a,          \

@@ -1,16 +1,19 @@
-/* Products of a matrix that a block holds in its threads' registers for all steps.
+/* Products of matrices that a block holds in its threads' registers for all steps.
  *
- *     gs_held<float, 1024, 32, 256> weight;
- *     weight.load(b, down, right, wide);             before the loop
- *     weight.multiply(rows, a, row, column, c, stride, partial);         in it
+ *     gs_held<float, 1024, 8, 256, 4> weight;
+ *     weight.clear();                                                    before the loop
+ *     weight.load(part, b, down, right, wide, partial);                  each of the four parts
+ *     weight.multiply(rows, a, row, column, stride, partial, c0, c1, c2, c3);         in it
  *
- * c[i * stride + j] = sum over k of a[i * row + k * column] * b[k * down + j * right], for the
- * `wide` columns that the block has, at most WIDE. All THREADS threads of the block call together
- * and with the same arguments. `partial` is shared memory for partial_elements(rows) elements. A
- * barrier is the caller's before multiply, for a, and behind it, for c and partial; one is inside.
+ * c0[i * stride + j] = sum over k of a[i * row + k * column] * b[k * down + j * right], for the
+ * `wide` columns that the block has of part 0, at most WIDE, and so on: matrices that the same rows
+ * are multiplied with are held as one, of PARTS * WIDE columns. `add` adds to what c0 ... hold. All
+ * THREADS threads of the block call together and with the same arguments. `partial` is shared
+ * memory for partial_elements(rows) elements. A barrier is the caller's before multiply and add,
+ * for a, and behind it, for c and partial; one is inside.
  *
- * A warp has up to 32 columns and a part of the depth. In it eight lanes share the depth, vector by
- * vector, and four the columns; so a thread reads a vector of a for all its columns, and what a
+ * A warp has up to 32 columns and a share of the depth. In it eight lanes share the depth, vector
+ * by vector, and four the columns; so a thread reads a vector of a for all its columns, and what a
  * warp reads at once lies together. The lanes' sums meet in shuffles, the warps' in `partial`, in
  * an order that is always the same. Every index of the register array is a constant. */
 #ifndef GS_HELD_H
@@ -33,17 +36,52 @@ GS_FN constexpr int gs_power_above(int n) {
     return p;
 }
 
-template <class T, int DEPTH, int WIDE, int THREADS, int ROWS = 4> struct gs_held {
+/* Where the columns of several matrices are that are held as one. */
+template <int WIDE, int PARTS> struct gs_joined {
+    static constexpr int JOINED = WIDE * PARTS;
+    int wide[PARTS]; /* how many columns of each are real */
+
+    GS_MEMBER void clear() {
+        GS_UNROLL for (int p = 0; p < PARTS; p++) wide[p] = 0;
+    }
+
+    GS_MEMBER void set(int part, int columns) {
+        GS_UNROLL for (int p = 0; p < PARTS; p++) wide[p] = p == part ? columns : wide[p];
+    }
+
+    GS_MEMBER static bool has(int part, int columns, int j) {
+        return j >= part * WIDE && j < part * WIDE + columns;
+    }
+
+    /* Column j of row i becomes, or has added, x where it is real. */
+    template <bool ONTO, class T>
+    GS_MEMBER void put(T *const (&c)[PARTS], long long stride, long long i, int j, T x) const {
+        const int part = j / WIDE, place = j % WIDE;
+        int real = wide[0];
+        T *to = c[0];
+        GS_UNROLL for (int p = 1; p < PARTS; p++) {
+            real = part == p ? wide[p] : real;
+            to = part == p ? c[p] : to;
+        }
+        if (part >= PARTS || place >= real) return;
+        to += i * stride + place;
+        *to = ONTO ? *to + x : x;
+    }
+};
+
+template <class T, int DEPTH, int WIDE, int THREADS, int PARTS = 1, int ROWS = 4> struct gs_held {
+    typedef gs_joined<WIDE, PARTS> Joined;
     static constexpr int V = gs_vector<T>::size;
     static constexpr int WARPS = THREADS / 32;
     static constexpr int LANES = 8, GROUPS = 4; /* of a warp, over depth and over columns */
     static constexpr int VECTORS = gs_ceil_divide(DEPTH, V);
     /* warps over columns, over the depth, and over rows where the depth is short */
-    static constexpr int ACROSS = gs_power_above(gs_ceil_divide(WIDE, 32));
+    static constexpr int ACROSS = gs_power_above(gs_ceil_divide(Joined::JOINED, 32));
     static constexpr int ALONG =
         gs_power_in(WARPS / ACROSS, gs_power_above(gs_ceil_divide(VECTORS, LANES)));
     static constexpr int APART = WARPS / ACROSS / ALONG;
-    static constexpr int OWN = gs_ceil_divide(WIDE, ACROSS * GROUPS); /* columns of a thread */
+    /* columns of a thread */
+    static constexpr int OWN = gs_ceil_divide(Joined::JOINED, ACROSS * GROUPS);
     static constexpr int SLICES = LANES * ALONG;
     static constexpr int COUNT = gs_ceil_divide(VECTORS, SLICES); /* vectors of a thread */
     static constexpr int COLUMNS = ACROSS * GROUPS * OWN;
@@ -53,7 +91,7 @@ template <class T, int DEPTH, int WIDE, int THREADS, int ROWS = 4> struct gs_hel
     static_assert(THREADS % 32 == 0 && WARPS % ACROSS == 0, "warps share out the columns");
 
     T weight[COUNT * V][OWN];
-    int wide;
+    Joined joined;
 
     GS_MEMBER static constexpr long long partial_elements(long long rows) {
         return ALONG == 1 ? 0 : rows * ALONG * COLUMNS;
@@ -84,30 +122,36 @@ template <class T, int DEPTH, int WIDE, int THREADS, int ROWS = 4> struct gs_hel
         return (across() * OWN + first + n) * GROUPS + (int)threadIdx.x % GROUPS;
     }
 
-    /* What is behind the depth or the columns is 0. The loop is rolled and each element chosen
-     * where it belongs: a compiler that sees all loads at once works out all their addresses
-     * first, and there are no registers for them. */
-    GS_MEMBER void load(const T *b, long long down, long long right, long long columns,
-                        T * = nullptr /* what gs_held_wmma needs */) {
-        wide = (int)columns;
+    GS_MEMBER void clear() {
+        joined.clear();
         GS_UNROLL for (int k = 0; k < COUNT * V; k++)
             GS_UNROLL for (int n = 0; n < OWN; n++) weight[k][n] = 0;
+    }
+
+    /* Columns of a part; what is behind them and behind the depth stays 0. The loop is rolled, and
+     * the array goes round by an element in each of its steps: a compiler that sees all loads at
+     * once works out all their addresses first, and there are no registers for them. */
+    GS_MEMBER void load(int part, const T *b, long long down, long long right, long long columns,
+                        T * /* what gs_held_wmma needs */) {
+        joined.set(part, (int)columns);
         GS_ROLLED for (int at = 0; at < COUNT * V; at++) {
             const int k = position(at / V) + at % V;
             T x[OWN];
             GS_UNROLL for (int n = 0; n < OWN; n++) {
                 const int j = column_of(n);
-                x[n] = k < DEPTH && j < wide ? b[k * down + j * right] : T(0);
+                x[n] = weight[0][n];
+                if (k < DEPTH && Joined::has(part, (int)columns, j))
+                    x[n] = b[k * down + (j - part * WIDE) * right];
             }
             GS_UNROLL for (int i = 0; i < COUNT * V; i++)
                 GS_UNROLL for (int n = 0; n < OWN; n++)
-                    weight[i][n] = i == at ? x[n] : weight[i][n];
+                    weight[i][n] = i + 1 < COUNT * V ? weight[i + 1][n] : x[n];
         }
     }
 
     /* A vector of a row; behind the depth nothing is read. */
     template <bool WHOLE>
-    GS_MEMBER static gs_vector<T> part(const T *from, long long column, int i) {
+    GS_MEMBER static gs_vector<T> vector_of(const T *from, long long column, int i) {
         gs_vector<T> x;
         const int k = position(i);
         if constexpr (WHOLE && EVEN) {
@@ -123,9 +167,10 @@ template <class T, int DEPTH, int WIDE, int THREADS, int ROWS = 4> struct gs_hel
     }
 
     /* R rows from `first` on; the rows behind the last are the last one's again. */
-    template <int R, bool WHOLE>
+    template <int R, bool WHOLE, bool ONTO>
     GS_MEMBER void tile(long long first, long long rows, const T *a, long long row,
-                        long long column, T *c, long long stride, T *partial) const {
+                        long long column, long long stride, T *partial,
+                        T *const (&c)[PARTS]) const {
         T sum[R][OWN];
         const T *from[R];
         GS_UNROLL for (int r = 0; r < R; r++) {
@@ -134,7 +179,7 @@ template <class T, int DEPTH, int WIDE, int THREADS, int ROWS = 4> struct gs_hel
         }
         GS_UNROLL for (int i = 0; i < COUNT; i++)
             GS_UNROLL for (int r = 0; r < R; r++) {
-                const gs_vector<T> x = part<WHOLE>(from[r], column, i);
+                const gs_vector<T> x = vector_of<WHOLE>(from[r], column, i);
                 GS_UNROLL for (int v = 0; v < V; v++)
                     GS_UNROLL for (int n = 0; n < OWN; n++)
                         sum[r][n] = gs_fma(x.at[v], weight[i * V + v][n], sum[r][n]);
@@ -155,21 +200,22 @@ template <class T, int DEPTH, int WIDE, int THREADS, int ROWS = 4> struct gs_hel
                 if (first + r >= rows) continue;
                 if constexpr (ALONG > 1)
                     partial[((first + r) * ALONG + along()) * COLUMNS + j] = sum[r][n];
-                else if (j < wide)
-                    c[(first + r) * stride + j] = sum[r][n];
+                else
+                    joined.template put<ONTO>(c, stride, first + r, j, sum[r][n]);
             }
         }
     }
 
-    GS_MEMBER void multiply(long long rows, const T *a, long long row, long long column, T *c,
-                            long long stride, T *partial) const {
+    template <bool ONTO>
+    GS_MEMBER void product(long long rows, const T *a, long long row, long long column,
+                           long long stride, T *partial, T *const (&c)[PARTS]) const {
         const bool whole = column == 1 && (rows == 1 || row % V == 0) && gs_is_vector(a);
         if (whole)
             GS_ROLLED for (long long i = apart() * ROWS; i < rows; i += APART * ROWS)
-                tile<ROWS, true>(i, rows, a, row, 1, c, stride, partial);
+                tile<ROWS, true, ONTO>(i, rows, a, row, 1, stride, partial, c);
         else
             GS_ROLLED for (long long i = apart(); i < rows; i += APART)
-                tile<1, false>(i, rows, a, row, column, c, stride, partial);
+                tile<1, false, ONTO>(i, rows, a, row, column, stride, partial, c);
         if constexpr (ALONG > 1) {
             __syncthreads();
             GS_ROLLED for (int e = (int)threadIdx.x; e < rows * COLUMNS; e += THREADS) {
@@ -177,9 +223,25 @@ template <class T, int DEPTH, int WIDE, int THREADS, int ROWS = 4> struct gs_hel
                 const T *from = partial + i * ALONG * COLUMNS + j;
                 T sum = from[0];
                 GS_UNROLL for (int s = 1; s < ALONG; s++) sum += from[s * COLUMNS];
-                if (j < wide) c[i * stride + j] = sum;
+                joined.template put<ONTO>(c, stride, i, j, sum);
             }
         }
+    }
+
+    template <class... Of>
+    GS_MEMBER void multiply(long long rows, const T *a, long long row, long long column,
+                            long long stride, T *partial, Of... c) const {
+        static_assert(sizeof...(c) == PARTS, "a result for each part");
+        T *const results[PARTS] = {c...};
+        product<false>(rows, a, row, column, stride, partial, results);
+    }
+
+    template <class... Of>
+    GS_MEMBER void add(long long rows, const T *a, long long row, long long column,
+                       long long stride, T *partial, Of... c) const {
+        static_assert(sizeof...(c) == PARTS, "a result for each part");
+        T *const results[PARTS] = {c...};
+        product<true>(rows, a, row, column, stride, partial, results);
     }
 };
 

@@ -1,16 +1,17 @@
-/* Products of a matrix that a block holds in its warps' tensor-core fragments for all steps.
+/* Products of matrices that a block holds in its warps' tensor-core fragments for all steps.
  *
- *     gs_held_wmma<gs_bf16, 1024, 32, 256> weight;
- *     weight.load(b, down, right, wide, partial);                        before the loop
- *     weight.multiply(rows, a, row, column, c, stride, partial);         in it
+ *     gs_held_wmma<gs_bf16, 1024, 8, 256, 4> weight;
+ *     weight.clear();                                                    before the loop
+ *     weight.load(part, b, down, right, wide, partial);                  each of the four parts
+ *     weight.multiply(rows, a, row, column, stride, partial, c0, c1, c2, c3);         in it
  *
  * As gs_held, of floats, but factors are rounded to PRECISION (gs_fp16; gs_bf16 and gs_tf32 from
  * sm_80 on) before they are multiplied; sums are floats. `partial` is shared memory for
  * partial_elements(rows) floats, at a multiple of 32 bytes. A barrier is the caller's before and
- * behind load and multiply; multiply holds two for each 16 rows.
+ * behind the loads, multiply and add; multiply and add hold two for each 16 rows.
  *
  * The block rounds 16 rows of a into shared memory; rows and depth that are not there are 0. Each
- * warp multiplies a part of the depth with up to four tiles of 16 columns, and the warps' sums meet
+ * warp multiplies a share of the depth with up to four tiles of 16 columns, and the warps' sums meet
  * in shared memory, in an order that is always the same. */
 #ifndef GS_HELD_WMMA_H
 #define GS_HELD_WMMA_H
@@ -45,7 +46,8 @@ struct gs_tf32 {
 };
 #endif
 
-template <class PRECISION, int DEPTH, int WIDE, int THREADS> struct gs_held_wmma {
+template <class PRECISION, int DEPTH, int WIDE, int THREADS, int PARTS = 1> struct gs_held_wmma {
+    typedef gs_joined<WIDE, PARTS> Joined;
     typedef typename PRECISION::stored Stored;
     typedef nvcuda::wmma::row_major Rows;
     template <class Use>
@@ -57,7 +59,7 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS> struct gs_held_wmma
     };
 
     static constexpr int K = PRECISION::depth, WARPS = THREADS / 32;
-    static constexpr int TILES = gs_ceil_divide(WIDE, 16);
+    static constexpr int TILES = gs_ceil_divide(Joined::JOINED, 16);
     static constexpr int ACROSS = gs_power_above(gs_ceil_divide(TILES, 4));
     static constexpr int ALONG = WARPS / ACROSS;
     static constexpr int OWN = gs_ceil_divide(TILES, ACROSS);
@@ -69,8 +71,11 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS> struct gs_held_wmma
     static constexpr int SUMS = 16 * (COLUMNS + 8);
     static_assert(THREADS % 32 == 0 && WARPS % ACROSS == 0, "warps share out the columns");
 
-    Fragment<nvcuda::wmma::matrix_b> weight[COUNT][OWN];
-    int wide;
+    struct alignas(16) Held {
+        Fragment<nvcuda::wmma::matrix_b> of;
+    };
+    Held weight[COUNT * OWN];
+    Joined joined;
 
     GS_MEMBER static constexpr long long partial_elements(long long) {
         return STAGED + ALONG * SUMS;
@@ -79,22 +84,37 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS> struct gs_held_wmma
     GS_MEMBER static int across() { return (int)threadIdx.x / 32 % ACROSS; }
     GS_MEMBER static int along() { return (int)threadIdx.x / 32 / ACROSS; }
 
-    /* A warp rounds a tile at a time into memory of its own. */
-    GS_MEMBER void load(const float *b, long long down, long long right, long long columns,
-                        float *partial) {
-        wide = (int)columns;
+    GS_MEMBER void clear() {
+        joined.clear();
+        GS_UNROLL for (int i = 0; i < COUNT * OWN; i++)
+            nvcuda::wmma::fill_fragment(weight[i].of, PRECISION::round(0));
+    }
+
+    /* A warp rounds a tile at a time into memory of its own. Where other parts have columns in the
+     * tile it has zeros, and its bits join theirs. The array goes round as gs_held's does. */
+    GS_MEMBER void load(int part, const float *b, long long down, long long right,
+                        long long columns, float *partial) {
+        joined.set(part, (int)columns);
         Stored *const tile = (Stored *)partial + threadIdx.x / 32 * (K * 16);
-        GS_UNROLL for (int i = 0; i < COUNT; i++)
-            GS_UNROLL for (int n = 0; n < OWN; n++) {
-                const int first = (along() * COUNT + i) * K, column = (across() * OWN + n) * 16;
-                GS_ROLLED for (int e = (int)threadIdx.x % 32; e < K * 16; e += 32) {
-                    const int k = first + e / 16, j = column + e % 16;
-                    tile[e] = PRECISION::round(k < DEPTH && j < wide ? b[k * down + j * right] : 0);
-                }
-                __syncwarp();
-                nvcuda::wmma::load_matrix_sync(weight[i][n], tile, 16);
-                __syncwarp();
+        GS_ROLLED for (int at = 0; at < COUNT * OWN; at++) {
+            const int first = (along() * COUNT + at / OWN) * K;
+            const int column = (across() * OWN + at % OWN) * 16;
+            GS_ROLLED for (int e = (int)threadIdx.x % 32; e < K * 16; e += 32) {
+                const int k = first + e / 16, j = column + e % 16;
+                float x = 0;
+                if (k < DEPTH && Joined::has(part, (int)columns, j))
+                    x = b[k * down + (j - part * WIDE) * right];
+                tile[e] = PRECISION::round(x);
             }
+            __syncwarp();
+            Held x;
+            nvcuda::wmma::load_matrix_sync(x.of, tile, 16);
+            __syncwarp();
+            GS_UNROLL for (int w = 0; w < (int)sizeof(Held) / 4; w++)
+                ((gs_u32 *)&x)[w] |= ((const gs_u32 *)&weight[0])[w];
+            GS_UNROLL for (int i = 0; i < COUNT * OWN; i++)
+                weight[i] = i + 1 < COUNT * OWN ? weight[i + 1] : x;
+        }
     }
 
     /* Rows first .. first + 15 of a, rounded. */
@@ -119,8 +139,9 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS> struct gs_held_wmma
         }
     }
 
-    GS_MEMBER void multiply(long long rows, const float *a, long long row, long long column,
-                            float *c, long long stride, float *partial) const {
+    template <bool ONTO>
+    GS_MEMBER void product(long long rows, const float *a, long long row, long long column,
+                           long long stride, float *partial, float *const (&c)[PARTS]) const {
         Stored *const staged = (Stored *)partial;
         float *const sums = partial + STAGED;
         const bool whole = column == 1 && (rows == 1 || row % 4 == 0) && gs_is_vector(a);
@@ -133,7 +154,7 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS> struct gs_held_wmma
                 Fragment<nvcuda::wmma::matrix_a> x;
                 nvcuda::wmma::load_matrix_sync(x, staged + (along() * COUNT + i) * K, LONG);
                 GS_UNROLL for (int n = 0; n < OWN; n++)
-                    nvcuda::wmma::mma_sync(sum[n], x, weight[i][n], sum[n]);
+                    nvcuda::wmma::mma_sync(sum[n], x, weight[i * OWN + n].of, sum[n]);
             }
             float *const own = sums + along() * SUMS + across() * OWN * 16;
             GS_UNROLL for (int n = 0; n < OWN; n++)
@@ -145,9 +166,25 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS> struct gs_held_wmma
                 const float *const from = sums + i * (COLUMNS + 8) + j;
                 float total = from[0];
                 GS_UNROLL for (int s = 1; s < ALONG; s++) total += from[s * SUMS];
-                if (first + i < rows && j < wide) c[(first + i) * stride + j] = total;
+                if (first + i < rows) joined.template put<ONTO>(c, stride, first + i, j, total);
             }
         }
+    }
+
+    template <class... Of>
+    GS_MEMBER void multiply(long long rows, const float *a, long long row, long long column,
+                            long long stride, float *partial, Of... c) const {
+        static_assert(sizeof...(c) == PARTS, "a result for each part");
+        float *const results[PARTS] = {c...};
+        product<false>(rows, a, row, column, stride, partial, results);
+    }
+
+    template <class... Of>
+    GS_MEMBER void add(long long rows, const float *a, long long row, long long column,
+                       long long stride, float *partial, Of... c) const {
+        static_assert(sizeof...(c) == PARTS, "a result for each part");
+        float *const results[PARTS] = {c...};
+        product<true>(rows, a, row, column, stride, partial, results);
     }
 };
 

@@ -58,15 +58,13 @@ class Model:
     outputs   of a function, before the gradients of `loss` by `weights`
     exact     whether every bit is the same on all devices
     least     of steps, fewer have no result
-    meetings  a step, of the scans with and without gradients, when blocks share units: contractions
-              that need each other
     """
 
     exact = False
     least = 0
 
-    def __init__(self, name: str, hidden: int) -> None:
-        self.name, self.hidden = name, hidden
+    def __init__(self, name: str, hidden: int, steps: int | None = None) -> None:
+        self.name, self.hidden, self.fixed = name, hidden, steps
         self.leaves: list[Leaf] = []
         self.outputs: list[Any] = []
         self.weights: list[Any] = []
@@ -89,7 +87,9 @@ class Model:
         return x
 
     def steps(self) -> Any:
-        """The number of steps, where no sequence says it."""
+        """The number of steps, where no sequence says it: an input, unless it is fixed."""
+        if self.fixed is not None:
+            return self.fixed
         n = T.lscalar("n")
         self.leaves.append(Leaf(n, (), lambda rng, shape: None))
         return n
@@ -125,12 +125,12 @@ class Model:
         return found
 
 
-MODELS: dict[str, Callable[[int], Model]] = {}
+MODELS: dict[str, Callable[..., Model]] = {}
 
 
 def model(build: Callable[[Model, int], Model]) -> Callable[[Model, int], Model]:
-    def made(hidden: int) -> Model:
-        return build(Model(build.__name__, hidden), hidden)
+    def made(hidden: int, steps: int | None = None) -> Model:
+        return build(Model(build.__name__, hidden, steps), hidden)
 
     MODELS[build.__name__] = made
     return build
@@ -162,8 +162,9 @@ def elman(m: Model, hidden: int) -> Model:
     return m.returns(h, learns=True)
 
 
-def split(z: Any, hidden: int) -> list[Any]:
-    return [z[:, k * hidden : (k + 1) * hidden] for k in range(4)]
+def split(z: Any, hidden: int, gates: int = 4) -> list[Any]:
+    """The columns of each gate."""
+    return [z[:, k * hidden : (k + 1) * hidden] for k in range(gates)]
 
 
 @model
@@ -182,15 +183,15 @@ def lstm(m: Model, hidden: int) -> Model:
 
 @model
 def gru_reset_before(m: Model, hidden: int) -> Model:
-    """As it was published: the reset comes before the product, which so needs another."""
+    """As it was published: the reset comes before a product."""
     x, weights = recurrent(m, 3)
     h0 = m.input("h0", BATCH, hidden)
 
     def step(x: Any, h: Any, W: Any, U: Any, b: Any) -> Any:
-        below = T.dot(x, W) + b
-        gates = T.nnet.sigmoid(below[:, : 2 * hidden] + T.dot(h, U[:, : 2 * hidden]))
-        r, z = gates[:, :hidden], gates[:, hidden:]
-        new = T.tanh(below[:, 2 * hidden :] + T.dot(r * h, U[:, 2 * hidden :]))
+        below = split(T.dot(x, W) + b, hidden, 3)
+        across = split(T.dot(h, U[:, : 2 * hidden]), hidden, 2)
+        r, z = (T.nnet.sigmoid(a + c) for a, c in zip(below, across))
+        new = T.tanh(below[2] + T.dot(r * h, U[:, 2 * hidden :]))
         return (1 - z) * new + z * h
 
     h, _ = gpuscan.scan(step, x, h0, weights, name="gru")
@@ -199,16 +200,15 @@ def gru_reset_before(m: Model, hidden: int) -> Model:
 
 @model
 def gru_reset_after(m: Model, hidden: int) -> Model:
-    """As libraries have it."""
+    """As libraries have it: one product is enough."""
     x, weights = recurrent(m, 3)
     bh = m.weight("bh", hidden)
     h0 = m.input("h0", BATCH, hidden)
 
     def step(x: Any, h: Any, W: Any, U: Any, b: Any, bh: Any) -> Any:
-        below, across = T.dot(x, W) + b, T.dot(h, U)
-        gates = T.nnet.sigmoid(below[:, : 2 * hidden] + across[:, : 2 * hidden])
-        r, z = gates[:, :hidden], gates[:, hidden:]
-        new = T.tanh(below[:, 2 * hidden :] + r * (across[:, 2 * hidden :] + bh))
+        below, across = split(T.dot(x, W) + b, hidden, 3), split(T.dot(h, U), hidden, 3)
+        r, z = (T.nnet.sigmoid(a + c) for a, c in zip(below[:2], across))
+        new = T.tanh(below[2] + r * (across[2] + bh))
         return (1 - z) * new + z * h
 
     h, _ = gpuscan.scan(step, x, h0, [*weights, bh], name="gru")

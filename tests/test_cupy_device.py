@@ -350,6 +350,28 @@ def test_arrays_come_in_without_a_copy_and_what_computes_them_is_waited_for(cupy
     np.testing.assert_array_equal(device.host(turned), [[2, 1, 0], [5, 4, 3]])
 
 
+def test_results_and_shared_values_stay_on_the_gpu_where_that_is_asked_for(cupy: CuPy) -> None:
+    x, W = T.matrix("x"), gpuscan.shared(np.eye(3, dtype="f"), "W")
+    y = gpuscan.Out(T.tanh(T.dot(x, W)), borrow=True)
+    f = function([x], [gpuscan.Out(x, borrow=True), y], updates=[(W, T.exp(W))], device="cupy")
+    given = cupy.asarray(np.ones((2, 3), "f"))
+    f(given)
+    cupy.calls.clear()
+    a, b = f(given)
+    assert type(a) is type(b) is ndarray
+    assert len({given.data.ptr, a.data.ptr, b.data.ptr}) == 3
+    np.testing.assert_allclose(b.memory, np.tanh(np.e + 2 * np.ones((2, 3))), rtol=1e-6)
+    moved = [c[1] for c in cupy.calls if c[0] in ("to the GPU", "to the host")]
+    assert max(moved) < W.get_value().nbytes  # only what kernels say of themselves
+    held = W.get_value(borrow=True, return_internal_type=True)
+    assert type(held) is ndarray
+    np.testing.assert_allclose(W.get_value(), np.exp(np.exp(np.eye(3))), rtol=1e-6)
+    W.set_value(b, borrow=True)
+    assert W.held is b
+    with pytest.raises(TypeError, match=r"Implicit conversion|lives on a GPU"):
+        function([x], x + 1, device="reference")(given)
+
+
 # ---- what can go wrong ---------------------------------------------------------------------------
 
 
@@ -374,6 +396,17 @@ def test_each_reason_why_it_is_not_there_is_one_line_with_the_way_out(cupy: CuPy
     assert "AMD" in reason()
     with pytest.raises(DeviceError, match="device 'cupy' is not available: this CuPy is for AMD"):
         devices.select("cupy")
+
+
+def test_a_kernel_that_gave_up_waiting_is_an_error_and_no_result(
+    cupy: CuPy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does whose meeting fails: it leaves and has not said how many steps it ran."""
+    monkeypatch.setattr(driver, "launch", lambda *_: None)
+    x = T.vector("x")
+    ys, _ = scan(lambda x: T.tanh(x), outputs_info=[x], n_steps=4)
+    with pytest.raises(DeviceError, match=r"'loop_0'.*waited in vain.*fuse='never'"):
+        function([x], ys, device="cupy")(np.ones(3, "f"))
 
 
 def test_what_cupy_raises_in_a_call_is_a_device_error(cupy: CuPy) -> None:

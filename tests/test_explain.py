@@ -198,6 +198,19 @@ def test_a_size_that_is_an_input_is_known_when_it_was_given(uncompiled):
     assert plan_of(f, "h100", 1000).kernel.blocks == 8
 
 
+@with_emulated
+def test_sizes_that_depend_on_values_are_known_to_the_device_that_ran(uncompiled):
+    n = T.lvector("n")
+    xs, _ = gpuscan.scan(
+        lambda x: x * 2 + 1, outputs_info=T.zeros((n[0],), "float32"), n_steps=3, name="grown"
+    )
+    f, g = (gpuscan.function([n], xs, device=d) for d in ("emulated", "reference"))
+    f([100])
+    g([100])
+    assert plan_of(f, None).kernel.written == plan_of(f, "h100").kernel.written == 100 * F
+    assert plan_of(g, "h100").kernel is None
+
+
 def test_a_function_without_loops_has_nothing_to_explain():
     x = T.fvector("x")
     explained = gpuscan.function([x], x + 1, device="reference").explain("h100")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gpuscan import philox
+from gpuscan.codegen import weights
 from gpuscan.errors import BuildError
 from gpuscan.runtime import emulator, nvrtc
 
@@ -15,6 +16,7 @@ TYPES = {**REALS, "i32": (np.int32, "int"), "i64": (np.int64, "long long"),
          "u8": (np.uint8, "unsigned char")}  # fmt: skip
 ROWS, WIDE, DEPTH = (1, 2, 3, 9, 17), (1, 7, 33, 64, 100), (1, 5, 64, 129)
 BLOCKS = (32, 64, 256)
+PRECISIONS = ("fp16", "bf16", "tf32")
 ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
 
 emulated = pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing())
@@ -25,14 +27,14 @@ KERNEL = 'extern "C" __global__ void __launch_bounds__(512, 1) '
 
 # the panel lies in shared memory where there is room, else in the device's
 PRODUCT = """
-product_{t}(long long rows, long long wide, long long depth, const {type} *a, long long row,
+{name}_{t}(long long rows, long long wide, long long depth, const {type} *a, long long row,
             long long column, const {type} *b, long long down, long long right, {type} *panel,
             {type} *c, long long stride) {{
     GS_SHARED(shared);
     {type} *const place = panel ? panel : ({type} *)shared;
     gs_pack_{t}(depth, wide, b, down, right, place);
     __syncthreads();
-    gs_gemm_{t}(rows, wide, depth, a, row, column, place, c, stride);
+    {gemm}_{t}(rows, wide, depth, a, row, column, place, c, stride);
 }}
 """
 
@@ -81,56 +83,92 @@ meet(long long *meeting, long long *seen, long long steps, long long missing, lo
 }
 """
 
-# dtype, depth, width, threads, rows of a tile
+# dtype, depth, width of a part, threads, parts, rows of a tile, what is done
 HELD = [
-    ("f32", 64, 8, 32, 4), ("f32", 129, 33, 64, 2), ("f32", 5, 1, 256, 4),
-    ("f32", 100, 20, 128, 1), ("f32", 320, 96, 256, 8), ("f32", 36, 24, 64, 4),
-    ("f64", 64, 32, 64, 2), ("f64", 33, 7, 256, 4),
+    ("f32", 64, 8, 32, 1, 4, "multiply"), ("f32", 129, 33, 64, 1, 2, "multiply"),
+    ("f32", 5, 1, 256, 1, 4, "add"), ("f32", 100, 20, 128, 1, 1, "multiply"),
+    ("f32", 320, 96, 256, 1, 8, "multiply"), ("f32", 36, 24, 64, 1, 4, "add"),
+    ("f64", 64, 32, 64, 1, 2, "multiply"), ("f64", 33, 7, 256, 1, 4, "add"),
+    ("f32", 64, 8, 256, 4, 4, "multiply"), ("f32", 33, 9, 128, 3, 2, "add"),
+    ("f32", 129, 1, 64, 5, 4, "multiply"), ("f32", 100, 33, 128, 2, 4, "multiply"),
+    ("f64", 5, 6, 32, 2, 1, "add"), ("f64", 130, 3, 128, 7, 4, "multiply"),
 ]  # fmt: skip
 
+# precision, depth, width of a part, threads, parts, what is done
+WMMA = [
+    ("fp16", 64, 16, 64, 1, "multiply"), ("bf16", 100, 33, 128, 1, "add"),
+    ("tf32", 36, 24, 64, 1, "multiply"), ("bf16", 5, 1, 32, 1, "multiply"),
+    ("tf32", 129, 70, 128, 1, "multiply"), ("fp16", 129, 40, 256, 1, "add"),
+    ("bf16", 64, 8, 256, 4, "multiply"), ("fp16", 33, 9, 128, 3, "add"),
+    ("tf32", 100, 5, 64, 7, "multiply"), ("tf32", 33, 24, 128, 4, "add"),
+]  # fmt: skip
 
-def holding(name, t, depth, wide, threads, rows):
-    kind = REALS[t][1]
-    return f"""extern "C" __global__ void __launch_bounds__({threads}, 1) {name}(
+HOLDING = """extern "C" __global__ void __launch_bounds__({threads}, 1) {name}(
     long long times, long long rows, const {kind} *a, long long row, long long column,
-    const {kind} *b, long long down, long long right, long long columns, {kind} *c,
-    long long stride) {{
+    const {kind} *b, long long apart, long long down, long long right, const long long *columns,
+    {kind} *c, long long stride) {{
     GS_SHARED(shared);
     {kind} *const partial = ({kind} *)shared;
-    gs_held<{kind}, {depth}, {wide}, {threads}, {rows}> weight;
-    weight.load(b, down, right, columns);
+    {type} weight;
+    weight.clear();
+    {loads}
     for (long long t = 0; t < times; t++) {{ /* each its own rows */
-        weight.multiply(rows, a + t * rows * row, row, column, c + t * rows * stride, stride,
-                        partial);
+        {kind} *const d = c + t * rows * stride;
+        __syncthreads();
+        weight.{verb}(rows, a + t * rows * row, row, column, stride, partial, {results});
         __syncthreads();
     }}
 }}
 """
 
 
-# precision, depth, width, threads
-WMMA = [
-    ("fp16", 64, 16, 64), ("bf16", 100, 33, 128), ("tf32", 36, 24, 64), ("bf16", 5, 1, 32),
-    ("tf32", 129, 70, 128), ("fp16", 129, 40, 256),
-]  # fmt: skip
+def holding_as(name, kind, type_, threads, parts, verb):
+    """Parts of b, and of c, follow each other; the last is loaded first."""
+    loads = [
+        f"weight.load({p}, b + {p} * apart, down, right, columns[{p}], partial);"
+        for p in reversed(range(parts))
+    ]
+    results = ", ".join(f"d + {p} * times * rows * stride" for p in range(parts))
+    return HOLDING.format(name=name, kind=kind, type=type_, threads=threads, verb=verb,
+                          loads="\n    ".join(loads), results=results)  # fmt: skip
 
 
-def holding_wmma(name, precision, depth, wide, threads):
-    return f"""extern "C" __global__ void __launch_bounds__({threads}, 1) {name}(
-    long long times, long long rows, const float *a, long long row, long long column,
-    const float *b, long long down, long long right, long long columns, float *c,
-    long long stride) {{
-    GS_SHARED(shared);
-    float *const partial = (float *)shared;
-    gs_held_wmma<gs_{precision}, {depth}, {wide}, {threads}> weight;
-    weight.load(b, down, right, columns, partial);
-    for (long long t = 0; t < times; t++) {{ /* each its own rows */
-        __syncthreads();
-        weight.multiply(rows, a + t * rows * row, row, column, c + t * rows * stride, stride,
-                        partial);
-    }}
+def held_type(t, depth, wide, threads, parts, rows):
+    return f"gs_held<{REALS[t][1]}, {depth}, {wide}, {threads}, {parts}, {rows}>"
+
+
+def wmma_type(precision, depth, wide, threads, parts):
+    return f"gs_held_wmma<gs_{precision}, {depth}, {wide}, {threads}, {parts}>"
+
+
+def holding(name, t, depth, wide, threads, parts=1, rows=4, verb="multiply"):
+    kind = held_type(t, depth, wide, threads, parts, rows)
+    return holding_as(name, REALS[t][1], kind, threads, parts, verb)
+
+
+def holding_wmma(name, precision, depth, wide, threads, parts=1, verb="multiply"):
+    kind = wmma_type(precision, depth, wide, threads, parts)
+    return holding_as(name, "float", kind, threads, parts, verb)
+
+
+# what codegen/weights.py has a twin of
+LAYOUT = """extern "C" __global__ void {name}(long long rows, long long *found) {{
+    typedef {type} Held;
+    if (threadIdx.x) return;
+    found[0] = Held::ACROSS;
+    found[1] = Held::ALONG;
+    found[2] = Held::OWN;
+    found[3] = sizeof(Held::weight) / 4;
+    found[4] = Held::partial_elements(rows) * sizeof({kind});
 }}
 """
+
+
+GEMMS = {"product": "gs_gemm", "onto": "gs_gemm_onto"}
+
+
+def product(name, t):
+    return PRODUCT.format(name=name, gemm=GEMMS[name], t=t, type=REALS[t][1])
 
 
 def blocks_source():
@@ -138,7 +176,8 @@ def blocks_source():
     for t, (_, kind) in TYPES.items():
         parts.append(KERNEL + folding(t, kind))
     for t, (_, kind) in REALS.items():
-        parts += [KERNEL + p.format(t=t, type=kind) for p in (PRODUCT, STEPS, UNIFORMS)]
+        parts += [KERNEL + p.format(t=t, type=kind) for p in (STEPS, UNIFORMS)]
+        parts += [KERNEL + product(name, t) for name in GEMMS]
     return "".join([*parts, KERNEL, MEETING])
 
 
@@ -149,7 +188,7 @@ def held_source():
 @pytest.fixture(scope="module")
 def kernels():
     found = ["meet", *(f"fold_{t}" for t in TYPES)]
-    found += [f"{name}_{t}" for name in ("product", "steps", "uniforms") for t in REALS]
+    found += [f"{name}_{t}" for name in (*GEMMS, "steps", "uniforms") for t in REALS]
     return emulator.build(blocks_source(), found)
 
 
@@ -192,7 +231,8 @@ def strided(x, extra, transposed):
 @emulated
 @pytest.mark.parametrize("t", REALS)
 @pytest.mark.parametrize("block", BLOCKS)
-def test_products(kernels, t, block):
+@pytest.mark.parametrize("name", GEMMS)
+def test_products(kernels, t, block, name):
     dtype = REALS[t][0]
     rng = np.random.default_rng(3)
     case = 0
@@ -205,13 +245,14 @@ def test_products(kernels, t, block):
                 b, down, right = strided(w, case % 2, case % 3 == 1)
                 panel = np.full(depth * wide + 1, np.nan, dtype)
                 c = np.full((rows, wide + 2), 77, dtype)
+                there = 77 if name == "onto" else 0
                 emulator.launch(
-                    kernels[f"product_{t}"], 1, block, 0 if case % 2 else depth * wide * 8,
+                    kernels[f"{name}_{t}"], 1, block, 0 if case % 2 else depth * wide * 8,
                     [rows, wide, depth, address(a), row, column, address(b), down, right,
                      address(panel) if case % 2 else 0, address(c), wide + 2],
                     schedule=case % 5,
                 )  # fmt: skip
-                assert np.array_equal(c[:, :wide], x @ w), (rows, wide, depth)
+                assert np.array_equal(c[:, :wide], there + x @ w), (rows, wide, depth)
                 assert (c[:, wide:] == 77).all()
                 assert np.isnan(panel[-1])  # no more than depth * wide
 
@@ -437,44 +478,56 @@ def test_meetings_under_thread_sanitizer(plain):
 # ---- products that are held in registers -----------------------------------------------------
 
 
+def check_held(kernel, dtype, depth, wide, threads, parts, verb):
+    """Products with as many rows as there are cases, and with parts that are not whole."""
+    rng = np.random.default_rng(depth)
+    times = 2
+    for case, rows in enumerate(ROWS):
+        for less in {0, min(3, wide - 1)}:
+            columns = np.array([max(0, wide - less - p) for p in range(parts)])
+            x = small(rng, times * rows, depth, dtype=dtype)
+            w = small(rng, parts, depth, wide, dtype=dtype)
+            for p, n in enumerate(columns):
+                w[p, :, n:] = np.nan
+            a, row, column = strided(x, (0, -depth % 4, 1)[case % 3], False)
+            b, down, right = zip(*(strided(part, case % 2, case % 2 == 1) for part in w))
+            b = np.stack(b)
+            if case == 3:  # every other column of a
+                a, row, column = np.repeat(a, 2, axis=1), 2 * row, 2
+            c = small(rng, parts, times * rows, wide + 1, dtype=dtype)
+            before = c.copy()
+            emulator.launch(
+                kernel, 1, threads, max(1 << 17, 32 * rows * parts * wide * 8 * 2),
+                [times, rows, address(a), row, column, address(b), b[0].size, down[0], right[0],
+                 address(columns), address(c), wide + 1], schedule=(0, 1, 2, 3, -1)[case],
+            )  # fmt: skip
+            for p, n in enumerate(columns):
+                wanted = x @ w[p, :, :n] + (before[p, :, :n] if verb == "add" else 0)
+                assert np.array_equal(c[p, :, :n], wanted), (rows, p, n)
+                assert np.array_equal(c[p, :, n:], before[p, :, n:])
+
+
 @emulated
 @pytest.mark.parametrize("i", range(len(HELD)))
 def test_held_products(held, i):
-    t, depth, wide, threads, _ = HELD[i]
-    dtype = REALS[t][0]
-    rng = np.random.default_rng(i)
-    times = 2
-    for case, rows in enumerate(ROWS):
-        for columns in {wide, max(1, wide - 3)}:
-            x = small(rng, times * rows, depth, dtype=dtype)
-            w = small(rng, depth, columns, dtype=dtype)
-            a, row, column = strided(x, (0, -depth % 4, 1)[case % 3], False)
-            b, down, right = strided(w, case % 2, case % 2 == 1)
-            if case == 3:  # every other column of a
-                a, row, column = np.repeat(a, 2, axis=1), 2 * row, 2
-            c = np.full((times * rows, columns + 1), 77, dtype)
-            emulator.launch(
-                held[f"held{i}"], 1, threads, 32 * rows * wide * 8 * 2,
-                [times, rows, address(a), row, column, address(b), down, right, columns,
-                 address(c), columns + 1], schedule=case,
-            )  # fmt: skip
-            assert np.array_equal(c[:, :columns], x @ w), (rows, columns)
-            assert (c[:, columns:] == 77).all()
+    t, depth, wide, threads, parts, _, verb = HELD[i]
+    check_held(held[f"held{i}"], REALS[t][0], depth, wide, threads, parts, verb)
 
 
 @emulated
 def test_held_products_do_not_depend_on_the_schedule_or_the_rows(held):
-    t, depth, wide, threads, _ = HELD[4]
+    t, depth, wide, threads, *_ = HELD[4]
     dtype = REALS[t][0]
     rng = np.random.default_rng(1)
     x, w = (rng.standard_normal(s).astype(dtype) for s in ((17, depth), (depth, wide)))
+    columns = np.array([wide])
     found = []
     for schedule, rows in ((0, 17), (1, 17), (2, 3)):
         c = np.empty((rows, wide), dtype)
         emulator.launch(
             held["held4"], 1, threads, 1 << 17,
-            [1, rows, address(x), depth, 1, address(w), wide, 1, wide, address(c), wide],
-            schedule=schedule,
+            [1, rows, address(x), depth, 1, address(w), 0, wide, 1, address(columns), address(c),
+             wide], schedule=schedule,
         )  # fmt: skip
         found.append(c)
     assert np.array_equal(found[0], found[1])
@@ -485,37 +538,22 @@ def test_held_products_do_not_depend_on_the_schedule_or_the_rows(held):
 @emulated
 @pytest.mark.parametrize("i", range(len(WMMA)))
 def test_held_products_of_tensor_cores(wmma, i):
-    _, depth, wide, threads = WMMA[i]
-    rng = np.random.default_rng(i)
-    times = 2
-    for case, rows in enumerate((1, 3, 17)):
-        for columns in {wide, max(1, wide - 3)}:
-            x = small(rng, times * rows, depth, dtype=np.float32)
-            w = small(rng, depth, columns, dtype=np.float32)
-            a, row, column = strided(x, (0, -depth % 4, 1)[case], False)
-            b, down, right = strided(w, case % 2, case % 2 == 1)
-            if case == 2:  # every other column of a
-                a, row, column = np.repeat(a, 2, axis=1), 2 * row, 2
-            c = np.full((times * rows, columns + 1), 77, np.float32)
-            emulator.launch(
-                wmma[f"wmma{i}"], 1, threads, 1 << 17,
-                [times, rows, address(a), row, column, address(b), down, right, columns,
-                 address(c), columns + 1], schedule=case,
-            )  # fmt: skip
-            assert np.array_equal(c[:, :columns], x @ w), (rows, columns)
-            assert (c[:, columns:] == 77).all()
+    _, depth, wide, threads, parts, verb = WMMA[i]
+    check_held(wmma[f"wmma{i}"], np.float32, depth, wide, threads, parts, verb)
 
 
 @emulated
 @pytest.mark.parametrize("i", range(len(WMMA)))
 def test_factors_for_tensor_cores_are_rounded(wmma, i):
-    precision, depth, wide, threads = WMMA[i]
+    precision, depth, wide, threads, parts, _ = WMMA[i]
     rng = np.random.default_rng(i)
-    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((5, depth), (depth, wide)))
-    c = np.zeros((5, wide), np.float32)
+    shapes = (5, depth), (parts, depth, wide)
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in shapes)
+    columns, c = np.full(parts, wide), np.zeros((parts, 5, wide), np.float32)
     emulator.launch(
         wmma[f"wmma{i}"], 1, threads, 1 << 17,
-        [1, 5, address(x), depth, 1, address(w), wide, 1, wide, address(c), wide],
+        [1, 5, address(x), depth, 1, address(w), depth * wide, wide, 1, address(columns),
+         address(c), wide],
     )  # fmt: skip
     bits = {"fp16": 11, "bf16": 8, "tf32": 11}[precision]
 
@@ -524,6 +562,37 @@ def test_factors_for_tensor_cores_are_rounded(wmma, i):
         return np.ldexp(np.round(fraction * 2**bits), exponent - bits)
 
     assert np.allclose(c, rounded(x) @ rounded(w), rtol=1e-5, atol=1e-5)
+
+
+@emulated
+def test_layouts_are_what_weights_have_them_as():
+    shapes = [(c[1:5], c[0]) for c in (*HELD, *WMMA)]
+    shapes += [
+        ((depth, wide, threads, parts), kind)
+        for depth, wide, threads, parts in [
+            (1024, 8, 256, 4), (1024, 32, 256, 1), (2048, 8, 256, 1), (650, 5, 512, 4),
+            (24, 17, 512, 15), (1000, 100, 1024, 5), (7, 32, 96, 1),
+        ]
+        for kind in (*REALS, *PRECISIONS)
+    ]  # fmt: skip
+    twins, source = {}, HEAD + '#include "held_wmma.h"\n'
+    for i, ((depth, wide, threads, parts), kind) in enumerate(shapes):
+        sizes = dict(depth=depth, wide=wide, threads=threads, parts=parts)
+        if kind in REALS:
+            twin = weights.Layout(**sizes, dtype=np.dtype(REALS[kind][0]).name)
+        else:
+            twin = weights.Fragments(**sizes, precision=kind)
+        twins[f"layout{i}"] = twin
+        kind = REALS[kind][1] if kind in REALS else "float"
+        source += LAYOUT.format(name=f"layout{i}", type=twin.type, kind=kind)
+    for name, kernel in emulator.build(source, list(twins)).items():
+        twin = twins[name]
+        assert twin.fits
+        for rows in (1, 17):
+            found = np.zeros(5, np.int64)
+            emulator.launch(kernel, 1, 32, 0, [rows, address(found)])
+            wanted = (twin.across, twin.along, twin.own, twin.registers, twin.partial_bytes(rows))
+            assert tuple(found) == wanted, twin
 
 
 # ---- sanitizers --------------------------------------------------------------------------------
@@ -553,17 +622,23 @@ def test_products_under_sanitizers(name, sanitizer):
     x, w = small(rng, rows, depth, dtype=np.float32), small(rng, depth, wide, dtype=np.float32)
     c = np.zeros((rows, wide), np.float32)
     if name == "product":
-        source = HEAD + KERNEL + PRODUCT.format(t="f32", type="float")
+        source = HEAD + KERNEL + product(name, "f32")
         name = "product_f32"
         args = [rows, wide, depth, x, depth, 1, w, wide, 1, 0, c, wide]
+        wanted = x @ w
     else:
-        source = HEAD + holding("held", "f32", depth, 24, 64, 4)
+        w = small(rng, 3, depth, wide, dtype=np.float32)
+        c = small(rng, 3, rows, wide, dtype=np.float32)
+        source = HEAD + holding("held", "f32", depth, wide, 64, 3, verb="add")
         if name == "wmma":
-            source = HEAD + '#include "held_wmma.h"\n' + holding_wmma(name, "bf16", depth, 24, 64)
-        args = [1, rows, x, depth, 1, w, wide, 1, wide, c, wide]
-    results, report = emulator.run_sanitized(source, name, 1, 64, 8192, args, sanitizer)
+            source = HEAD + '#include "held_wmma.h"\n'
+            source += holding_wmma(name, "bf16", depth, wide, 64, 3, "add")
+        columns = np.full(3, wide)
+        args = [1, rows, x, depth, 1, w, depth * wide, wide, 1, columns, c, wide]
+        wanted = c + x @ w
+    results, report = emulator.run_sanitized(source, name, 1, 64, 16384, args, sanitizer)
     assert not report
-    assert np.array_equal(results[-1], x @ w)
+    assert np.array_equal(results[-1], wanted)
 
 
 # ---- what a device's compiler makes of it ----------------------------------------------------
@@ -583,23 +658,31 @@ def test_registers_suffice(architecture):
     assert_no_spills("#define GS_MEETING_PLAIN\n" + HEAD + KERNEL + MEETING, architecture)
 
 
+# depth, width of a part, threads, parts
+LARGE = [(1024, 32, 256, 1), (1024, 8, 256, 4), (2048, 8, 256, 1), (650, 5, 256, 4),
+         (33, 9, 256, 3)]  # fmt: skip
+
+
 @compiled
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_registers_hold_a_weight(architecture):
+@pytest.mark.parametrize("verb", ["multiply", "add"])
+def test_registers_hold_a_weight(architecture, verb):
     """128 of the 255 registers of a thread are one block's share of a weight of depth 1024."""
-    large = [("f32", 1024, 32, 256, 4), ("f32", 650, 20, 256, 4), ("f64", 512, 32, 256, 4)]
-    source = HEAD + "".join(holding(f"held{i}", *case) for i, case in enumerate(large))
+    source = HEAD + "".join(holding(f"held{i}", "f32", *c, verb=verb) for i, c in enumerate(LARGE))
+    source += holding("double", "f64", 512, 8, 256, 4, verb=verb)
     found = assert_no_spills(source, architecture)
-    assert found["held0"].registers >= 128 + 32
+    assert found["held1"].registers >= 128 + 32
 
 
 @compiled
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_fragments_hold_a_weight(architecture):
-    precisions = ["fp16"] if architecture == "sm_75" else ["fp16", "bf16", "tf32"]
+@pytest.mark.parametrize("verb", ["multiply", "add"])
+def test_fragments_hold_a_weight(architecture, verb):
+    precisions = PRECISIONS[:1] if architecture == "sm_75" else PRECISIONS
     source = HEAD + '#include "held_wmma.h"\n'
     for p in precisions:
-        source += holding_wmma(f"wmma_{p}", p, 1024, 32, 256)
+        for i, case in enumerate(LARGE):
+            source += holding_wmma(f"wmma_{p}{i}", p, *case, verb)
     try:
         assert_no_spills(source, architecture)
     except BuildError as e:

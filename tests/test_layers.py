@@ -23,7 +23,7 @@ LAYERS = (
     ("codegen", "runtime"),
     ("compile", "compile_native", "compile_cuda", "explain"),
     ("function",),
-    ("__init__", "theano", "examples"),
+    ("__init__", "theano", "examples", "selftest", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

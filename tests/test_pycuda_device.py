@@ -255,6 +255,55 @@ def test_gpu_arrays_come_in_without_a_copy(environment: dict[str, str]) -> None:
     assert "can't take: copy it to the host" in run(environment, program)
 
 
+def test_results_and_shared_values_stay_on_the_gpu_where_that_is_asked_for(
+    environment: dict[str, str],
+) -> None:
+    program = """
+        import pickle
+        from pycuda.gpuarray import GPUArray
+        x, W = T.matrix("x"), gpuscan.shared(np.eye(3, dtype="f"), "W")
+        same, y = gpuscan.Out(x, borrow=True), gpuscan.Out(T.tanh(T.dot(x, W)), borrow=True)
+        f = function([x], [same, y, y, x + 1], updates=[(W, W * 2)], device="pycuda")
+        a, b, c, d = f(np.ones((2, 3), "f"))
+        assert [isinstance(v, GPUArray) for v in (a, b, c, d)] == [True, True, True, False]
+        assert len({a.ptr, b.ptr, c.ptr}) == 3
+        np.testing.assert_array_equal(a.get(), np.ones((2, 3)))
+        np.testing.assert_allclose(b.get(), np.tanh(np.ones((2, 3))), rtol=1e-6)
+        again = f(a)[1]
+        np.testing.assert_allclose(again.get(), np.tanh(2 * np.ones((2, 3))), rtol=1e-6)
+        assert f(again)[0].ptr != again.ptr  # nobody else's memory
+
+        held = W.get_value(borrow=True, return_internal_type=True)
+        assert isinstance(held, GPUArray) and held is W.held
+        assert W.get_value(return_internal_type=True).ptr != held.ptr
+        np.testing.assert_array_equal(W.get_value(), 8 * np.eye(3))
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(W)).get_value(), 8 * np.eye(3))
+        W.set_value(again[:1], borrow=True)
+        assert W.get_value(borrow=True, return_internal_type=True).ptr == again.ptr
+        g = function([], W.sum(), device="reference")  # on the host it is copied there
+        np.testing.assert_allclose(g(), 3 * np.tanh(2), rtol=1e-6)
+        print(raised(W.set_value, again[0], kind=TypeError))
+        print(raised(f, again[0], kind=TypeError))
+        print(raised(function([x], x, device="reference"), a, kind=TypeError))
+    """
+    shared, given, *on_the_host = run(environment, program).splitlines()
+    words = "expected a float32 matrix, got a float32 vector (3,) on a GPU, which is not converted"
+    assert words in shared
+    assert words in given and '"x" (index 0)' in given
+    assert "which lives on a GPU: copy it to the host first (`.get()`)" in on_the_host[-1]
+
+
+def test_the_selftest_is_passed(environment: dict[str, str]) -> None:
+    program = """
+        import sys
+        from gpuscan.__main__ import main
+        sys.exit(main(["selftest"]))
+    """
+    found = run(environment, program, start="")
+    assert "pycuda on emulated (fibers of the host) (sm_90, 4 multiprocessors):\n" in found
+    assert found.count(": right, ") == 3 and found.endswith("\nall is well\n")
+
+
 def test_the_suite_of_tests_runs_on_it(environment: dict[str, str]) -> None:
     """A part of it; all of it by tests/stand_in/run.py."""
     done = subprocess.run(

@@ -66,8 +66,10 @@ from .weights import (
     OTHER_REGISTERS,
     Fragments,
     Layout,
+    Weight,
     constant_panels,
     panels,
+    together,
     with_own_panels,
 )
 
@@ -343,7 +345,10 @@ class _Blocks:
             self.grid = 1 if self.rows is None else -(-count // self.tile)
         self.threads = min(THREADS, limits.threads_block)
         self.parameters = _Parameters(loop)
-        self.held: dict[str, Layout | Fragments] = {}
+        self.weights: list[Weight] = []  # in registers
+        self.registers = min(255, limits.registers_multiprocessor // self.threads)
+        self.registers -= OTHER_REGISTERS
+        self.partial_bytes: dict[str, int] = {}
         self.partials: dict[str, Array] = {}  # per dtype: sums of warps
         self.prologue: list[Any] = []
         self.placed: list[Placed] = []
@@ -364,7 +369,7 @@ class _Blocks:
         self._integers()
         self.body = Known(self.names).statements(self.program.kernel.body)
         self._pointers()
-        body = tuple(with_own_panels(self.body, self.held, self.partials))
+        body = tuple(with_own_panels(self.body, self.weights, self.partials))
         made = Threads(self.by_units).statements(body)
         shared = [Use("GS_SHARED", (Name("shared"),))]
         meetings = 0
@@ -448,40 +453,64 @@ class _Blocks:
         self._share([x for x in scratch if x[0].array.name not in of_panels])
 
     def _hold(self, packed: list[Any]) -> None:
-        """Weights that registers have room for, the largest first."""
-        products = constant_panels(self.body)
-        sizes = panels(self.body)
-        left = min(255, self.limits.registers_multiprocessor // self.threads) - OTHER_REGISTERS
+        """Weights that registers have room for, the largest first; of one that fits neither there
+        nor in shared memory, a part."""
         room = self.limits.shared_block - FOLD_BYTES
-        most: dict[str, int] = {}
-        for entry in sorted(packed, key=lambda x: -x[2]):
-            pointer, source, elements, _ = entry
-            name = pointer.array.name
-            least = LEAST_HELD if self.precision == "float32" else 1
-            if not products.get(name) or elements < least:
-                continue
-            depth, wide = (self.loop.value(e, self.most) for e in sizes[name])
-            layout: Layout | Fragments = Layout(depth, wide, self.threads, source.dtype)
+        entries = {x[0].array.name: x for x in packed}
+        for group in sorted(together(self.body), key=lambda g: -sum(entries[p][2] for p in g)):
+            if sum(entries[p][2] for p in group) >= self._least_held():
+                self._hold_weight(group, entries, packed, room)
+        left = sum(_bytes(x) for x in packed) - room + sum(self.partial_bytes.values())
+        for entry in sorted(packed, key=_bytes, reverse=True):
+            if left > 0:
+                left -= self._hold_weight((entry[0].array.name,), entries, packed, room, True)
+        for dtype, size in self.partial_bytes.items():
+            self.partials[dtype] = Array(f"sums_{dtype}", dtype)
+            place = self._place(f"sums_{dtype}")
+            self.prologue.append(InShared(self.partials[dtype], place))
+            self.shared += size
+
+    def _least_held(self) -> int:
+        return LEAST_HELD if self.precision == "float32" else 1
+
+    def _hold_weight(
+        self, group: tuple[str, ...], entries: Mapping[str, Any], packed: list[Any], room: int,
+        in_part: bool = False,
+    ) -> int:  # fmt: skip
+        """A weight in registers, where there is room: how many bytes of it."""
+        products = constant_panels(self.body)
+        if not all(products.get(p) for p in group):
+            return 0
+        sizes = panels(self.body)
+        source = entries[group[0]][1]
+        depth, wide = (self.loop.value(e, self.most) for e in sizes[group[0]])
+        rows = max(self.loop.value(s.arguments[0], self.most) for p in group for s in products[p])
+        item = np.dtype(source.dtype).itemsize
+        for held in range(depth, 0, -64) if in_part else (depth,):
+            layout: Layout | Fragments = Layout(held, wide, len(group), self.threads, source.dtype)
             if self.precision != "float32" and source.dtype == "float32":
-                layout = Fragments(depth, wide, self.threads, self.precision)
-            if not layout.fits or layout.registers > left:
+                layout = Fragments(held, wide, len(group), self.threads, self.precision)
+            if not layout.fits or layout.registers > self.registers:
                 continue
-            rows = max(self.loop.value(s.arguments[0], self.most) for s in products[name])
-            partial = layout.partial_bytes(rows)
+            partial = -(-layout.partial_bytes(rows) // 128) * 128
             if 2 * partial > room:
                 continue
-            left -= layout.registers
-            most[source.dtype] = max(most.get(source.dtype, 0), partial)
-            self.held[name] = layout
-            self.placed.append(
-                Placed(name, "registers", elements * np.dtype(source.dtype).itemsize)
-            )
-            self.prologue.append(HeldWeight(pointer.array, layout.type))
-            packed.remove(entry)
-        for dtype, size in most.items():
-            self.partials[dtype] = Array(f"sums_{dtype}", dtype)
-            self.prologue.append(InShared(self.partials[dtype], self._place(f"sums_{dtype}")))
-            self.shared += -(-size // 128) * 128
+            self.registers -= layout.registers
+            most = self.partial_bytes.get(source.dtype, 0)
+            self.partial_bytes[source.dtype] = max(most, partial)
+            weight = Weight(group, layout, held)
+            self.weights.append(weight)
+            array = Array(weight.name, source.dtype)
+            clear = Use(f"gs_clear_{'f32' if item == 4 else 'f64'}", (array,))
+            self.prologue += [HeldWeight(array, layout.type), clear]
+            for p in group:
+                self.placed.append(Placed(p, "registers", held * wide * item))
+                pointer, scratch, _, one = entries[p]
+                packed.remove(entries[p])
+                if held < depth:
+                    packed.append((pointer, scratch, (depth - held) * wide, one))
+            return held * wide * item * len(group)
+        return 0
 
     def _place(self, name: str) -> Name:
         """Where in shared memory the next array lies. It follows from the number of rows, which
@@ -525,6 +554,11 @@ class _Blocks:
         if alike:
             size = known.expression(self.parameters.size(source))
             self.prologue.append(Shift(pointer.array, binary("mul", BLOCK, size)))
+
+
+def _bytes(entry: Any) -> int:
+    """Of scratch memory."""
+    return int(entry[2] * np.dtype(entry[1].dtype).itemsize)
 
 
 def _whole_units(program: LoopProgram) -> Iterator[tuple[Name, Any]]:

@@ -52,6 +52,12 @@ _OPERATORS = {
     "gt": ">", "ge": ">=", "and_": "&&", "or_": "||", "eq": "==",
 }  # fmt: skip
 
+# How tightly operators bind; of equal ones the left comes first.
+_BINDS = {
+    "or_": 1, "and_": 2, "eq": 3, "lt": 4, "le": 4, "gt": 4, "ge": 4, "add": 5, "sub": 5,
+    "mul": 6, "int_div": 6, "mod": 6,
+}  # fmt: skip
+
 _SUFFIX = {
     "bool": "b8", "int8": "i8", "int16": "i16", "int32": "i32", "int64": "i64",
     "uint8": "u8", "uint16": "u16", "uint32": "u32", "uint64": "u64",
@@ -72,7 +78,7 @@ _SHARED = {
 }
 
 # What is done with a matrix that is held in registers.
-_OF_HELD = {"gs_hold": "load", "gs_multiply": "multiply"}
+_OF_HELD = {"gs_clear": "clear", "gs_hold": "load", "gs_multiply": "multiply"}
 
 _OVERFLOWING = ("add", "sub", "mul", "neg")
 
@@ -123,7 +129,7 @@ CUDA = Dialect(
     name="cuda",
     types=_TYPES,
     includes=("persistent.h",),
-    signature='extern "C" __global__ void __launch_bounds__({threads}) {name}({parameters})',
+    signature='extern "C" __global__ void __launch_bounds__({threads}, 1) {name}({parameters})',
     pointer="{const}{type} *{restrict}{name}",
     integer="long long {name}",
     lanes="",
@@ -188,15 +194,15 @@ class Renderer:
     def statement(self, s: Any, indent: str) -> Iterator[str]:
         match s:
             case Let(name, value):
-                yield f"{indent}const {self.type(name.dtype)} {name.text} = {self.text(value)};"
+                yield f"{indent}const {self.type(name.dtype)} {name.text} = {self.bare(value)};"
             case Declare(name, value):
-                yield f"{indent}{self.type(name.dtype)} {name.text} = {self.text(value)};"
+                yield f"{indent}{self.type(name.dtype)} {name.text} = {self.bare(value)};"
             case Point(array, written, condition, a, b):
                 const = "" if written else "const "
                 yield (
                     f"{indent}{const}{self.type(array.dtype)} *const "
                     f"{self.dialect.restrict}{array.name} = "
-                    f"{self.text(condition)} ? {self.argument(a)} : {self.argument(b)};"
+                    f"{self.operand(condition, 1)} ? {self.argument(a)} : {self.argument(b)};"
                 )
             case Steps(body):
                 begin = "0" if self.dialect.own else "first"
@@ -204,19 +210,19 @@ class Renderer:
                 yield from self.block(body, indent + "    ")
                 yield indent + "}"
             case Assign(name, value):
-                yield f"{indent}{name.text} = {self.text(value)};"
+                yield f"{indent}{name.text} = {self.bare(value)};"
             case Store(array, offset, value):
-                yield f"{indent}{array.name}[{self.text(offset)}] = {self.text(value)};"
+                yield f"{indent}{array.name}[{self.bare(offset)}] = {self.bare(value)};"
             case For(index, extent, body, lanes, start):
                 if lanes and self.dialect.lanes:
                     yield self.dialect.lanes
                 i = index.text
-                begin, end = self.text(start), self.text(extent)
+                begin, end = self.bare(start), self.operand(extent, 5)
                 yield f"{indent}for (long long {i} = {begin}; {i} < {end}; {i}++) {{"
                 yield from self.block(body, indent + "    ")
                 yield indent + "}"
             case If(condition, body, other):
-                yield f"{indent}if ({self.text(condition)}) {{"
+                yield f"{indent}if ({self.bare(condition)}) {{"
                 yield from self.block(body, indent + "    ")
                 if other:
                     yield indent + "} else {"
@@ -225,7 +231,7 @@ class Renderer:
             case Break():
                 yield f"{indent}break;"
             case Return(value):
-                yield f"{indent}return {self.text(value)};"
+                yield f"{indent}return {self.bare(value)};"
             case Use(routine, (held, *others)) if routine.startswith(tuple(_OF_HELD)):
                 method = _OF_HELD[routine.rpartition("_")[0]]
                 yield f"{indent}{held.name}.{method}({', '.join(map(self.argument, others))});"
@@ -260,7 +266,7 @@ class Renderer:
             case Continue():
                 yield f"{indent}continue;"
             case Finish(steps):
-                yield f"{indent}gs_finish(done, {self.text(steps)});"
+                yield f"{indent}gs_finish(done, {self.bare(steps)});"
             case Leave():
                 yield f"{indent}return;"
             case Local(array, count):
@@ -272,7 +278,7 @@ class Renderer:
             case HeldWeight(array, kind):
                 yield f"{indent}{kind} {array.name};"
             case Shift(array, offset):
-                yield f"{indent}{array.name} += {self.text(offset)};"
+                yield f"{indent}{array.name} += {self.bare(offset)};"
             case _:
                 raise TypeError(f"not a statement: {s!r}")
 
@@ -282,31 +288,35 @@ class Renderer:
         inner = indent + "    "
         if len(s.loops) == 1:
             loop = s.loops[0]
-            i, end = loop.index.text, self.text(loop.extent)
-            begin = first if loop.start == Number(0) else f"{self.text(loop.start)} + {first}"
+            i, end = loop.index.text, self.operand(loop.extent, 5)
+            begin = first if loop.start == Number(0) else f"{self.operand(loop.start, 5)} + {first}"
             yield f"{indent}for (long long {i} = {begin}; {i} < {end}; {i} += {apart}) {{"
         else:
             i = "all_" + s.loops[-1].index.text
             sizes = [x.extent if x.start == Number(0) else x.extent - x.start for x in s.loops]
             kind = "long long" if s.by.startswith("grid") else "int"
-            count = self.text(product(sizes))
+            count = self.operand(product(sizes), 5)
             yield f"{indent}for ({kind} {i} = {first}; {i} < {count}; {i} += {apart}) {{"
             for k, loop in enumerate(s.loops):
-                inside = self.text(product(sizes[k + 1 :]))
-                position = i if inside == "1" else f"{i} / ({kind})({inside})"
+                inside = product(sizes[k + 1 :])
+                position = i if inside == Number(1) else f"{i} / {self.divisor(inside, kind)}"
                 if k:
-                    position = f"{position} % ({kind})({self.text(sizes[k])})"
+                    position = f"{position} % {self.divisor(sizes[k], kind)}"
                 if loop.start != Number(0):
-                    position = f"{self.text(loop.start)} + {position}"
+                    position = f"{self.operand(loop.start, 5)} + {position}"
                 yield f"{inner}const long long {loop.index.text} = {position};"
         yield from self.block(s.body, inner)
         yield indent + "}"
 
+    def divisor(self, e: Any, kind: str) -> str:
+        """A size as an integer of the kind that it divides: the wider one takes far longer."""
+        return self.text(e) if isinstance(e, Number) or kind != "int" else f"(int){self.text(e)}"
+
     def argument(self, x: Any) -> str:
         if isinstance(x, tuple):
             array, offset = x
-            return array.name if offset == Number(0) else f"{array.name} + {self.text(offset)}"
-        return x.name if isinstance(x, Array) else self.text(x)
+            return array.name if offset == Number(0) else f"{array.name} + {self.operand(offset, 5)}"
+        return x.name if isinstance(x, Array) else self.bare(x)
 
     def type(self, dtype: str) -> str:
         return self.dialect.types[dtype]
@@ -319,14 +329,38 @@ class Renderer:
             case Name(text, _):
                 return text
             case Load(array, offset):
-                return f"{array.name}[{self.text(offset)}]"
+                return f"{array.name}[{self.bare(offset)}]"
             case Call():
                 return self.call(e)
             case Choose(condition, a, b):
-                return f"({self.text(condition)} ? {self.text(a)} : {self.text(b)})"
-            case Binary(op, a, b):
-                return f"({self.text(a)} {_OPERATORS[op]} {self.text(b)})"
+                chosen = f"{self.operand(a, 1)} : {self.operand(b, 1)}"
+                return f"({self.operand(condition, 1)} ? {chosen})"
+            case Binary():
+                return f"({self.sum_of(e)})"
         raise TypeError(f"not an expression: {e!r}")
+
+    def operand(self, e: Any, binds: int) -> str:
+        """An operand of an operator that binds so tightly: in parentheses where it needs them."""
+        if isinstance(e, Binary) and _BINDS[e.op] >= binds:
+            return self.sum_of(e)
+        return self.text(e)
+
+    def sum_of(self, e: Binary) -> str:
+        binds = _BINDS[e.op]
+        a, b = self.operand(e.a, binds), self.operand(e.b, binds + 1)
+        return f"{a} {_OPERATORS[e.op]} {b}"
+
+    def bare(self, e: Any) -> str:
+        """An expression that stands by itself."""
+        text = self.text(e)
+        if text[0] != "(" or text[-1] != ")":
+            return text
+        depth = 0
+        for k, c in enumerate(text):
+            depth += (c == "(") - (c == ")")
+            if not depth:
+                return text[1:-1] if k == len(text) - 1 else text
+        return text
 
     def call(self, e: Call) -> str:
         operands = [self.text(x) for x in e.operands]

@@ -46,13 +46,15 @@ from .kernel import (
 from .lower import FAILED
 
 # Routines that all threads of a block enter: which of their arguments they read, and write.
-TOGETHER: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+TOGETHER: Mapping[str, tuple[Sequence[int], Sequence[int]]] = {
     "gs_pack": ((2,), (5,)),
     "gs_gemm": ((3, 6), (7,)),
     "gs_gemm_steps": ((5, 8), (9,)),
     "gs_uniforms": ((0,), (3,)),
-    "gs_hold": ((1,), (0, 5)),
-    "gs_multiply": ((0, 2), (5, 7)),
+    "gs_gemm_onto": ((3, 6, 7), (7,)),
+    "gs_clear": ((), (0,)),
+    "gs_hold": ((2,), (0, 6)),
+    "gs_multiply": ((0, 2), range(6, 99)),
 }
 _MEETING = "gs_meet"
 

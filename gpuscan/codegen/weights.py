@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..record import record, replace
-from .kernel import Array, For, If, Steps, Use
+from .kernel import Array, For, If, Number, Steps, Use
 from .threads import routine
 
 LANES, GROUPS = 8, 4  # of a warp, as kernels/held.h has them
@@ -33,8 +33,13 @@ class Fragments:
 
     depth: int
     wide: int
+    parts: int
     threads: int
     precision: str
+
+    @property
+    def columns(self) -> int:
+        return self.wide * self.parts
 
     @property
     def _tile(self) -> int:
@@ -42,7 +47,7 @@ class Fragments:
 
     @property
     def across(self) -> int:
-        return 1 << (-(-self.wide // 64) - 1).bit_length()
+        return 1 << (-(-self.columns // 64) - 1).bit_length()
 
     @property
     def fits(self) -> bool:
@@ -55,7 +60,7 @@ class Fragments:
 
     @property
     def own(self) -> int:
-        return _ceil(_ceil(self.wide, 16), self.across)
+        return _ceil(_ceil(self.columns, 16), self.across)
 
     @property
     def count(self) -> int:
@@ -63,8 +68,8 @@ class Fragments:
 
     @property
     def registers(self) -> int:
-        """Of a thread: a fragment of 16 bits has every element twice."""
-        return self.count * self.own * (4 if self.precision == "tf32" else 8)
+        """Of a thread."""
+        return self.count * self.own * 4  # a fragment has 128 elements of tf32, or 256
 
     def partial_bytes(self, rows: int) -> int:
         """Of shared memory, for 16 rows of the other factor and the warps' sums."""
@@ -75,7 +80,8 @@ class Fragments:
 
     @property
     def type(self) -> str:
-        return f"gs_held_wmma<gs_{self.precision}, {self.depth}, {self.wide}, {self.threads}>"
+        sizes = f"{self.depth}, {self.wide}, {self.threads}, {self.parts}"
+        return f"gs_held_wmma<gs_{self.precision}, {sizes}>"
 
 
 @record
@@ -83,9 +89,14 @@ class Layout:
     """How the threads of a block hold a matrix: kernels/held.h, in the same words."""
 
     depth: int
-    wide: int
+    wide: int  # columns of each of the parts that are held as one
+    parts: int
     threads: int
     dtype: str
+
+    @property
+    def columns(self) -> int:
+        return self.wide * self.parts
 
     @property
     def itemsize(self) -> int:
@@ -94,11 +105,11 @@ class Layout:
     @property
     def type(self) -> str:
         kind = "double" if self.dtype == "float64" else "float"
-        return f"gs_held<{kind}, {self.depth}, {self.wide}, {self.threads}>"
+        return f"gs_held<{kind}, {self.depth}, {self.wide}, {self.threads}, {self.parts}>"
 
     @property
     def across(self) -> int:
-        return 1 << (-(-self.wide // 32) - 1).bit_length()
+        return 1 << (-(-self.columns // 32) - 1).bit_length()
 
     @property
     def along(self) -> int:
@@ -111,7 +122,7 @@ class Layout:
 
     @property
     def own(self) -> int:
-        return -(-self.wide // (self.across * GROUPS))
+        return -(-self.columns // (self.across * GROUPS))
 
     @property
     def fits(self) -> bool:
@@ -178,34 +189,108 @@ def constant_panels(body: Sequence[Any]) -> dict[str, list[Use]]:
     return found
 
 
+@record
+class Weight:
+    """What a block multiplies with in every step: packed operands whose products read the same
+    rows, one after another, and how many of their rows registers hold (the depth, or what there is
+    room for)."""
+
+    panels: tuple[str, ...]
+    layout: Layout | Fragments
+    depth: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.panels[0]}_held"
+
+
+def together(body: Sequence[Any]) -> list[tuple[str, ...]]:
+    """The packed operands that do not change in the loop, those together whose products follow
+    each other and read the same rows, as those of an LSTM's gates do."""
+    products = constant_panels(body)
+    found: list[tuple[str, ...]] = []
+    taken: set[str] = set()
+
+    def same(s: Use) -> Any:
+        rows, wide, depth, a, row, column, _, _, stride = s.arguments
+        return s.routine, rows, wide, depth, a, row, column, stride
+
+    def visit(statements: Sequence[Any]) -> None:
+        run: list[Use] = []
+        for s in [*statements, None]:
+            alone = isinstance(s, Use) and routine(s.routine) == "gs_gemm"
+            alone = alone and len(products.get(panel_of(s), ())) == 1
+            if run and not (alone and same(run[0]) == same(s)):
+                found.append(tuple(panel_of(x) for x in run))
+                run = []
+            if alone:
+                run.append(s)
+            match s:
+                case For(body=inner) | Steps(inner):
+                    visit(inner)
+                case If(_, inner, other):
+                    visit(inner)
+                    visit(other)
+
+    visit(body)
+    for group in found:
+        taken |= set(group)
+    return [*found, *((p,) for p in products if p not in taken)]
+
+
 def with_own_panels(
-    body: Sequence[Any], held: Mapping[str, Layout | Fragments], partials: Mapping[str, Array]
+    body: Sequence[Any], weights: Sequence[Weight], partials: Mapping[str, Array]
 ) -> Iterator[Any]:
-    """Statements for a block that has panels of its own, with the columns that it computes; those
-    that are `held` are in registers."""
-    for s in body:
-        match s:
-            case Use(name, arguments) if routine(name) in PANEL:
-                panel, suffix = panel_of(s), name.rpartition("_")[2]
-                k = PANEL[routine(name)]
-                own = arguments[k][0] if isinstance(arguments[k], tuple) else arguments[k]
-                if panel not in held:
-                    yield Use(name, (*arguments[:k], own, *arguments[k + 1 :]))
-                elif routine(name) == "gs_pack":
-                    _, wide, b, down, right, _ = arguments
-                    staged = (partials[own.dtype],) if isinstance(held[panel], Fragments) else ()
-                    yield Use(f"gs_hold_{suffix}", (own, b, down, right, wide, *staged))
-                else:
-                    rows, _, _, a, row, column, _, c, stride = arguments
-                    sums = partials[own.dtype]
-                    yield Use(f"gs_multiply_{suffix}", (own, rows, a, row, column, c, stride, sums))
-            case For() | Steps():
-                yield replace(s, body=tuple(with_own_panels(s.body, held, partials)))
-            case If(condition, inner, other):
-                yield If(
-                    condition,
-                    tuple(with_own_panels(inner, held, partials)),
-                    tuple(with_own_panels(other, held, partials)),
-                )
-            case _:
-                yield s
+    """Statements for a block that has panels of its own, with the columns that it computes; the
+    weights are in registers."""
+    of = {panel: w for w in weights for panel in w.panels}
+    products: dict[str, Use] = {}
+
+    def visit(statements: Sequence[Any]) -> Iterator[Any]:
+        for s in statements:
+            match s:
+                case Use(name, arguments) if routine(name) in PANEL:
+                    panel, k = panel_of(s), PANEL[routine(name)]
+                    own = arguments[k][0] if isinstance(arguments[k], tuple) else arguments[k]
+                    s = Use(name, (*arguments[:k], own, *arguments[k + 1 :]))
+                    if panel not in of:
+                        yield s
+                    elif routine(name) == "gs_pack":
+                        yield from _held(of[panel], panel, s, partials[own.dtype])
+                    else:
+                        products[panel] = s
+                        if panel == of[panel].panels[-1]:
+                            uses = [products[p] for p in of[panel].panels]
+                            yield from _multiplied(of[panel], uses, partials[own.dtype])
+                case For() | Steps():
+                    yield replace(s, body=tuple(visit(s.body)))
+                case If(condition, inner, other):
+                    yield If(condition, tuple(visit(inner)), tuple(visit(other)))
+                case _:
+                    yield s
+
+    yield from visit(body)
+
+
+def _held(w: Weight, panel: str, s: Use, partial: Array) -> Iterator[Use]:
+    """A packed operand's rows in registers, and what is left of them in its panel."""
+    suffix, held = s.routine.rpartition("_")[2], Array(w.name, partial.dtype)
+    depth, wide, b, down, right, own = s.arguments
+    part = Number(w.panels.index(panel))
+    yield Use(f"gs_hold_{suffix}", (held, part, b, down, right, wide, partial))
+    if (rest := depth - w.depth) != Number(0):
+        b = (b[0], b[1] + down * w.depth)
+        yield Use(s.routine, (rest, wide, b, down, right, own))
+
+
+def _multiplied(w: Weight, uses: Sequence[Use], partial: Array) -> Iterator[Use]:
+    suffix, held = uses[0].routine.rpartition("_")[2], Array(w.name, partial.dtype)
+    rows, wide, depth, a, row, column, _, _, stride = uses[0].arguments
+    results = [s.arguments[7] for s in uses]
+    yield Use(f"gs_multiply_{suffix}", (held, rows, a, row, column, stride, partial, *results))
+    if (rest := depth - w.depth) == Number(0):
+        return
+    a = (a[0], a[1] + column * w.depth)
+    for s, c in zip(uses, results):
+        operands = (rows, wide, rest, a, row, column, s.arguments[6], c, stride)
+        yield Use(f"gs_gemm_onto_{suffix}", operands)

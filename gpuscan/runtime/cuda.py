@@ -27,6 +27,7 @@ from ..codegen.program import (
     Stride,
     Trace,
 )
+from ..errors import DeviceError
 from ..evaluate import Program
 from ..graph import Op, Variable
 from ..ops.linalg import Dot
@@ -36,12 +37,18 @@ from ..types import TensorType, TupleType
 from .plans import Plans, SizedPlan, laid_out
 
 MEETING = 48  # integers, as kernels/grid.h has it
+_NOT_MET = (
+    "kernel {!r}: some of its {} blocks waited in vain for the others, so it gave up. The GPU may "
+    "be shared with other programs, or slow for a debugger; if not, please report it. "
+    "fuse='never' runs the loop without waiting"
+)
 
 
 class CudaDevice(Protocol):
     """A device that runs CUDA: memory, kernels, products."""
 
     name: str
+    has_own_arrays: bool  # else they are NumPy's
     limits: Limits
     scope: str  # in which loops run that have a kernel of it; "": each in the narrowest that it can
 
@@ -102,7 +109,7 @@ class CudaLoop(Op):
     device: CudaDevice = field(compare=False)
     node: Variable = field(compare=False)  # the Scan as it was written
     inputs: tuple[Variable, ...] = field(compare=False)  # what this op's inputs stand for
-    told: Callable[[Launch], None] = field(compare=False)  # of the kernel that is taken
+    told: Callable[[Any], None] = field(compare=False)  # sizes and operands' shapes of each run
 
     def infer(self, *types: TensorType) -> Any:
         return self.definition.infer(*types[: 1 + len(self.definition.step.params)])
@@ -132,7 +139,6 @@ class _LoopPlan(SizedPlan):
                     values[name.text] = self.strides[source]
         others = given[len(program_sizes(program)) :]
         self.launch = op.launch_of(values, others, self.strides)
-        op.told(self.launch)
         self.kernel = op.device.build(self.launch.source, self.launch.name)
 
 
@@ -171,10 +177,11 @@ class _LoopRunner:
         sizes = [int(self.device.host(s)) for s in inputs[self.n_operands : self.n_inputs]]
         arrays = {i: self.device.array(operands[i]) for i in self.read}
         arrays = {i: _laid_out(x, self.read[i]) for i, x in arrays.items()}
+        self.op.told((sizes, [np.shape(x) for x in operands]))
         plan = self.plans.find(sizes, arrays, self._plan)
         launch = plan.launch
         short = any(len(s) < steps for s in operands[1 : 1 + self.n_seqs])
-        if steps < 1 or launch is None or short:
+        if steps < 1 or launch is None or launch.grid < 1 or short:
             return self.definition(*inputs)
         initials = operands[self.first_init : self.first_init + len(plan.states)]
         if any(np.shape(x) != shape for x, shape in zip(initials, plan.states)):
@@ -185,6 +192,8 @@ class _LoopRunner:
         done, failed = (int(x) for x in self.device.host(memory.done))
         if failed:
             return self.definition(*inputs)
+        if done < 0:
+            raise DeviceError(_NOT_MET.format(launch.name, launch.grid))
         return memory.results(min(done, steps))  # one that stops says one more where none did
 
     def constant(self, fixed: Fixed) -> Any:
@@ -206,7 +215,7 @@ class _Memory:
         self.arrays, self.initials = arrays, initials
         self.traces: dict[int, Any] = {}
         self.states: dict[tuple[int, int], Any] = {}
-        self.done = self.device.array(np.array([steps, 0]))
+        self.done = self.device.array(np.array([-1, 0]))  # a kernel that ends says its steps
         self.held: list[Any] = []
 
     def argument(self, x: Any) -> int:

@@ -51,6 +51,7 @@ class CuPy:
 
     name = "cupy"
     scope = ""
+    has_own_arrays = True
 
     def __init__(self) -> None:
         import cupy

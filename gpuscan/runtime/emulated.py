@@ -21,6 +21,7 @@ class Emulated:
     says."""
 
     name = "emulated"
+    has_own_arrays = False
     limits: Limits = of("emulated")
     scope = os.environ.get("GPUSCAN_EMULATED_SCOPE", "")
     schedule = int(os.environ.get("GPUSCAN_EMULATED_SCHEDULE", "0"))

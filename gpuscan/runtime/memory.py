@@ -12,10 +12,12 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+from ..shared import is_on_gpu
 
 LINE = 64  # bytes
 _LEAST = 1 << 16  # bytes of an array that gets a block
@@ -125,3 +127,33 @@ def is_its_own(array: np.ndarray) -> bool:
 def free() -> None:
     """Gives back what no array refers to."""
     _pool.clear()
+
+
+# ---- results -------------------------------------------------------------------------------------
+
+
+def _address(x: Any) -> tuple[int]:
+    """Where an array on a GPU begins."""
+    return (x.__cuda_array_interface__["data"][0],)
+
+
+def owned(values: Iterable[Any], held: Iterable[Any]) -> list[Any]:
+    """The values as arrays that nobody can write to through another name: neither through one of
+    `held` nor through each other."""
+    taken: set[Any] = set()
+    for h in held:
+        taken |= {_address(h)} if is_on_gpu(h) else {id(h), id(h.base)}
+    taken.discard(id(None))
+    found: list[Any] = []
+    for value in values:
+        if is_on_gpu(value):
+            found.append(value.copy() if _address(value) in taken else value)
+            taken.add(_address(found[-1]))
+            continue
+        array = np.asarray(value)
+        alone = array.base is None or (is_its_own(array) and id(array.base) not in taken)
+        if not alone or not array.flags.writeable or id(array) in taken:
+            array = array.copy()
+        taken |= {id(array), id(array.base)} - {id(None)}
+        found.append(array)
+    return found

@@ -52,6 +52,10 @@ def _array_class() -> Any:
     class Array(GPUArray):  # type: ignore[misc,unused-ignore]
         """A GPUArray that is indexed and set by NumPy's rules for views, by copies alone."""
 
+        def get(self, *given: Any, **named: Any) -> Any:
+            with _current():
+                return super().get(*given, **named)
+
         def __getitem__(self, index: Any) -> Any:
             index = index if isinstance(index, tuple) else (index,)
             if not any(i is ... for i in index):
@@ -61,19 +65,22 @@ def _array_class() -> Any:
             )
             view = none[index]
             at = int(self.gpudata) + view.ctypes.data - none.ctypes.data
-            return Array(view.shape, self.dtype, self.allocator, self, at, view.strides)
+            with _current():
+                return Array(view.shape, self.dtype, self.allocator, self, at, view.strides)
 
         def __setitem__(self, index: Any, value: Any) -> None:
             target = self[index]
             if isinstance(value, GPUArray) and value.size != target.size:
                 value = value.get()  # to be spread over several rows, once
             if isinstance(value, GPUArray):
-                value = Array(target.shape, value.dtype, self.allocator, value, int(value.gpudata))
+                with _current():
+                    value = Array(target.shape, value.dtype, base=value, gpudata=int(value.gpudata))
             else:
                 whole = np.broadcast_to(np.asarray(value, self.dtype), target.shape)
                 value = np.array(whole, order="C")
             if target.size:
-                target._take(value)
+                with _current():
+                    target._take(value)
 
         def _take(self, value: Any) -> None:
             """Copies what has the same shape: at once, or row by row where that is not dense."""
@@ -86,9 +93,10 @@ def _array_class() -> Any:
                 drv.memcpy_htod(self.gpudata, value)
 
         def copy(self) -> Any:
-            new = _made(self.shape, self.dtype)
-            if self.size:
-                new._take(self)
+            with _current():
+                new = _made(self.shape, self.dtype)
+                if self.size:
+                    new._take(self)
             return new
 
     return Array
@@ -131,6 +139,32 @@ _own = _Thread()
 _ended = False
 
 
+@contextlib.contextmanager
+def _current() -> Iterator[None]:
+    """The primary context is the thread's current one."""
+    own = _own
+    if own.depth == 0:
+        import pycuda.driver as drv
+
+        if own.context is None:
+            own.context = drv.Device(_number()).retain_primary_context()
+        own.outer = driver.current_context()
+        own.context.push()
+    own.depth += 1
+    try:
+        if own.pool is None:
+            from pycuda.tools import (  # type: ignore[import-not-found,unused-ignore]
+                DeviceMemoryPool,
+            )
+
+            own.pool = DeviceMemoryPool()
+        yield
+    finally:
+        own.depth -= 1
+        if own.depth == 0:
+            own.context.pop()
+
+
 @atexit.register
 def _end() -> None:
     global _ended
@@ -144,13 +178,13 @@ def _end() -> None:
 class PyCUDA:
     name = "pycuda"
     scope = ""
+    has_own_arrays = True
 
     def __init__(self) -> None:
         import pycuda.driver as drv
         import pycuda.gpuarray
-        import pycuda.tools  # type: ignore[import-not-found,unused-ignore]
 
-        self.drv, self.tools = drv, pycuda.tools
+        self.drv = drv
         self.GPUArray = pycuda.gpuarray.GPUArray
 
     @property
@@ -159,21 +193,11 @@ class PyCUDA:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        own = _own
-        if own.context is None:
-            own.context = self.drv.Device(_number()).retain_primary_context()
-        outer = driver.current_context() if own.depth == 0 else own.outer
-        own.context.push()
-        own.depth, own.outer = own.depth + 1, outer
         try:
-            if own.pool is None:
-                own.pool = self.tools.DeviceMemoryPool()
-            yield
+            with _current():
+                yield
         except self.drv.Error as e:
             raise driver.failed(e, "work on the GPU") from e
-        finally:
-            own.depth -= 1
-            self.drv.Context.pop()
 
     def array(self, x: Any) -> Any:
         """A GPUArray in row-major order: over the same memory where `x` is an array on the GPU."""

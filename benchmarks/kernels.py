@@ -1,0 +1,267 @@
+"""What the loops of the named models become on GPUs: python -m benchmarks.kernels
+
+Every kernel, forward and backward, is generated for each GPU with its own placement, and compiled
+by NVRTC; no GPU is needed, and nothing is timed but the compiler. Registers, spills and stack are
+read from the compiled kernel, instructions from its disassembly (nvidia-cuda-nvdisasm). The table
+goes to benchmarks/kernels.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpuscan import explain
+from gpuscan.codegen.limits import KIB, Limits, of
+from gpuscan.codegen.program import Launch
+from gpuscan.compile import LoopPlan
+from gpuscan.record import replace
+from gpuscan.runtime import nvrtc, sass
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from models import MODELS, Model
+
+TARGETS = ("t4", "a100", "rtx3090", "rtx4090", "h100", "b200", "rtx5090")
+
+# Of each model: hidden units and rows, such that kernels of every scope are among them.
+SIZES: Mapping[str, tuple[tuple[int, int], ...]] = {
+    "elman": ((2, 4096), (32, 16), (256, 16), (1024, 16)),
+    "lstm": ((32, 16), (256, 16), (1024, 16)),
+    "gru_reset_before": ((32, 16), (256, 16)),
+    "gru_reset_after": ((32, 16), (256, 16), (1024, 16)),
+    "layer_norm_lstm": ((32, 16), (256, 16)),
+    "gibbs": ((32, 16), (512, 16)),
+    "metropolis": ((1, 4096),),
+    "leapfrog": ((2, 4096), (256, 16)),
+    "hmc": ((2, 4096),),
+    "hmm": ((2, 4096), (32, 16), (512, 16)),
+    "power": ((1, 4096), (256, 16)),
+}
+
+
+@dataclass
+class Kernel:
+    """A loop's kernel on a GPU. `part` is forward or backward."""
+
+    model: str
+    part: str
+    hidden: int
+    batch: int
+    gpu: Limits
+    plan: LoopPlan
+    launch: Launch
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} {self.hidden}x{self.batch} {self.part} {self.gpu.name}"
+
+    @cached_property
+    def cubin(self) -> nvrtc.Cubin:
+        return nvrtc.compile(self.launch.source, self.gpu.architecture)
+
+    @cached_property
+    def resources(self) -> nvrtc.Resources:
+        return self.cubin.resources[self.launch.name]
+
+    @cached_property
+    def code(self) -> Code | None:
+        text = sass.disassemble(self.cubin)
+        return None if text is None else Code(text, self.launch, self.resources.constant)
+
+    @property
+    def steps(self) -> str:
+        """The text of the loop over the steps."""
+        lines = self.launch.source.splitlines()
+        start = next(n for n, x in enumerate(lines) if x.startswith("    for (long long t ="))
+        return "\n".join(lines[start : lines.index("    }", start)])
+
+    @property
+    def packed(self) -> set[str]:
+        """The arrays that a block takes from the GPU's memory before the loop, to hold them."""
+        before = self.launch.source.partition(self.steps)[0]
+        calls = re.findall(r"(?:\.load|gs_pack_f\d\d)\((.*)\);", before)
+        names = set(re.findall(r"\w+", " ".join(calls)))
+        return {p for p in pointers(self.launch) if p in names}
+
+
+def kernels(model: Model, batch: int, target: str) -> list[Kernel]:
+    """The kernels of a function's loops on a GPU, where they have some."""
+    f = model.function("reference")
+    known: dict[Any, Any] = {x.variable: model.shape(x, batch, 2) for x in model.leaves}
+    known |= {s: s.storage for s in f.get_shared()}
+    made: list[Launch] = []
+    with _recorded(made):
+        plans = explain.on_gpu(f.maker.fgraph.outputs, known, of(target), "", "auto")
+    fused = [p for p in plans if p.kernel is not None]
+    assert len(fused) == len(made)
+    return [
+        Kernel(
+            model.name, "backward" if p.name.startswith("grad_of_") else "forward", model.hidden,
+            batch, of(target), p, x,
+        )
+        for p, x in zip(fused, made)
+    ]  # fmt: skip
+
+
+class _recorded:
+    """The launches that explain() plans, in its order; what it would compile for itself is not."""
+
+    def __init__(self, found: list[Launch]) -> None:
+        self.found = found
+
+    def __enter__(self) -> None:
+        self.kept = explain.launch_of, explain._compiled
+        launch_of = self.kept[0]
+
+        def recorded(*arguments: Any) -> Launch:
+            self.found.append(launch_of(*arguments))
+            return self.found[-1]
+
+        explain.launch_of, explain._compiled = recorded, lambda launch, gpu, plan: plan
+
+    def __exit__(self, *_: Any) -> None:
+        explain.launch_of, explain._compiled = self.kept
+
+
+def parameters(launch: Launch) -> dict[str, bool]:
+    """A kernel's parameters in order, each of eight bytes, and which of them are pointers."""
+    head = re.search(rf"\b{launch.name}\(([^{{]*)\) \{{", launch.source)
+    assert head is not None
+    return {p.split()[-1].lstrip("*"): "*" in p for p in head[1].split(",")}
+
+
+def pointers(launch: Launch) -> list[str]:
+    return [name for name, pointer in parameters(launch).items() if pointer]
+
+
+# ---- instructions --------------------------------------------------------------------------------
+
+_REGISTER = re.compile(r"\b(U?R)(\d+)\b")
+_BANK = re.compile(r"c\[0x0\]\[0x([0-9a-f]+)\]")
+# What has no register as a result, so that the first that it names is read.
+_NO_RESULT = ("ST", "RED", "BAR", "BRA", "CCTL", "EXIT", "NOP", "CALL", "RET", "WARPSYNC", "B2")
+
+
+@dataclass(frozen=True)
+class _Line:
+    word: str  # with what is behind its dots
+    result: frozenset[str]
+    read: frozenset[str]
+    bank: tuple[range, ...]  # bytes of the constant bank
+    sure: bool  # whether it is always carried out
+
+
+class Code:
+    """The instructions of a kernel, and from which of its parameters the addresses come that its
+    time loop loads from."""
+
+    def __init__(self, text: str, launch: Launch, constant: int) -> None:
+        self.text, self.launch = text, launch
+        self.lines, jumps = _lines(text, launch.name)
+        self.flow = [
+            replace(i, next=(*i.next, *([jumps[n]] if n in jumps else [])))
+            for n, i in enumerate(sass._instructions(text, launch.name))
+        ]
+        assert len(self.lines) == len(self.flow)
+        parts = [p for p in sass._components(self.flow, set(range(len(self.flow)))) if len(p) > 1]
+        self.loop = sorted(max(parts, key=len, default=[]))
+        names = parameters(launch)
+        base = constant - 8 * len(names)
+        self.places = {n: range(base + 8 * k, base + 8 * k + 8) for k, n in enumerate(names)}
+
+    def count(self, word: str) -> int:
+        """Instructions of the loop whose word begins so."""
+        return sum(self.lines[n].word.startswith(word) for n in self.loop)
+
+    def loads(self, name: str) -> int:
+        """Loads of the loop from addresses that come from this parameter."""
+        tainted = self._tainted(self.places[name])
+        return sum(
+            self.lines[n].word.startswith("LDG") and bool(self.lines[n].read & tainted[n])
+            for n in self.loop
+        )
+
+    def _tainted(self, place: range) -> list[frozenset[str]]:
+        """Before each instruction the registers that hold what was computed from a parameter."""
+        state: list[frozenset[str]] = [frozenset()] * len(self.flow)
+        waiting = list(range(len(self.flow)))
+        while waiting:
+            n = waiting.pop()
+            line, before = self.lines[n], state[n]
+            found = before - line.result if line.sure else before
+            loads = line.word.startswith(("LDG", "LDS", "ATOM"))  # a value is no address
+            if not loads:
+                if line.word.startswith(("LDC", "ULDC", "LDCU")):
+                    found |= _of_place(line, place)
+                elif line.read & before or any(set(b) & set(place) for b in line.bank):
+                    found |= line.result
+            for k in self.flow[n].next:
+                if not found <= state[k]:
+                    state[k] |= found
+                    waiting.append(k)
+        return state
+
+
+def _of_place(line: _Line, place: range) -> frozenset[str]:
+    """The registers that a load of constants takes from a parameter, four bytes each."""
+    if not line.bank or not line.result:
+        return frozenset()
+    (bank, *_), registers = line.bank, sorted(line.result, key=lambda r: int(r.lstrip("UR")))
+    return frozenset(r for k, r in enumerate(registers) if bank.start + 4 * k in place)
+
+
+def _lines(text: str, kernel: str) -> tuple[list[_Line], dict[int, int]]:
+    """The instructions, and where those calls go to that are jumps within the kernel."""
+    start = text.index(f"\n.text.{kernel}:")
+    found: list[_Line] = []
+    labels: dict[str, int] = {}
+    calls: dict[int, str] = {}
+    for row in text[start + 1 :].splitlines()[1:]:
+        if row.startswith("//---") or row.lstrip().startswith(".section"):
+            break
+        if label := sass._LABEL.match(row):
+            labels[label[1]] = len(found)
+        elif match := sass._LINE.match(row):
+            _, _, predicate, word, operands = match.groups()
+            target = sass._TARGET.search(operands)
+            if word.startswith("CALL") and target:
+                calls[len(found)] = target[1]
+            found.append(_line(predicate is not None, word, operands))
+    return found, {n: labels[x] for n, x in calls.items() if x.startswith(".L") and x in labels}
+
+
+_WIDTH = {"64": 2, "128": 4, "WIDE": 2}
+
+
+def _line(predicated: bool, word: str, operands: str) -> _Line:
+    words = word.split(".")
+    width = max((_WIDTH.get(w, 1) for w in words), default=1)
+    parts = [p.strip() for p in operands.split(",")]
+    result: set[str] = set()
+    if not word.startswith(_NO_RESULT) and "SETP" not in words[0]:
+        for k, p in enumerate(parts):
+            if named := re.match(r"^(U?R)(\d+)\b", p):
+                result = {f"{named[1]}{int(named[2]) + i}" for i in range(width)}
+                del parts[k]
+                break
+            if p in ("RZ", "URZ"):
+                del parts[k]
+                break
+    # desc[..] says how memory is reached, not where
+    parts = [re.sub(r"desc\[[^]]*\]", "", p) for p in parts]
+    read = set()
+    for k, p in enumerate(parts):
+        pair = ".64" in p or "64" in words or ("WIDE" in words and k == len(parts) - 1)
+        for kind, number in _REGISTER.findall(p):
+            read |= {f"{kind}{int(number) + i}" for i in range(1 + pair)}
+    bank = tuple(range(int(b, 16), int(b, 16) + 4 * width) for b in _BANK.findall(operands))
+    return _Line(word, frozenset(result), frozenset(read), bank, not predicated)

@@ -1,0 +1,91 @@
+"""config.dot_precision: what products with weights in a CUDA loop are accurate to."""
+
+import numpy as np
+import pytest
+
+import gpuscan
+from gpuscan import tensor as T
+from gpuscan.config import config
+from gpuscan.errors import DeviceError
+from gpuscan.runtime import emulator
+
+pytestmark = pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing())
+
+# Half of what a factor's last bit is worth, relative to the factor: significands of 11, 8 and 11
+# bits.
+ROUNDING = {"float32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8, "fp16": 2.0**-11}
+
+
+def product_of_a_step(precision, dtype="float32", hidden=48, batch=5):
+    """h @ W as a loop of one step computes it, exactly, and what an error may be: the rounding of
+    both factors of each term (2 u + u^2) and of a sum of float32."""
+    rng = np.random.default_rng(3)
+    h = rng.normal(size=(batch, hidden)).astype(dtype)
+    weight = gpuscan.shared(rng.normal(size=(hidden, hidden)).astype(dtype), name="W")
+    start, n = T.matrix("h", dtype=dtype), T.lscalar("n")
+    rows, _ = gpuscan.scan(lambda h: T.dot(h, weight), outputs_info=start, n_steps=n)
+    with config.change_flags(dot_precision=precision):
+        f = gpuscan.function([start, n], rows[-1], device="emulated", fuse="always")
+        found = f(h, 1)
+    wide = [x.astype("float64") for x in (h, weight.get_value())]
+    u = ROUNDING[precision]
+    magnitude = np.abs(wide[0]) @ np.abs(wide[1])
+    return f, found - wide[0] @ wide[1], (2 * u + u * u + hidden * 2.0**-24) * magnitude
+
+
+@pytest.mark.parametrize("precision", ROUNDING)
+def test_products_are_as_accurate_as_their_factors(precision):
+    f, error, bound = product_of_a_step(precision)
+    assert (np.abs(error) <= bound).all()
+    assert f.explain().scans[0].scope == "block"
+    if precision != "float32":  # and factors are rounded, not only said to be
+        exact_sum = product_of_a_step("float32")[2].max()
+        assert np.abs(error).max() > exact_sum
+
+
+def test_double_precision_stays_as_it_is():
+    _, error, _ = product_of_a_step("bf16", "float64")
+    assert np.abs(error).max() < 1e-12
+
+
+def test_an_architecture_without_the_type_says_so(monkeypatch):
+    from gpuscan.codegen.limits import of
+    from gpuscan.runtime.emulated import Emulated
+
+    monkeypatch.setattr(Emulated, "limits", of("t4"))
+    with pytest.raises(DeviceError, match="'bf16' needs sm_80, and t4 is an sm_75: use 'fp16'"):
+        product_of_a_step("bf16")
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="fp8"):
+        config.dot_precision = "fp8"
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+def test_an_lstm_and_its_gradient_stay_close(precision):
+    """Errors of products do not grow over the steps of a loop that forgets: within 30 roundings of
+    the factors, relative to the largest element."""
+    rng = np.random.default_rng(5)
+    hidden, batch, steps = 32, 4, 6
+    u = gpuscan.shared((rng.normal(size=(hidden, 4 * hidden)) / 6).astype("float32"), name="U")
+    x, h0, c0 = T.tensor3("x"), T.matrix("h0"), T.matrix("c0")
+
+    def step(x, h, c):
+        z = x + T.dot(h, u)
+        i, f, o, g = (z[:, k * hidden : (k + 1) * hidden] for k in range(4))
+        c = T.nnet.sigmoid(f) * c + T.nnet.sigmoid(i) * T.tanh(g)
+        return T.nnet.sigmoid(o) * T.tanh(c), c
+
+    (h, _), _ = gpuscan.scan(step, sequences=x, outputs_info=[h0, c0])
+    outputs = [h, T.grad((h**2).sum(), u)]
+    given = [
+        rng.normal(size=(steps, batch, 4 * hidden)).astype("float32"),
+        *np.zeros((2, batch, hidden), "float32"),
+    ]
+    wanted = gpuscan.function([x, h0, c0], outputs, device="reference")(*given)
+    with config.change_flags(dot_precision=precision):
+        found = gpuscan.function([x, h0, c0], outputs, device="emulated", fuse="always")(*given)
+    for a, b in zip(found, wanted):
+        error = np.abs(a - b).max() / np.abs(b).max()
+        assert 1e-6 < error < 30 * ROUNDING[precision]
