@@ -134,7 +134,7 @@ class _recorded:
 
 def parameters(launch: Launch) -> dict[str, bool]:
     """A kernel's parameters in order, each of eight bytes, and which of them are pointers."""
-    head = re.search(rf"\b{launch.name}\(([^{{]*)\) \{{", launch.source)
+    head = re.search(rf"\b{launch.name}\(([^{{]*)\)\s*\{{", launch.source)
     assert head is not None
     return {p.split()[-1].lstrip("*"): "*" in p for p in head[1].split(",")}
 
@@ -157,7 +157,9 @@ class _Line:
     result: frozenset[str]
     read: frozenset[str]
     bank: tuple[range, ...]  # bytes of the constant bank
-    sure: bool  # whether it is always carried out
+    condition: str  # "P0", "!P0" or nothing
+    sets: frozenset[str]  # predicates
+    sure: bool  # whether the result is new in any case
 
 
 class Code:
@@ -231,20 +233,42 @@ def _lines(text: str, kernel: str) -> tuple[list[_Line], dict[int, int]]:
         if label := sass._LABEL.match(row):
             labels[label[1]] = len(found)
         elif match := sass._LINE.match(row):
-            _, _, predicate, word, operands = match.groups()
+            _, negated, predicate, word, operands = match.groups()
             target = sass._TARGET.search(operands)
             if word.startswith("CALL") and target:
                 calls[len(found)] = target[1]
-            found.append(_line(predicate is not None, word, operands))
+            found.append(_line(f"{negated}{predicate}" if predicate else "", word, operands))
+    _pair(found, set(labels.values()))
     return found, {n: labels[x] for n, x in calls.items() if x.startswith(".L") and x in labels}
 
 
-_WIDTH = {"64": 2, "128": 4, "WIDE": 2}
+_WIDTH = {"64": 2, "128": 4, "WIDE": 2}  # registers
+_DOUBLE = ("CS2R", "DADD", "DMUL", "DFMA")
 
 
-def _line(predicated: bool, word: str, operands: str) -> _Line:
+def _pair(lines: list[_Line], targets: set[int]) -> None:
+    """Where one instruction sets a register under a condition, and one behind it under the
+    opposite, both together always do."""
+    for n, line in enumerate(lines):
+        if not line.condition or not line.result:
+            continue
+        opposite = (
+            line.condition.removeprefix("!") if "!" in line.condition else f"!{line.condition}"
+        )
+        for k in range(n + 1, min(n + 40, len(lines))):
+            other = lines[k]
+            if k in targets or other.read & line.result or line.condition.strip("!") in other.sets:
+                break
+            if other.result == line.result and other.condition == opposite:
+                lines[n] = replace(line, sure=True)
+                break
+
+
+def _line(condition: str, word: str, operands: str) -> _Line:
     words = word.split(".")
-    width = max((_WIDTH.get(w, 1) for w in words), default=1)
+    width = max(_WIDTH.get(w, 1) for w in words)
+    if words[0] in _DOUBLE and "32" not in words:
+        width = 2
     parts = [p.strip() for p in operands.split(",")]
     result: set[str] = set()
     if not word.startswith(_NO_RESULT) and "SETP" not in words[0]:
@@ -264,4 +288,5 @@ def _line(predicated: bool, word: str, operands: str) -> _Line:
         for kind, number in _REGISTER.findall(p):
             read |= {f"{kind}{int(number) + i}" for i in range(1 + pair)}
     bank = tuple(range(int(b, 16), int(b, 16) + 4 * width) for b in _BANK.findall(operands))
-    return _Line(word, frozenset(result), frozenset(read), bank, not predicated)
+    sets = frozenset(p for p in parts if re.fullmatch(r"U?P\d", p))  # or only reads them
+    return _Line(word, frozenset(result), frozenset(read), bank, condition, sets, not condition)

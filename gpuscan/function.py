@@ -126,8 +126,8 @@ class In:
 
 
 class Out:
-    """An output. With borrow=True a function on a GPU leaves it there: the result is CuPy's or
-    PyCUDA's array; on other devices it changes nothing."""
+    """An output. With borrow=True a function on a GPU leaves it there, unless it is a number: the
+    result is CuPy's or PyCUDA's array. On other devices it changes nothing."""
 
     def __init__(self, variable: Any, borrow: bool = False) -> None:
         self.variable = as_tensor(variable)
@@ -265,7 +265,7 @@ def _outputs(outputs: Any) -> tuple[Any, list[tuple[Variable, bool]]]:
 
 def _output(v: Any) -> tuple[Variable, bool]:
     if isinstance(v, Out):
-        return v.variable, v.borrow
+        return v.variable, v.borrow and v.variable.ndim > 0
     if not isinstance(v, Variable):
         raise TypeError(
             f"Outputs must be theano Variable or Out instances. Received {v!r} of type {type(v)}"

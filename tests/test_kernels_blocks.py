@@ -669,7 +669,7 @@ LARGE = [(1024, 32, 256, 1), (1024, 8, 256, 4), (2048, 8, 256, 1), (650, 5, 256,
 def test_registers_hold_a_weight(architecture, verb):
     """128 of the 255 registers of a thread are one block's share of a weight of depth 1024."""
     source = HEAD + "".join(holding(f"held{i}", "f32", *c, verb=verb) for i, c in enumerate(LARGE))
-    source += holding("double", "f64", 512, 8, 256, 4, verb=verb)
+    source += holding("held_f64", "f64", 512, 8, 256, 4, verb=verb)
     found = assert_no_spills(source, architecture)
     assert found["held1"].registers >= 128 + 32
 

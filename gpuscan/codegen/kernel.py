@@ -138,6 +138,8 @@ def binary(op: str, a: Any, b: Any = None) -> Any:
                 return b
             if b == Number(0):
                 return a
+            if a == Binary("sub", Number(0), b):
+                return Number(0)
         case "sub":
             if known:
                 return Number(a.value - b.value)

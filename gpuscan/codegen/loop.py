@@ -327,6 +327,16 @@ class Loop(Frame):
         """What a step ends with, and the loop with."""
         return []
 
+    def place(self, v: Variable) -> Memory:
+        if self.has_lanes or self.stages is None or not self.stages.is_own(v):
+            return super().place(v)
+        # a block has room for its own units, near it, and not for all
+        first, end = self.unit_range(self.sizes(v)[-1])
+        own = [*self.sizes(v)[:-1], end - first]
+        room = [*self._room(v)[:-1], end - first]
+        array = self._memory(product(room), v.dtype)
+        return Memory(array, row_major(own), binary("sub", Number(0), first))
+
     # ---- units that workers share -----------------------------------------------------------
 
     def stage(self, plan: Plan) -> None:

@@ -353,6 +353,7 @@ class _Blocks:
         self.prologue: list[Any] = []
         self.placed: list[Placed] = []
         self.names: dict[str, Any] = {"first": Number(0)}
+        self.terms: dict[Any, Name] = {}
         # a block has at most these
         self.most = {} if self.rows is None else {self.rows: self.tile}
         for name, source in zip(self.program.kernel.integers, self.program.integers):
@@ -367,7 +368,8 @@ class _Blocks:
 
     def launch(self) -> Launch:
         self._integers()
-        self.body = Known(self.names).statements(self.program.kernel.body)
+        known = Known(self.names, self.terms)
+        self.body = known.statements(self.program.kernel.body)
         self._pointers()
         body = tuple(with_own_panels(self.body, self.weights, self.partials))
         made = Threads(self.by_units).statements(body)
@@ -422,8 +424,16 @@ class _Blocks:
                         granules = Number(-(-size.value // GRANULE))
                     worker = BLOCK + 1 if end else BLOCK
                     first = Number(GRANULE) * ((granules * worker) // BLOCKS)
-                    prologue.append(Let(name, (first < size).choose(first, size)))
+                    whole = isinstance(size, Number) and size.value % GRANULE == 0
+                    value = first if whole else (first < size).choose(first, size)
+                    prologue.append(Let(name, value))
                     self.names[name.text] = name
+                    if end:
+                        count = Name(name.text.replace("_end", "_count"))
+                        start = Name(name.text.replace("_end", "_first"))
+                        prologue.append(Let(count, name - start))
+                        self.terms[name - start] = count
+                        self.most[count.text] = self.most[name.text]
                 case Unit(k, end):
                     assert program.units is not None
                     size = known.expression(program.units.sizes[k])
@@ -458,8 +468,14 @@ class _Blocks:
         room = self.limits.shared_block - FOLD_BYTES
         entries = {x[0].array.name: x for x in packed}
         for group in sorted(together(self.body), key=lambda g: -sum(entries[p][2] for p in g)):
-            if sum(entries[p][2] for p in group) >= self._least_held():
-                self._hold_weight(group, entries, packed, room)
+            if sum(entries[p][2] for p in group) < self._least_held():
+                continue
+            while group:  # all of them, or as many as there is room for
+                most = range(len(group), 0, -1)
+                held = next(
+                    (n for n in most if self._hold_weight(group[:n], entries, packed, room)), 1
+                )
+                group = group[held:]
         left = sum(_bytes(x) for x in packed) - room + sum(self.partial_bytes.values())
         for entry in sorted(packed, key=_bytes, reverse=True):
             if left > 0:

@@ -315,7 +315,9 @@ class Renderer:
     def argument(self, x: Any) -> str:
         if isinstance(x, tuple):
             array, offset = x
-            return array.name if offset == Number(0) else f"{array.name} + {self.operand(offset, 5)}"
+            return (
+                array.name if offset == Number(0) else f"{array.name} + {self.operand(offset, 5)}"
+            )
         return x.name if isinstance(x, Array) else self.bare(x)
 
     def type(self, dtype: str) -> str:

@@ -99,6 +99,10 @@ class Stages:
         """Whether a worker computes only its own units of v."""
         return v in self.shared
 
+    def is_own(self, v: Variable) -> bool:
+        """Whether nobody but the worker reads the units that it computes of v."""
+        return self.shares_units(v) and v not in self.exchanged and v not in self.joined
+
     def has_units(self, v: Variable) -> bool:
         """Whether v's last axis is shared out, if v can be."""
         return v.ndim > 0 and self.is_shared_out(self._sizes_of(v)[-1])

@@ -384,11 +384,11 @@ def _of_one_thread(body: Sequence[Any]) -> Iterator[Any]:
 
 
 class Known:
-    """Statements with some names known: sizes as the numbers that they are, an array under
-    another name."""
+    """Statements with some names known: sizes as the numbers that they are; and with names for
+    some terms of them."""
 
-    def __init__(self, names: Mapping[str, Any]) -> None:
-        self.names = names
+    def __init__(self, names: Mapping[str, Any], terms: Mapping[Any, Name] | None = None) -> None:
+        self.names, self.terms = names, terms or {}
 
     def expression(self, e: Any) -> Any:
         match e:
@@ -401,7 +401,8 @@ class Known:
             case Choose(condition, a, b):
                 return self.expression(condition).choose(self.expression(a), self.expression(b))
             case Binary(op, a, b):
-                return _computed(op, self.expression(a), self.expression(b))
+                found = _computed(op, self.expression(a), self.expression(b))
+                return self.terms.get(found, found)
             case tuple():
                 return tuple(map(self.expression, e))
         return e
@@ -420,7 +421,8 @@ class Known:
                 return [Store(array, e(offset), e(value))]
             case For(index, start=start, extent=extent):
                 if e(start) == Number(0) and e(extent) == Number(1) and not _breaks(s.body):
-                    return list(Known({**self.names, index.text: Number(0)}).statements(s.body))
+                    inside = Known({**self.names, index.text: Number(0)}, self.terms)
+                    return list(inside.statements(s.body))
                 return [replace(s, start=e(start), extent=e(extent), body=body(s.body))]
             case Steps(inner):
                 return [Steps(body(inner))]
