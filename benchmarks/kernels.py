@@ -8,10 +8,8 @@ goes to benchmarks/kernels.md.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +22,7 @@ from gpuscan import explain
 from gpuscan.codegen.limits import KIB, Limits, of
 from gpuscan.codegen.program import Launch
 from gpuscan.compile import LoopPlan
-from gpuscan.record import replace
+from gpuscan.record import record, replace
 from gpuscan.runtime import nvrtc, sass
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -151,15 +149,13 @@ _BANK = re.compile(r"c\[0x0\]\[0x([0-9a-f]+)\]")
 _NO_RESULT = ("ST", "RED", "BAR", "BRA", "CCTL", "EXIT", "NOP", "CALL", "RET", "WARPSYNC", "B2")
 
 
-@dataclass(frozen=True)
+@record
 class _Line:
     word: str  # with what is behind its dots
     result: frozenset[str]
     read: frozenset[str]
     bank: tuple[range, ...]  # bytes of the constant bank
-    condition: str  # "P0", "!P0" or nothing
-    sets: frozenset[str]  # predicates
-    sure: bool  # whether the result is new in any case
+    sure: bool  # whether it is always carried out
 
 
 class Code:
@@ -185,11 +181,15 @@ class Code:
         return sum(self.lines[n].word.startswith(word) for n in self.loop)
 
     def loads(self, name: str) -> int:
-        """Loads of the loop from addresses that come from this parameter."""
+        """Loads of the loop from addresses that come from this parameter, and may be from others:
+        what no other pointer points to is loaded as a constant."""
         tainted = self._tainted(self.places[name])
+        alone = f"__restrict__ {name}," in self.launch.source
+        loads = [n for n in self.loop if self.lines[n].word.startswith("LDG")]
         return sum(
-            self.lines[n].word.startswith("LDG") and bool(self.lines[n].read & tainted[n])
-            for n in self.loop
+            bool(self.lines[n].read & tainted[n])
+            for n in loads
+            if not alone or "CONSTANT" in self.lines[n].word.split(".")
         )
 
     def _tainted(self, place: range) -> list[frozenset[str]]:
@@ -233,12 +233,11 @@ def _lines(text: str, kernel: str) -> tuple[list[_Line], dict[int, int]]:
         if label := sass._LABEL.match(row):
             labels[label[1]] = len(found)
         elif match := sass._LINE.match(row):
-            _, negated, predicate, word, operands = match.groups()
+            _, _, predicate, word, operands = match.groups()
             target = sass._TARGET.search(operands)
             if word.startswith("CALL") and target:
                 calls[len(found)] = target[1]
-            found.append(_line(f"{negated}{predicate}" if predicate else "", word, operands))
-    _pair(found, set(labels.values()))
+            found.append(_line(predicate is None, word, operands))
     return found, {n: labels[x] for n, x in calls.items() if x.startswith(".L") and x in labels}
 
 
@@ -246,25 +245,7 @@ _WIDTH = {"64": 2, "128": 4, "WIDE": 2}  # registers
 _DOUBLE = ("CS2R", "DADD", "DMUL", "DFMA")
 
 
-def _pair(lines: list[_Line], targets: set[int]) -> None:
-    """Where one instruction sets a register under a condition, and one behind it under the
-    opposite, both together always do."""
-    for n, line in enumerate(lines):
-        if not line.condition or not line.result:
-            continue
-        opposite = (
-            line.condition.removeprefix("!") if "!" in line.condition else f"!{line.condition}"
-        )
-        for k in range(n + 1, min(n + 40, len(lines))):
-            other = lines[k]
-            if k in targets or other.read & line.result or line.condition.strip("!") in other.sets:
-                break
-            if other.result == line.result and other.condition == opposite:
-                lines[n] = replace(line, sure=True)
-                break
-
-
-def _line(condition: str, word: str, operands: str) -> _Line:
+def _line(sure: bool, word: str, operands: str) -> _Line:
     words = word.split(".")
     width = max(_WIDTH.get(w, 1) for w in words)
     if words[0] in _DOUBLE and "32" not in words:
@@ -288,5 +269,4 @@ def _line(condition: str, word: str, operands: str) -> _Line:
         for kind, number in _REGISTER.findall(p):
             read |= {f"{kind}{int(number) + i}" for i in range(1 + pair)}
     bank = tuple(range(int(b, 16), int(b, 16) + 4 * width) for b in _BANK.findall(operands))
-    sets = frozenset(p for p in parts if re.fullmatch(r"U?P\d", p))  # or only reads them
-    return _Line(word, frozenset(result), frozenset(read), bank, condition, sets, not condition)
+    return _Line(word, frozenset(result), frozenset(read), bank, sure)

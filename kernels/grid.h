@@ -79,16 +79,21 @@ GS_FN void gs_fail(long long *meeting) {
 }
 #endif
 
-/* Arrives for a block, and waits for the others; whether it was in vain. */
-GS_FN int gs_meet_others(long long *meeting) {
-    gs_u64 *const counter = (gs_u64 *)meeting;
-    const long long failed = gs_failed(meeting); /* on its way while the block arrives */
+/* A block's part of a meeting, in two halves: between them it may do what nobody waits for. The
+ * first gives what the second needs; it is called by all threads of all blocks, as the second is. */
+GS_FN gs_u64 gs_enter(long long *meeting) {
+    __syncthreads(); /* the block's writes are there */
+    if (gridDim.x == 1 || threadIdx.x) return 0;
     /* all of a meeting add up to one in the high half */
     const gs_u64 share = blockIdx.x ? 1 : (1ull << 32) - (gridDim.x - 1);
-    const gs_u64 epoch = gs_arrive(counter, share) >> 32;
-    if (failed) return 1;
+    return gs_arrive((gs_u64 *)meeting, share) >> 32;
+}
+
+/* Waits for the others; whether it was in vain. */
+GS_FN int gs_wait_for_others(long long *meeting, gs_u64 epoch) {
+    if (gs_failed(meeting)) return 1;
     long long polls = 0;
-    while (gs_look(counter) >> 32 == epoch) {
+    while (gs_look((gs_u64 *)meeting) >> 32 == epoch) {
         if (++polls % 64) continue;
         const long long given = meeting[GS_MEETING_POLLS];
         if (gs_failed(meeting)) return 1;
@@ -101,14 +106,19 @@ GS_FN int gs_meet_others(long long *meeting) {
     return 0;
 }
 
-/* Called by all threads of all blocks. Not 0 where blocks were waited for in vain: then every
- * block must leave the kernel, and what it computed is worth nothing. */
-GS_FN int gs_meet(long long *meeting) {
-    __syncthreads();
-    if (gridDim.x == 1) return 0;
+/* Not 0 where blocks were waited for in vain: then every block must leave the kernel, and what it
+ * computed is worth nothing. */
+GS_FN int gs_leave(long long *meeting, gs_u64 epoch) {
+    if (gridDim.x == 1) {
+        __syncthreads();
+        return 0;
+    }
     int failed = 0;
-    if (threadIdx.x == 0) failed = gs_meet_others(meeting);
+    if (threadIdx.x == 0) failed = gs_wait_for_others(meeting, epoch);
     return __syncthreads_or(failed);
 }
+
+/* Both halves. */
+GS_FN int gs_meet(long long *meeting) { return gs_leave(meeting, gs_enter(meeting)); }
 
 #endif

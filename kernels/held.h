@@ -49,6 +49,7 @@ template <int WIDE, int PARTS> struct gs_joined {
         GS_UNROLL for (int p = 0; p < PARTS; p++) wide[p] = p == part ? columns : wide[p];
     }
 
+    /* Whether column j is real, and of this part, which has so many. */
     GS_MEMBER static bool has(int part, int columns, int j) {
         return j >= part * WIDE && j < part * WIDE + columns;
     }

@@ -11,8 +11,8 @@
  * behind the loads, multiply and add; multiply and add hold two for each 16 rows.
  *
  * The block rounds 16 rows of a into shared memory; rows and depth that are not there are 0. Each
- * warp multiplies a share of the depth with up to four tiles of 16 columns, and the warps' sums meet
- * in shared memory, in an order that is always the same. */
+ * warp multiplies a share of the depth with up to four tiles of 16 columns, and the warps' sums
+ * meet in shared memory, in an order that is always the same. */
 #ifndef GS_HELD_WMMA_H
 #define GS_HELD_WMMA_H
 

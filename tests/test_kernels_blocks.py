@@ -658,31 +658,31 @@ def test_registers_suffice(architecture):
     assert_no_spills("#define GS_MEETING_PLAIN\n" + HEAD + KERNEL + MEETING, architecture)
 
 
-# depth, width of a part, threads, parts
-LARGE = [(1024, 32, 256, 1), (1024, 8, 256, 4), (2048, 8, 256, 1), (650, 5, 256, 4),
-         (33, 9, 256, 3)]  # fmt: skip
+# depth, width of a part, threads, parts, what is done
+LARGE = [
+    (1024, 32, 256, 1, "multiply"), (1024, 8, 256, 4, "multiply"), (1024, 8, 256, 4, "add"),
+    (2048, 8, 256, 1, "multiply"), (650, 5, 256, 4, "add"), (33, 9, 256, 3, "add"),
+]  # fmt: skip
 
 
 @compiled
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("verb", ["multiply", "add"])
-def test_registers_hold_a_weight(architecture, verb):
+def test_registers_hold_a_weight(architecture):
     """128 of the 255 registers of a thread are one block's share of a weight of depth 1024."""
-    source = HEAD + "".join(holding(f"held{i}", "f32", *c, verb=verb) for i, c in enumerate(LARGE))
-    source += holding("held_f64", "f64", 512, 8, 256, 4, verb=verb)
+    source = HEAD + holding("of_doubles", "f64", 512, 8, 256, 4)
+    for i, (*sizes, verb) in enumerate(LARGE):
+        source += holding(f"held{i}", "f32", *sizes, verb=verb)
     found = assert_no_spills(source, architecture)
-    assert found["held1"].registers >= 128 + 32
+    assert all(found[f"held{i}"].registers >= 128 + 32 for i in range(4))
 
 
 @compiled
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("verb", ["multiply", "add"])
-def test_fragments_hold_a_weight(architecture, verb):
-    precisions = PRECISIONS[:1] if architecture == "sm_75" else PRECISIONS
+def test_fragments_hold_a_weight(architecture):
     source = HEAD + '#include "held_wmma.h"\n'
-    for p in precisions:
+    for p in PRECISIONS[:1] if architecture == "sm_75" else PRECISIONS:
         for i, case in enumerate(LARGE):
-            source += holding_wmma(f"wmma_{p}{i}", p, *case, verb)
+            source += holding_wmma(f"wmma_{p}{i}", p, *case)
     try:
         assert_no_spills(source, architecture)
     except BuildError as e:

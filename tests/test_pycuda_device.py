@@ -150,6 +150,8 @@ def test_arrays_are_indexed_and_set_as_numpys(environment: dict[str, str]) -> No
                 np.testing.assert_array_equal(device.host(view.copy()), value)
             y[1] = 2.0
             y[2] = device.array(np.arange(2.0))
+            y[3] = y[0, ::-1]  # of other strides
+            np.testing.assert_array_equal(device.host(y)[3], device.host(y)[0, ::-1])
             np.testing.assert_array_equal(device.host(y)[1:3, 2], [[2, 2], [0, 1]])
             none = device.empty((3, 0, 2), "float32")
             assert device.host(none[1]).shape == (0, 2) and device.address(none)
@@ -232,6 +234,11 @@ def test_memory_goes_back_when_no_context_is_current_and_at_the_end(
             t.join()
         for x in found:
             np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+        with device.active():
+            kept.append(device.array(np.ones(7, "f")))
+        t = threading.Thread(target=kept.pop)  # made here, dropped there
+        t.start()
+        t.join()
         print(len(found))
     """
     assert run(environment, program) == "3\n"

@@ -12,9 +12,9 @@
 and, where the threads of a block do together what one worker does (`threads`):
 
             | Share(loops, body, by) | Barrier() | Alone(body) | Combine(name, scalar, by)
-            | Meet(meeting) | Fail() | Continue() | Finish(steps) | Leave()
-            | Local(array, count) | InShared(array, offset) | Shift(array, offset)
-            | HeldWeight(array, type)
+            | Meet(meeting) | Enter(meeting) | MeetingOver(meeting) | Fail() | Continue()
+            | Finish(steps) | Leave() | Local(array, count) | InShared(array, offset)
+            | Shift(array, offset) | HeldWeight(array, type)
 
 Positions and sizes are int64 expressions (`Binary`), values are expressions over the scalar
 functions of `ops.scalar` (`Call`), whose text they bring along. An array is a name with a dtype;
@@ -292,7 +292,8 @@ class Share:
 
     loops: tuple[For, ...]  # without their bodies
     body: tuple[Any, ...]
-    by: str  # "threads", "warps" or "grid"
+    by: str  # "threads", "warps" or "lanes"; "grid" or "grid_warps"
+    sizes: tuple[Any, ...]  # how many steps each of them has
 
 
 @record
@@ -321,6 +322,20 @@ class Combine:
 @record
 class Meet:
     """All blocks wait for each other; where one of them does not come the kernel ends."""
+
+    meeting: Array
+
+
+@record
+class Enter:
+    """The block comes to a meeting, and goes on."""
+
+    meeting: Array
+
+
+@record
+class MeetingOver:
+    """All blocks have come to the meeting that this one has entered, or the kernel ends."""
 
     meeting: Array
 

@@ -37,6 +37,7 @@ from .kernel import (
     product,
 )
 from .limits import Limits, memory_text
+from .overlap import Staged, overlapped
 from .program import (
     ROWS_AHEAD,
     Done,
@@ -372,7 +373,15 @@ class _Blocks:
         self.body = known.statements(self.program.kernel.body)
         self._pointers()
         body = tuple(with_own_panels(self.body, self.weights, self.partials))
-        made = Threads(self.by_units).statements(body)
+        made: Sequence[Any] = Threads(self.by_units).statements(body)
+        if self.by_units:
+            pairs = list(zip(self.program.kernel.pointers, self.program.pointers))
+            inputs = [p.array.name for p, source in pairs if isinstance(source, Given)]
+            traces = [p.array.name for p, source in pairs if isinstance(source, Trace)]
+            names = [s.name.text for s in self.prologue if isinstance(s, Let)]
+            names += [n.text for n in self.program.kernel.integers]
+            made = known.statements(made)  # sizes of what is shared out too
+            made = known.statements(overlapped(made, inputs, traces, names, self._stage))
         shared = [Use("GS_SHARED", (Name("shared"),))]
         meetings = 0
         if self.by_units and self.program.units is not None:
@@ -527,6 +536,15 @@ class _Blocks:
                     packed.append((pointer, scratch, (depth - held) * wide, one))
             return held * wide * item * len(group)
         return 0
+
+    def _stage(self, staged: Staged) -> bool:
+        """Takes shared memory for what goes to or from the device's while blocks meet."""
+        size = self.loop.value(staged.elements, self.most) * np.dtype(staged.array.dtype).itemsize
+        if self.shared + size > self.limits.shared_block:
+            return False
+        self.prologue.append(InShared(staged.array, self._place(staged.array.name)))
+        self.shared += -(-size // 128) * 128
+        return True
 
     def _place(self, name: str) -> Name:
         """Where in shared memory the next array lies. It follows from the number of rows, which

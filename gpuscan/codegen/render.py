@@ -22,6 +22,7 @@ from .kernel import (
     Combine,
     Continue,
     Declare,
+    Enter,
     Fail,
     Finish,
     For,
@@ -34,6 +35,7 @@ from .kernel import (
     Load,
     Local,
     Meet,
+    MeetingOver,
     Name,
     Number,
     Point,
@@ -261,6 +263,10 @@ class Renderer:
                 yield f"{indent}{name.text} = {routine}({name.text}{scratch});"
             case Meet(meeting):
                 yield f"{indent}if (gs_meet({meeting.name})) return;"
+            case Enter(meeting):
+                yield f"{indent}const gs_u64 ticket = gs_enter({meeting.name});"
+            case MeetingOver(meeting):
+                yield f"{indent}if (gs_leave({meeting.name}, ticket)) return;"
             case Fail():
                 yield f"{indent}gs_break(done);"
             case Continue():
@@ -293,7 +299,7 @@ class Renderer:
             yield f"{indent}for (long long {i} = {begin}; {i} < {end}; {i} += {apart}) {{"
         else:
             i = "all_" + s.loops[-1].index.text
-            sizes = [x.extent if x.start == Number(0) else x.extent - x.start for x in s.loops]
+            sizes = s.sizes
             kind = "long long" if s.by.startswith("grid") else "int"
             count = self.operand(product(sizes), 5)
             yield f"{indent}for ({kind} {i} = {first}; {i} < {count}; {i} += {apart}) {{"

@@ -274,7 +274,7 @@ class Threads:
         """A sum that all threads need: each adds some of its terms."""
         assert s.fold is not None
         loops, body = _chain(s)
-        yield Share(tuple(loops), tuple(_of_one_thread(body)), "threads")
+        yield shared_out(loops, _of_one_thread(body), "threads")
         yield Combine(*s.fold, "block")
 
 
@@ -334,8 +334,14 @@ def shared_loops(s: For, by: str = "threads") -> Share | None:
     for x in reversed([x for x in loops if not x.apart]):
         body = (replace(x, body=tuple(body)),)
     if len(apart) == len(loops) and _is_of_a_warp(body):
-        return Share(apart, tuple(_of_a_warp(body)), "warps" if by == "threads" else by + "_warps")
-    return Share(apart, tuple(_of_one_thread(body)), by)
+        return shared_out(apart, _of_a_warp(body), "warps" if by == "threads" else by + "_warps")
+    return shared_out(apart, _of_one_thread(body), by)
+
+
+def shared_out(loops: Sequence[For], body: Iterable[Any], by: str) -> Share:
+    """Loops that are shared out; with how many steps each has."""
+    sizes = tuple(binary("sub", x.extent, x.start) for x in loops)
+    return Share(tuple(loops), tuple(body), by, sizes)
 
 
 def _is_of_a_warp(body: Sequence[Any]) -> bool:
@@ -353,7 +359,7 @@ def _of_a_warp(body: Sequence[Any]) -> Iterator[Any]:
         match s:
             case For(fold=(name, scalar)):
                 loops, inner = _chain(s)
-                yield Share(tuple(loops), tuple(_of_one_thread(inner)), "lanes")
+                yield shared_out(loops, _of_one_thread(inner), "lanes")
                 yield Combine(name, scalar, "warp")
             case Store():
                 yield Alone((s,), True)
@@ -435,6 +441,11 @@ class Known:
                 return [Use(name, tuple(map(e, arguments)))]
             case Point(array, written, condition, a, b):
                 return [Point(array, written, e(condition), e(a), e(b))]
+            case Share(loops, inner, by, sizes):
+                ends = [replace(x, start=e(x.start), extent=e(x.extent)) for x in loops]
+                return [Share(tuple(ends), body(inner), by, tuple(map(e, sizes)))]
+            case Alone(inner, lane):
+                return [Alone(body(inner), lane)]
         return [s]
 
 

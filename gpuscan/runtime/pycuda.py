@@ -70,16 +70,17 @@ def _array_class() -> Any:
 
         def __setitem__(self, index: Any, value: Any) -> None:
             target = self[index]
-            if isinstance(value, GPUArray) and value.size != target.size:
-                value = value.get()  # to be spread over several rows, once
-            if isinstance(value, GPUArray):
-                with _current():
-                    value = Array(target.shape, value.dtype, base=value, gpudata=int(value.gpudata))
-            else:
-                whole = np.broadcast_to(np.asarray(value, self.dtype), target.shape)
-                value = np.array(whole, order="C")
-            if target.size:
-                with _current():
+            with _current():
+                if isinstance(value, GPUArray):
+                    if value.size == target.size and value.flags.c_contiguous:
+                        memory = int(value.gpudata)
+                        value = Array(target.shape, value.dtype, base=value, gpudata=memory)
+                    else:  # to be spread over several rows, once
+                        value = value.get()
+                if not isinstance(value, GPUArray):
+                    whole = np.broadcast_to(np.asarray(value, self.dtype), target.shape)
+                    value = np.array(whole, order="C")
+                if target.size:
                     target._take(value)
 
         def _take(self, value: Any) -> None:
@@ -107,10 +108,12 @@ class _Memory:
     no context is current, as when a program drops a result: so one is made current."""
 
     def __init__(self, size: int) -> None:
-        self.context = _own.context
+        self.context, self.held = _own.context, None
         self.held = _own.pool.allocate(size)
 
     def __del__(self) -> None:
+        if self.held is None:  # there was not so much
+            return
         if _ended:  # PyCUDA is being taken down: the driver frees what is left
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.held))
             return

@@ -118,7 +118,8 @@ def _instructions(text: str, kernel: str) -> list[_Instruction]:
         target = _TARGET.search(operands)
         if never:
             pass
-        elif kind in ("BRA", "JMP") and target and target[1] in labels:
+        elif kind in ("BRA", "JMP", "CALL") and target and target[1] in labels:
+            # ptxas writes jumps as CALL too, to a label of the same kernel
             # the condition is before the instruction or its first operand
             if not predicated and operands.lstrip().startswith("`"):
                 follows = []
