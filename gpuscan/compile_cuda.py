@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .codegen.chain import lower_chain
+from .codegen.launches import Sized, nest_launch
 from .codegen.loop import lower_loop
 from .codegen.nest import Nest, lower_nests
-from .codegen.persistent import Sized, launch_of, nest_launch
+from .codegen.persistent import launch_of
 from .codegen.plan import NotLowered, walk
 from .codegen.program import Launch, LoopProgram, NestProgram, Size, Stride
 from .compile import Compiled, LoopPlan, name_of

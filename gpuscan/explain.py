@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from .codegen.cost import Prediction, StepCost, all_units, predict, work_of
+from .codegen.launches import DoesNotFit, Sized
 from .codegen.limits import Limits, memory_text, occupancy
-from .codegen.persistent import DoesNotFit, Sized, launch_of
+from .codegen.persistent import launch_of
 from .codegen.plan import NotLowered
 from .codegen.program import Given, Held, Launch, Placed, Scratch, Size, State, Stride, Trace
 from .compile import LoopPlan, name_of

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..record import record
-from ..types import FLOATS, INTEGERS
+from ..types import FLOATS
 from .kernel import (
     Alone,
     Array,
@@ -82,7 +82,9 @@ _SHARED = {
 # What is done with a matrix that is held in registers.
 _OF_HELD = {"gs_clear": "clear", "gs_hold": "load", "gs_multiply": "multiply"}
 
+# What has to be computed without a sign: sums of those that have one, or in C become ints.
 _OVERFLOWING = ("add", "sub", "mul", "neg")
+_SIGNED = ("int8", "int16", "int32", "int64", "uint8", "uint16")
 
 _WORDS = re.compile(r"\w+")
 
@@ -381,7 +383,7 @@ class Renderer:
         if e.of == "bool" and name in ("add", "mul", "maximum", "minimum"):
             word = "|" if name in ("add", "maximum") else "&"
             return f"({operands[0]} {word} {operands[1]})"
-        if name in _OVERFLOWING and e.of in INTEGERS and not self.dialect.wraps:
+        if name in _OVERFLOWING and e.of in _SIGNED and not self.dialect.wraps:
             operands = [f"(gs_word_{_SUFFIX[e.of]}){x}" for x in operands]
             return f"(({self.type(e.dtype)}){e.scalar.c.format(*operands)})"
         text = e.scalar.c.format(*operands, t=_SUFFIX[e.of])

@@ -54,7 +54,20 @@ def _array_class() -> Any:
 
         def get(self, *given: Any, **named: Any) -> Any:
             with _current():
-                return super().get(*given, **named)
+                if given or named or self.flags.c_contiguous:
+                    return super().get(*given, **named)
+                return self._got()
+
+        def _got(self) -> Any:
+            """What PyCUDA can't copy: memory from the first to the last element, and a view."""
+            if not self.size:
+                return np.empty(self.shape, self.dtype)
+            steps = [s * (n - 1) for s, n in zip(self.strides, self.shape)]
+            before, size = -sum(s for s in steps if s < 0), self.itemsize
+            memory = np.empty(sum(map(abs, steps)) + size, "uint8")
+            drv.memcpy_dtoh(memory, int(self.gpudata) - before)
+            first = memory[before : before + size].view(self.dtype)
+            return np.lib.stride_tricks.as_strided(first, self.shape, self.strides).copy()
 
         def __getitem__(self, index: Any) -> Any:
             index = index if isinstance(index, tuple) else (index,)
@@ -108,7 +121,8 @@ class _Memory:
     no context is current, as when a program drops a result: so one is made current."""
 
     def __init__(self, size: int) -> None:
-        self.context, self.held = _own.context, None
+        self.context = _own.context
+        self.held: Any = None
         self.held = _own.pool.allocate(size)
 
     def __del__(self) -> None:
@@ -239,18 +253,9 @@ class PyCUDA:
         return _made(shape, dtype)
 
     def host(self, x: Any) -> Any:
-        if not isinstance(x, self.GPUArray):
+        if isinstance(x, np.ndarray) or not hasattr(x, "__cuda_array_interface__"):
             return x
-        if x.size == 0:
-            return np.empty(x.shape, x.dtype)
-        if x.flags.c_contiguous:
-            return x.get()
-        steps = [abs(s) * (n - 1) for s, n in zip(x.strides, x.shape)]
-        before = sum(d for d, s in zip(steps, x.strides) if s < 0)
-        memory = np.empty(sum(steps) + x.dtype.itemsize, "uint8")
-        self.drv.memcpy_dtoh(memory, int(x.gpudata) - before)
-        first = memory[before : before + x.dtype.itemsize].view(x.dtype)
-        return np.lib.stride_tricks.as_strided(first, x.shape, x.strides).copy()
+        return x.get() if isinstance(x, _array_class()) else self._of_others(x).get()
 
     def address(self, x: Any) -> int:
         return int(x.gpudata)

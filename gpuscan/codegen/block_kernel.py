@@ -1,0 +1,357 @@
+"""A loop as one CUDA kernel of scope block or grid: the threads of a block do together what one
+worker does, which has some rows of the states, or some units of all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..record import replace
+from .kernel import (
+    Array,
+    Expr,
+    HeldWeight,
+    InShared,
+    Let,
+    Name,
+    Number,
+    Pointer,
+    Shift,
+    Use,
+    binary,
+    product,
+)
+from .launches import FOLD_BYTES, THREADS, DoesNotFit, Parameters, Sized
+from .limits import Limits
+from .overlap import Staged, overlapped
+from .program import (
+    ROWS_AHEAD,
+    FirstRow,
+    Given,
+    Held,
+    Launch,
+    LoopProgram,
+    Meeting,
+    Placed,
+    Scratch,
+    Size,
+    State,
+    Together,
+    Trace,
+    Unit,
+)
+from .threads import Known, Threads
+from .weights import (
+    LEAST_HELD,
+    OTHER_REGISTERS,
+    Fragments,
+    Layout,
+    Weight,
+    constant_panels,
+    panels,
+    together,
+    with_own_panels,
+)
+
+GRANULE = 4  # units that a block has are a multiple of it: 16 bytes
+MOST_ROWS = 32  # of a block
+BLOCK, BLOCKS = Name("blockIdx.x"), Name("gridDim.x")
+
+
+class Blocks:
+    """A loop whose workers are blocks: each with rows of its own, or with units of all rows."""
+
+    def __init__(self, loop: Sized, limits: Limits, by_units: bool, precision: str) -> None:
+        self.precision = precision
+        self.loop, self.program, self.limits, self.by_units = loop, loop.program, limits, by_units
+        self.units: list[int] = []
+        if by_units:
+            if self.program.units is None:
+                raise DoesNotFit("units are not shared")
+            self.units = [loop.value(s) for s in self.program.units.sizes]
+            most = max((-(-size // GRANULE) for size in self.units), default=1)
+            self.grid = max(1, min(limits.multiprocessors, most))
+        self.rows = None if by_units else loop.rows
+        self.tile = 1
+        if not by_units:
+            count = 1 if self.rows is None else max(1, loop.values[self.rows])
+            each = -(-count // limits.multiprocessors)
+            self.tile = min(MOST_ROWS, 1 << (each - 1).bit_length())
+            self.grid = 1 if self.rows is None else -(-count // self.tile)
+        self.threads = min(THREADS, limits.threads_block)
+        self.parameters = Parameters(loop)
+        self.weights: list[Weight] = []  # in registers
+        self.registers = min(255, limits.registers_multiprocessor // self.threads)
+        self.registers -= OTHER_REGISTERS
+        self.partial_bytes: dict[str, int] = {}
+        self.partials: dict[str, Array] = {}  # per dtype: sums of warps
+        self.prologue: list[Any] = []
+        self.placed: list[Placed] = []
+        self.names: dict[str, Any] = {"first": Number(0)}
+        self.terms: dict[Any, Name] = {}
+        # a block has at most these
+        self.most = {} if self.rows is None else {self.rows: self.tile}
+        for name, source in zip(self.program.kernel.integers, self.program.integers):
+            if isinstance(source, Unit):
+                at_most = self._most_units(source.size) if by_units else None
+                size = self.loop.value(self.program.units.sizes[source.size])  # type: ignore[union-attr]
+                self.most[name.text] = 0 if not source.end else (at_most or size)
+
+    def _most_units(self, k: int) -> int:
+        granules = -(-self.units[k] // GRANULE)
+        return -(-granules // self.grid) * GRANULE
+
+    def launch(self) -> Launch:
+        self._integers()
+        known = Known(self.names, self.terms)
+        self.body = known.statements(self.program.kernel.body)
+        self._pointers()
+        body = tuple(with_own_panels(self.body, self.weights, self.partials))
+        made: Sequence[Any] = Threads(self.by_units).statements(body)
+        if self.by_units:
+            pairs = list(zip(self.program.kernel.pointers, self.program.pointers))
+            inputs = [p.array.name for p, source in pairs if isinstance(source, Given)]
+            traces = [p.array.name for p, source in pairs if isinstance(source, Trace)]
+            names = [s.name.text for s in self.prologue if isinstance(s, Let)]
+            names += [n.text for n in self.program.kernel.integers]
+            made = known.statements(made)  # sizes of what is shared out too
+            made = known.statements(overlapped(made, inputs, traces, names, self._stage))
+        shared = [Use("GS_SHARED", (Name("shared"),))]
+        meetings = 0
+        if self.by_units and self.program.units is not None:
+            meetings = self.program.units.meetings
+            times = f"{meetings} time{'s' * (meetings != 1)}"
+            reason = f"blocks share its units, and meet {times} a step"
+        elif self.rows is None:
+            reason = "one block has all of its state"
+        else:
+            has = "one" if self.tile == 1 else f"up to {self.tile}"
+            reason = f"its rows need no other rows, so a block has {has} of them"
+        launch = self.parameters.launch(
+            [*shared, *self.prologue, *made], "grid" if self.by_units else "block", reason,
+            self.grid, self.threads, self.shared, self.names.keys(), meetings,
+        )  # fmt: skip
+        return replace(launch, weights=tuple(self.placed), most=tuple(self.most.items()))
+
+    def _integers(self) -> None:
+        program, prologue = self.program, self.prologue
+        weights = _weight_sizes(program)
+        rows = Name(self.rows or "")
+        if self.rows is not None:
+            total = self.parameters.integer(Name("rows"), self.loop.values[self.rows])
+            tile = self.parameters.integer(Name("rows_a_block"), self.tile)
+            prologue.append(Let(Name("row"), binary("mul", BLOCK, tile)))
+            left = binary("sub", total, Name("row"))
+            prologue.append(Let(rows, (left < tile).choose(left, tile)))
+        for name, source in zip(program.kernel.integers, program.integers):
+            if name == rows:
+                self.names[name.text] = rows
+            elif isinstance(source, Size) and name.text in weights:
+                self.names[name.text] = Number(self.loop.values[name.text])
+        known = Known(self.names)
+        for name, source in zip(program.kernel.integers, program.integers):
+            match source:
+                case FirstRow():
+                    self.names[name.text] = Name("row") if self.rows is not None else Number(0)
+                case Together(count):
+                    own = known.expression(count)
+                    many = (own > 0).choose(own < ROWS_AHEAD, Number(False, "bool"))
+                    together = many.choose(Number(ROWS_AHEAD) // own, Number(1))
+                    prologue.append(Let(name, together))
+                    self.names[name.text] = name
+                case Unit(k, end) if self.by_units:
+                    assert program.units is not None
+                    size = known.expression(program.units.sizes[k])
+                    granules = binary("int_div", size + (GRANULE - 1), Number(GRANULE))
+                    if isinstance(size, Number):
+                        granules = Number(-(-size.value // GRANULE))
+                    worker = BLOCK + 1 if end else BLOCK
+                    first = Number(GRANULE) * ((granules * worker) // BLOCKS)
+                    whole = isinstance(size, Number) and size.value % GRANULE == 0
+                    value = first if whole else (first < size).choose(first, size)
+                    prologue.append(Let(name, value))
+                    self.names[name.text] = name
+                    if end:
+                        count = Name(name.text.replace("_end", "_count"))
+                        start = Name(name.text.replace("_end", "_first"))
+                        prologue.append(Let(count, name - start))
+                        self.terms[name - start] = count
+                        self.most[count.text] = self.most[name.text]
+                case Unit(k, end):
+                    assert program.units is not None
+                    size = known.expression(program.units.sizes[k])
+                    self.names[name.text] = size if end else Number(0)
+
+    def _pointers(self) -> None:
+        program = self.program
+        self.shared = FOLD_BYTES
+        of_panels = panels(program.kernel.body)
+        scratch: list[tuple[Pointer, Scratch, int, bool]] = []
+        for k, (pointer, source) in enumerate(zip(program.kernel.pointers, program.pointers)):
+            if isinstance(source, Scratch):
+                elements = source.elements
+                own = pointer.array.name in of_panels
+                if own:
+                    elements = product(of_panels[pointer.array.name])
+                one = self.by_units and source.shared and not own
+                scratch.append((pointer, source, self.loop.value(elements, self.most), one))
+            elif isinstance(source, Meeting):
+                if self.by_units:
+                    self.parameters.pointer(pointer, Held(source))
+            else:
+                self._outside(k, pointer, source)
+        packed = [x for x in scratch if x[0].array.name in of_panels]
+        self._hold(packed)
+        self._share(packed, "shared", "memory")
+        self._share([x for x in scratch if x[0].array.name not in of_panels])
+
+    def _hold(self, packed: list[Any]) -> None:
+        """Weights that registers have room for, the largest first; of one that fits neither there
+        nor in shared memory, a part."""
+        room = self.limits.shared_block - FOLD_BYTES
+        entries = {x[0].array.name: x for x in packed}
+        for group in sorted(together(self.body), key=lambda g: -sum(entries[p][2] for p in g)):
+            if sum(entries[p][2] for p in group) < self._least_held():
+                continue
+            while group:  # all of them, or as many as there is room for
+                most = range(len(group), 0, -1)
+                held = next(
+                    (n for n in most if self._hold_weight(group[:n], entries, packed, room)), 1
+                )
+                group = group[held:]
+        left = sum(_bytes(x) for x in packed) - room + sum(self.partial_bytes.values())
+        for entry in sorted(packed, key=_bytes, reverse=True):
+            if left > 0:
+                left -= self._hold_weight((entry[0].array.name,), entries, packed, room, True)
+        for dtype, size in self.partial_bytes.items():
+            self.partials[dtype] = Array(f"sums_{dtype}", dtype)
+            place = self._place(f"sums_{dtype}")
+            self.prologue.append(InShared(self.partials[dtype], place))
+            self.shared += size
+
+    def _least_held(self) -> int:
+        return LEAST_HELD if self.precision == "float32" else 1
+
+    def _hold_weight(
+        self, group: tuple[str, ...], entries: Mapping[str, Any], packed: list[Any], room: int,
+        in_part: bool = False,
+    ) -> int:  # fmt: skip
+        """A weight in registers, where there is room: how many bytes of it."""
+        products = constant_panels(self.body)
+        if not all(products.get(p) for p in group):
+            return 0
+        sizes = panels(self.body)
+        source = entries[group[0]][1]
+        depth, wide = (self.loop.value(e, self.most) for e in sizes[group[0]])
+        rows = max(self.loop.value(s.arguments[0], self.most) for p in group for s in products[p])
+        item = np.dtype(source.dtype).itemsize
+        for held in range(depth, 0, -64) if in_part else (depth,):
+            layout: Layout | Fragments = Layout(held, wide, len(group), self.threads, source.dtype)
+            if self.precision != "float32" and source.dtype == "float32":
+                layout = Fragments(held, wide, len(group), self.threads, self.precision)
+            if not layout.fits or layout.registers > self.registers:
+                continue
+            partial = -(-layout.partial_bytes(rows) // 128) * 128
+            if 2 * partial > room:
+                continue
+            self.registers -= layout.registers
+            most = self.partial_bytes.get(source.dtype, 0)
+            self.partial_bytes[source.dtype] = max(most, partial)
+            weight = Weight(group, layout, held)
+            self.weights.append(weight)
+            array = Array(weight.name, source.dtype)
+            clear = Use(f"gs_clear_{'f32' if item == 4 else 'f64'}", (array,))
+            self.prologue += [HeldWeight(array, layout.type), clear]
+            for p in group:
+                self.placed.append(Placed(p, "registers", held * wide * item))
+                pointer, scratch, _, one = entries[p]
+                packed.remove(entries[p])
+                if held < depth:
+                    packed.append((pointer, scratch, (depth - held) * wide, one))
+            return held * wide * item * len(group)
+        return 0
+
+    def _stage(self, staged: Staged) -> bool:
+        """Takes shared memory for what goes to or from the device's while blocks meet."""
+        size = self.loop.value(staged.elements, self.most) * np.dtype(staged.array.dtype).itemsize
+        if self.shared + size > self.limits.shared_block:
+            return False
+        self.prologue.append(InShared(staged.array, self._place(staged.array.name)))
+        self.shared += -(-size // 128) * 128
+        return True
+
+    def _place(self, name: str) -> Name:
+        """Where in shared memory the next array lies. It follows from the number of rows, which
+        the text must not depend on: so it is a parameter."""
+        return self.parameters.integer(Name(f"{name}_place"), self.shared)
+
+    def _share(self, scratch: Sequence[Any], place: str = "", other: str = "") -> None:
+        """Scratch memory: in shared memory as far as there is room."""
+        for pointer, source, elements, one in scratch:
+            size = -(-elements * np.dtype(source.dtype).itemsize // 128) * 128
+            fits = not one and self.shared + size <= self.limits.shared_block
+            if place:
+                taken = elements * np.dtype(source.dtype).itemsize
+                place_of = place if fits else other
+                self.placed.append(Placed(pointer.array.name, place_of, taken))
+            if fits:
+                self.prologue.append(InShared(pointer.array, self._place(pointer.array.name)))
+                self.shared += size
+                continue
+            copies = 1 if one else self.grid
+            held = Held(source, copies, elements, source.dtype)
+            self.parameters.pointer(pointer, held)
+            if copies > 1:
+                apart = self.parameters.integer(Name(f"{pointer.array.name}_apart"), elements)
+                self.prologue.append(Shift(pointer.array, binary("mul", BLOCK, apart)))
+
+    def _outside(self, k: int, pointer: Pointer, source: Any) -> None:
+        """Memory that the host gives or reads: the block's rows of it; a copy for each block of
+        what all would write alike."""
+        axis = self.program.row_axes[k]
+        known = Known(self.names)
+        if self.rows is not None and axis is not None:
+            apart = known.expression(self.parameters.stride(source, axis))
+            self.prologue.append(Shift(pointer.array, binary("mul", Name("row"), apart)))
+        alike = False
+        if isinstance(source, Trace | State) and self.grid > 1:
+            units = self.program.units
+            shared = self.by_units and units is not None and units.one[k]
+            alike = not shared and (self.by_units or axis is None)
+        self.parameters.pointer(pointer, Held(source, self.grid if alike else 1))
+        if alike:
+            size = known.expression(self.parameters.size(source))
+            self.prologue.append(Shift(pointer.array, binary("mul", BLOCK, size)))
+
+
+def _bytes(entry: Any) -> int:
+    """Of scratch memory."""
+    return int(entry[2] * np.dtype(entry[1].dtype).itemsize)
+
+
+def whole_units(program: LoopProgram) -> Iterator[tuple[Name, Any]]:
+    """Where the units of a worker that has all of them begin and end."""
+    for name, source in zip(program.kernel.integers, program.integers):
+        if isinstance(source, Unit) and program.units is not None:
+            yield name, program.units.sizes[source.size] if source.end else Number(0)
+
+
+def _weight_sizes(program: LoopProgram) -> set[str]:
+    """The sizes of packed operands and of units, which are numbers in the text."""
+    found: set[str] = set()
+    sizes = [s for pair in panels(program.kernel.body).values() for s in pair]
+    for e in [*sizes, *(program.units.sizes if program.units else ())]:
+        found |= set(_names(e))
+    return found
+
+
+def _names(e: Any) -> Iterator[str]:
+    match e:
+        case Name(text):
+            yield text
+        case Expr():
+            for x in (getattr(e, "a", None), getattr(e, "b", None)):
+                if x is not None:
+                    yield from _names(x)

@@ -1,0 +1,203 @@
+"""Kernels of CUDA with what they are given: the parts that every scope shares, and kernels of nests
+outside of loops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..record import record, replace
+from .kernel import (
+    Array,
+    For,
+    If,
+    Kernel,
+    Name,
+    Number,
+    Pointer,
+    Return,
+    Steps,
+    Use,
+    binary,
+    product,
+)
+from .limits import Limits
+from .program import (
+    Done,
+    Given,
+    Held,
+    Launch,
+    LoopLength,
+    LoopProgram,
+    NestProgram,
+    Scratch,
+    Size,
+    State,
+    Step,
+    Stride,
+    Trace,
+    size_value,
+)
+from .render import CUDA, Renderer
+from .threads import Known, Threads, ended, shared_loops
+
+THREADS = 256  # of a block
+FOLD_BYTES = 256  # of shared memory, for sums over a block
+LAST = Name("last")
+
+
+class DoesNotFit(Exception):
+    """A loop that has no kernel of a scope, and why."""
+
+
+@record
+class Sized:
+    """A loop's program with its integers, by their names."""
+
+    program: LoopProgram
+    values: Mapping[str, int]
+
+    @property
+    def rows(self) -> str | None:
+        """The name of the number of rows that need no other rows."""
+        k = self.program.rows_apart
+        return None if k is None else self.program.kernel.integers[k].text
+
+    def value(self, size: Any, changed: Mapping[str, int] | None = None) -> int:
+        return size_value(size, {**self.values, **(changed or {})})
+
+
+def of_one_thread(body: Any) -> list[Any]:
+    """Statements of one thread, which ends when it returns."""
+    found: list[Any] = []
+    for s in body:
+        match s:
+            case Return(value):
+                found += ended(value)
+            case For() | Steps():
+                found.append(replace(s, body=tuple(of_one_thread(s.body))))
+            case If(condition, inner, other):
+                found.append(
+                    If(condition, tuple(of_one_thread(inner)), tuple(of_one_thread(other)))
+                )
+            case _:
+                found.append(s)
+    return found
+
+
+# ---- parameters
+
+
+class Parameters:
+    """What a kernel is given, while it is put together."""
+
+    def __init__(self, loop: Sized) -> None:
+        self.loop, self.program = loop, loop.program
+        self.pointers: list[tuple[Pointer, Any]] = []
+        self.integers: list[tuple[Name, Any]] = []
+
+    def pointer(self, pointer: Pointer, held: Held) -> None:
+        self.pointers.append((pointer, held))
+
+    def integer(self, name: Name, value: int) -> Name:
+        if all(n != name for n, _ in self.integers):
+            self.integers.append((name, value))
+        return name
+
+    def stride(self, source: Any, axis: int) -> Any:
+        """How far apart positions along an axis of an array are, in elements."""
+        match source:
+            case Given(k):
+                for name, s in zip(self.program.kernel.integers, self.program.integers):
+                    if s == Stride(k, axis):
+                        return name
+                return Number(1)
+            case Trace(i):
+                return product(self.program.rows[i][1][axis:])
+            case State(j):
+                return product(self.program.carries[j].shape[axis + 1 :])
+        raise TypeError(source)
+
+    def size(self, source: Any) -> Any:
+        """The elements of a trace or a state."""
+        if isinstance(source, State):
+            return product(self.program.carries[source.carry].shape)
+        return binary("mul", LAST, product(self.program.rows[source.trace][1]))
+
+    def launch(
+        self, body: Sequence[Any], scope: str, reason: str, grid: int, block: int, shared: int,
+        known: Any, meetings: int = 0,
+    ) -> Launch:  # fmt: skip
+        pointers = [*self.pointers, (Pointer(Array("done", "int64"), True), Done())]
+        integers: list[tuple[Name, Any]] = [(LAST, LoopLength()), *self.integers]
+        for name, source in zip(self.program.kernel.integers, self.program.integers):
+            if isinstance(source, Step):
+                row = product(self.program.rows[source.trace][1])
+                integers.append((name, self.loop.value(row)))
+            elif name.text not in known and isinstance(source, Size | Stride):
+                integers.append((name, self.loop.values[name.text]))
+        integers = list(dict(integers).items())
+        return kernel_launch(
+            self.program.kernel.name, body, pointers, integers,
+            (grid, block, shared, scope == "grid"), scope, reason, meetings,
+        )  # fmt: skip
+
+
+def kernel_launch(
+    name: str, body: Sequence[Any], pointers: Sequence[tuple[Pointer, Any]],
+    integers: Sequence[tuple[Name, Any]], shape: tuple[int, int, int, bool], scope: str,
+    reason: str, meetings: int,
+) -> Launch:  # fmt: skip
+    """The launch of a kernel, whose parameters are those that its text needs."""
+    kernel = Kernel(
+        name, tuple(p for p, _ in pointers), tuple(n for n, _ in integers), tuple(body), shape[1]
+    )
+    renderer = Renderer(CUDA)
+    used = renderer.used(kernel)
+    arguments = [held for p, held in pointers if p.array.name in used]
+    arguments += [value for n, value in integers if n.text in used]
+    grid, block, shared, cooperative = shape
+    return Launch(
+        name, renderer.source([kernel]), tuple(arguments), grid, block, shared, cooperative,
+        scope, reason, meetings,
+    )  # fmt: skip
+
+
+# ---- nests outside of loops
+
+
+def nest_launch(program: NestProgram, values: Mapping[str, int], limits: Limits) -> Launch:
+    """The kernel of a nest: its positions shared out over the whole grid, or over one block where
+    it is one sum."""
+    names = {"first": Number(0)}
+    body = [s for s in Known(names).statements(program.kernel.body) if not isinstance(s, Return)]
+    nests = [s for s in body if isinstance(s, For)]
+    threads = min(THREADS, limits.threads_block)
+    whole = shared_loops(nests[0], "grid") if len(nests) == 1 and nests[0].fold is None else None
+    results = [product(shape) for _, shape in program.shapes]
+    count = max([size_value(s, values) for s in results], default=1)
+    pointers: list[tuple[Pointer, Any]] = []
+    prologue: list[Any] = []
+    for pointer, source in zip(program.kernel.pointers, program.pointers):
+        elements = size_value(source.elements, values) if isinstance(source, Scratch) else 0
+        pointers.append((pointer, Held(source, 1, elements, pointer.array.dtype)))
+    pointers.append((Pointer(Array("done", "int64"), True), Done()))
+    first = program.shapes[0][1]
+    last = size_value(first[0], values) if first else 1
+    integers: list[tuple[Name, Any]] = [(LAST, last)]
+    integers += [(n, values[n.text]) for n in program.kernel.integers]
+    grid, shared = 1, FOLD_BYTES
+    if whole is not None:
+        per_step = limits.warp if whole.by.endswith("warps") else 1
+        most = limits.multiprocessors * max(1, limits.threads_multiprocessor // threads)
+        grid = max(1, min(most, -(-count * per_step // threads)))
+        made: list[Any] = []
+        for s in body:
+            made += [whole] if s is nests[0] else of_one_thread([s])
+    else:
+        prologue = [Use("GS_SHARED", (Name("shared"),))]
+        made = list(Threads(False).statements(body))
+    return kernel_launch(
+        program.kernel.name, [*prologue, *made], pointers, integers,
+        (grid, threads, shared, False), "grid" if whole else "block", "", 0,
+    )  # fmt: skip
