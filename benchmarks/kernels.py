@@ -8,18 +8,19 @@ goes to benchmarks/kernels.md.
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gpuscan import explain
-from gpuscan.codegen.limits import KIB, Limits, of
+from gpuscan.codegen.limits import Limits, memory_text, occupancy, of
 from gpuscan.codegen.program import Launch
 from gpuscan.compile import LoopPlan
 from gpuscan.record import record, replace
@@ -44,6 +45,14 @@ SIZES: Mapping[str, tuple[tuple[int, int], ...]] = {
     "hmm": ((2, 4096), (32, 16), (512, 16)),
     "power": ((1, 4096), (256, 16)),
 }
+
+
+# Contractions of a step that need each other, forward and backward: so often blocks meet that share
+# a step's units. A normalization is two, a mean and one of squares.
+DEPENDENT: Mapping[str, tuple[int, int]] = {
+    "elman": (1, 1), "lstm": (1, 1), "gru_reset_before": (2, 2), "gru_reset_after": (1, 1),
+    "layer_norm_lstm": (5, 5), "gibbs": (2, 0), "leapfrog": (2, 2), "hmm": (2, 2),
+}  # fmt: skip
 
 
 @dataclass
@@ -76,6 +85,33 @@ class Kernel:
         return None if text is None else Code(text, self.launch, self.resources.constant)
 
     @property
+    def together(self) -> int:
+        """How many blocks a multiprocessor holds."""
+        r, x = self.resources, self.launch
+        return occupancy(self.gpu, x.block, r.registers, x.shared + r.shared)
+
+    def misses(self) -> dict[str, Any]:
+        """What it does not keep of what a kernel must."""
+        found: dict[str, Any] = {
+            "spills": self.resources.spill_stores + self.resources.spill_loads,
+            "stack": self.resources.stack,
+            "does not fit": self.together < 1,
+        }
+        if self.launch.scope == "grid":
+            wanted = DEPENDENT[self.model][self.part == "backward"]
+            if self.launch.meetings != wanted:
+                found["meetings"] = self.launch.meetings
+        if self.code is not None:
+            again = {p: self.code.loads(p) for p in sorted(self.packed)}
+            found["weights read again"] = {p: n for p, n in again.items() if n}
+            # an arrival releases, and those who wait acquire
+            met = self.launch.meetings
+            exchanges = tuple(map(self.code.count, ("MEMBAR", "ATOMG.E.ADD", "CCTL")))
+            if exchanges[:2] != (met, met) or not met <= exchanges[2] <= 2 * met:
+                found["releases, arrivals, acquires"] = exchanges
+        return {what: x for what, x in found.items() if x}
+
+    @property
     def steps(self) -> str:
         """The text of the loop over the steps."""
         lines = self.launch.source.splitlines()
@@ -84,21 +120,24 @@ class Kernel:
 
     @property
     def packed(self) -> set[str]:
-        """The arrays that a block takes from the GPU's memory before the loop, to hold them."""
+        """The arrays that a block takes from the GPU's memory before the loop, to hold them, or
+        in an order of its own."""
         before = self.launch.source.partition(self.steps)[0]
         calls = re.findall(r"(?:\.load|gs_pack_f\d\d)\((.*)\);", before)
         names = set(re.findall(r"\w+", " ".join(calls)))
+        names -= {w.name for w in self.launch.weights}
         return {p for p in pointers(self.launch) if p in names}
 
 
-def kernels(model: Model, batch: int, target: str) -> list[Kernel]:
-    """The kernels of a function's loops on a GPU, where they have some."""
+def kernels(model: Model, batch: int, target: str, scope: str = "") -> list[Kernel]:
+    """The kernels of a function's loops on a GPU, those that have one: in a scope where they can,
+    else in the one that they would have."""
     f = model.function("reference")
     known: dict[Any, Any] = {x.variable: model.shape(x, batch, 2) for x in model.leaves}
     known |= {s: s.storage for s in f.get_shared()}
     made: list[Launch] = []
     with _recorded(made):
-        plans = explain.on_gpu(f.maker.fgraph.outputs, known, of(target), "", "auto")
+        plans = explain.on_gpu(f.maker.fgraph.outputs, known, of(target), scope, "auto")
     fused = [p for p in plans if p.kernel is not None]
     assert len(fused) == len(made)
     return [
@@ -139,6 +178,73 @@ def parameters(launch: Launch) -> dict[str, bool]:
 
 def pointers(launch: Launch) -> list[str]:
     return [name for name, pointer in parameters(launch).items() if pointer]
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+_HEAD = (
+    "model", "hidden", "batch", "pass", "GPU", "scope", "grid x block", "registers", "spills",
+    "stack", "shared", "weights of a block", "meetings", "SASS of a step", "compiled in", "misses",
+)  # fmt: skip
+
+
+def line(k: Kernel) -> tuple[str, ...]:
+    r, x = k.resources, k.launch
+    held = {p: sum(w.size for w in x.weights if w.place == p) for p in _PLACES}
+    return (
+        k.model, f"{k.hidden}", f"{k.batch}", k.part, k.gpu.name, x.scope, f"{x.grid} x {x.block}",
+        f"{r.registers}", f"{r.spill_stores + r.spill_loads}", f"{r.stack}",
+        memory_text(x.shared + r.shared),
+        ", ".join(f"{memory_text(n)} {_PLACES[p]}" for p, n in held.items() if n),
+        f"{x.meetings}", "" if k.code is None else f"{len(k.code.loop)}",
+        f"{k.cubin.seconds:.1f} s", ", ".join(f"{what} {n}" for what, n in k.misses().items()),
+    )  # fmt: skip
+
+
+_PLACES = {"registers": "in registers", "shared": "in shared memory", "memory": "read every step"}
+
+
+def table(lines: Sequence[tuple[str, ...]]) -> str:
+    rows = [" | ".join(x) for x in (_HEAD, ("---",) * len(_HEAD), *lines)]
+    return "\n".join(f"| {row} |" for row in rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = argparse.ArgumentParser(
+        prog="python -m benchmarks.kernels", description=(__doc__ or "").partition("\n\n")[2]
+    )
+    command.add_argument("--model", action="append", choices=tuple(SIZES), help="only this one")
+    command.add_argument("--target", action="append", choices=TARGETS, help="only this GPU")
+    command.add_argument("--out", default=Path(__file__).with_suffix(".md"), type=Path)
+    options = command.parse_args(arguments)
+    if reason := nvrtc.missing():
+        print(reason)
+        return 3
+    lines: list[tuple[str, ...]] = []
+    start = time.perf_counter()
+    with ThreadPoolExecutor() as pool:
+        for name in options.model or SIZES:
+            for hidden, batch in SIZES[name]:
+                model = MODELS[name](hidden, 2)
+                found = [k for t in options.target or TARGETS for k in kernels(model, batch, t)]
+                lines += pool.map(line, sorted(found, key=lambda k: k.part, reverse=True))
+                print(f"{len(lines)} kernels, {time.perf_counter() - start:.0f} s", flush=True)
+    major, minor = nvrtc.version()
+    words = (__doc__ or "").partition("\n\n")[2].partition("The table goes")[0].strip()
+    text = f"# Kernels\n\n`python -m benchmarks.kernels`, NVRTC {major}.{minor}. {words}\n\n"
+    options.out.write_text(f"{text}{_NOTES}\n{table(lines)}\n")
+    return 0
+
+
+_NOTES = """\
+- Sizes of a model: hidden units and rows (for chains: the chains). Neither the rows nor the steps
+  are part of a kernel.
+- SASS of a step: instructions of the loop over the steps, its inner loops counted once.
+- Misses: what a kernel does not keep of what it must. No spills and no stack; at least one block
+  fits a multiprocessor; so many meetings a step as there are contractions that need each other;
+  a release, an arrival and an acquire for each; and in the loop no load of a weight that is packed
+  before it, by following in the disassembly where each load's address comes from.
+"""
 
 
 # ---- instructions --------------------------------------------------------------------------------
@@ -222,7 +328,8 @@ def _of_place(line: _Line, place: range) -> frozenset[str]:
 
 
 def _lines(text: str, kernel: str) -> tuple[list[_Line], dict[int, int]]:
-    """The instructions, and where those calls go to that are jumps within the kernel."""
+    """The instructions, and what comes after calls: those of a label ".L.." are jumps, all others
+    come back."""
     start = text.index(f"\n.text.{kernel}:")
     found: list[_Line] = []
     labels: dict[str, int] = {}
@@ -238,7 +345,9 @@ def _lines(text: str, kernel: str) -> tuple[list[_Line], dict[int, int]]:
             if word.startswith("CALL") and target:
                 calls[len(found)] = target[1]
             found.append(_line(predicate is None, word, operands))
-    return found, {n: labels[x] for n, x in calls.items() if x.startswith(".L") and x in labels}
+    return found, {
+        n: labels.get(x, n + 1) if x.startswith(".L") else n + 1 for n, x in calls.items()
+    }
 
 
 _WIDTH = {"64": 2, "128": 4, "WIDE": 2}  # registers
@@ -270,3 +379,7 @@ def _line(sure: bool, word: str, operands: str) -> _Line:
             read |= {f"{kind}{int(number) + i}" for i in range(1 + pair)}
     bank = tuple(range(int(b, 16), int(b, 16) + 4 * width) for b in _BANK.findall(operands))
     return _Line(word, frozenset(result), frozenset(read), bank, sure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

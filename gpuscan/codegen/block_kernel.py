@@ -251,10 +251,10 @@ class Blocks:
             layout: Layout | Fragments = Layout(held, wide, len(group), self.threads, source.dtype)
             if self.precision != "float32" and source.dtype == "float32":
                 layout = Fragments(held, wide, len(group), self.threads, self.precision)
-            if not layout.fits or layout.registers > self.registers:
+            if not layout.fits or layout.registers > self.registers - layout.others:
                 continue
             partial = -(-layout.partial_bytes(rows) // 128) * 128
-            if 2 * partial > room:
+            if 4 * partial > 3 * room:
                 continue
             self.registers -= layout.registers
             most = self.partial_bytes.get(source.dtype, 0)

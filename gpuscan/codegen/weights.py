@@ -71,6 +71,11 @@ class Fragments:
         """Of a thread."""
         return self.count * self.own * 4  # a fragment has 128 elements of tf32, or 256
 
+    @property
+    def others(self) -> int:
+        """Registers that a product takes beside them, more than those of float32 do."""
+        return 40 if self.precision == "tf32" else 0
+
     def partial_bytes(self, rows: int) -> int:
         """Of shared memory, for 16 rows of the other factor and the warps' sums."""
         size = 4 if self.precision == "tf32" else 2
@@ -123,6 +128,8 @@ class Layout:
     @property
     def own(self) -> int:
         return -(-self.columns // (self.across * GROUPS))
+
+    others = 0
 
     @property
     def fits(self) -> bool:
