@@ -18,11 +18,22 @@ from .compile import Compiled, LoopPlan, name_of
 from .config import config
 from .evaluate import Program
 from .graph import Item, Variable, inherit, rebuild, results, toposort
+from .ops.index import Subtensor
 from .ops.linalg import Dot
-from .ops.shape import Dim
+from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Reshape, Specify
 from .record import record
-from .runtime.cuda import CudaDevice, CudaLoop, CudaNest, CudaProduct, CudaSequence, OnHost
+from .runtime.cuda import (
+    CudaDevice,
+    CudaLoop,
+    CudaNest,
+    CudaProduct,
+    CudaSequence,
+    OnDevice,
+    OnHost,
+)
 from .scan.op import Scan
+
+_VIEWS = (BroadcastTo, DimShuffle, FirstRows, Reshape, Specify, Subtensor)
 
 
 def compiled_cuda(
@@ -163,6 +174,8 @@ def _replaced(
             new[v] = rebuild(v, inputs) if v.inputs else v
         elif isinstance(v.op, Dot) and _is_product(v):
             new[v] = inherit(CudaProduct(device)(*inputs), v)
+        elif device.has_views and isinstance(v.op, _VIEWS):
+            new[v] = inherit(OnDevice(v.op, device, v)(*inputs), v)
         else:
             new[v] = inherit(OnHost(v.op, device, v)(*inputs), v)
     return new

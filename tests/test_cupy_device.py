@@ -57,6 +57,16 @@ class ndarray:
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
 
+    def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
+        """CuPy has NumPy's functions of views, and is asked for them by NumPy itself."""
+        if function not in (np.reshape, np.broadcast_to, np.squeeze, np.transpose):
+            return NotImplemented
+        own = [a.memory if isinstance(a, ndarray) else a for a in args]
+        return ndarray(self.cupy, function(*own, **kwargs))
+
+    def transpose(self, *axes: Any) -> ndarray:
+        return ndarray(self.cupy, self.memory.transpose(*axes))
+
     def __len__(self) -> int:
         return len(self.memory)
 

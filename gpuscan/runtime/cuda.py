@@ -49,6 +49,7 @@ class CudaDevice(Protocol):
 
     name: str
     has_own_arrays: bool  # else they are NumPy's
+    has_views: bool  # whether NumPy's functions make views of its arrays
     limits: Limits
     scope: str  # in which loops run that have a kernel of it; "": each in the narrowest that it can
 
@@ -177,14 +178,14 @@ class _LoopRunner:
         sizes = [int(self.device.host(s)) for s in inputs[self.n_operands : self.n_inputs]]
         arrays = {i: self.device.array(operands[i]) for i in self.read}
         arrays = {i: _laid_out(x, self.read[i]) for i, x in arrays.items()}
-        self.op.told((sizes, [np.shape(x) for x in operands]))
+        self.op.told((sizes, [x.shape for x in operands]))
         plan = self.plans.find(sizes, arrays, self._plan)
         launch = plan.launch
         short = any(len(s) < steps for s in operands[1 : 1 + self.n_seqs])
         if steps < 1 or launch is None or launch.grid < 1 or short:
             return self.definition(*inputs)
         initials = operands[self.first_init : self.first_init + len(plan.states)]
-        if any(np.shape(x) != shape for x, shape in zip(initials, plan.states)):
+        if any(x.shape != shape for x, shape in zip(initials, plan.states)):
             return self.definition(*inputs)
         memory = _Memory(self, plan, steps, arrays, initials)
         arguments = [memory.argument(x) for x in launch.arguments]
@@ -417,6 +418,23 @@ class CudaProduct(Op):
 
     def eval(self, x: Any, y: Any) -> Any:
         return self.device.product(self.device.array(x), self.device.array(y))
+
+
+@record
+class OnDevice(Op):
+    """An op that gives a view of its first input, on the device; the others are sizes and
+    positions."""
+
+    definition: Op
+    device: CudaDevice = field(compare=False)
+    node: Variable = field(compare=False)
+
+    def infer(self, *types: TensorType) -> Any:
+        return self.definition.infer(*types)
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        call, host = self.definition.evaluator(self.node), self.device.host
+        return lambda x, *others: call(x, *map(host, others))
 
 
 @record

@@ -22,6 +22,7 @@ class Emulated:
 
     name = "emulated"
     has_own_arrays = False
+    has_views = True
     limits: Limits = of("emulated")
     scope = os.environ.get("GPUSCAN_EMULATED_SCOPE", "")
     schedule = int(os.environ.get("GPUSCAN_EMULATED_SCHEDULE", "0"))

@@ -196,6 +196,7 @@ class PyCUDA:
     name = "pycuda"
     scope = ""
     has_own_arrays = True
+    has_views = False
 
     def __init__(self) -> None:
         import pycuda.driver as drv

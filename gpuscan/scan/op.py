@@ -212,7 +212,7 @@ class Scan(Op):
         a = len(self.step.seqs)
         seqs, carries, consts = operands[:a], operands[a : a + k], operands[a + k :]
         self._check(node, n, seqs)
-        shapes = [np.shape(c) for c in carries]
+        shapes = [c.shape for c in carries]
         traces: list[np.ndarray] = []
         steps = 0
         for t in range(n):
@@ -223,7 +223,7 @@ class Scan(Op):
                 raise
             if t == 0:
                 traces = [
-                    empty((n, *np.shape(v)), b.dtype) for v, b in zip(out[k:], self.step.traces)
+                    empty((n, *v.shape), b.dtype) for v, b in zip(out[k:], self.step.traces)
                 ]
             carries = out[:k]
             for j, shape in enumerate(shapes):
