@@ -249,34 +249,44 @@ GS_FLOATS(GS_PRODUCTS)
 
 /* ---- draws --------------------------------------------------------------------------------- */
 
-/* Elements first .. first + count - 1 of a draw; a thread takes the words of one counter. */
-GS_APART void gs_uniforms_f32(const unsigned long long *state, long long first, long long count,
-                           float *out) {
+GS_FN void gs_uniforms_of(gs_words w, float (&u)[4]) {
+    u[0] = gs_uniform_f32(w.x), u[1] = gs_uniform_f32(w.y);
+    u[2] = gs_uniform_f32(w.z), u[3] = gs_uniform_f32(w.w);
+}
+GS_FN void gs_uniforms_of(gs_words w, double (&u)[2]) {
+    u[0] = gs_uniform_f64(w.x, w.y), u[1] = gs_uniform_f64(w.z, w.w);
+}
+
+/* Elements first + r * apart .. first + r * apart + count - 1 of a draw, of `rows` rows r, to
+ * out[r * stride]; a thread takes the words of one counter. */
+template <class T>
+GS_FN void gs_uniform_rows(const unsigned long long *state, long long first, long long rows,
+                           long long apart, long long count, T *out, long long stride) {
+    constexpr int N = gs_vector<T>::size; /* elements of a counter */
     const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
-    const long long end = first + count;
-    for (long long b = first / 4 + threadIdx.x; 4 * b < end; b += blockDim.x) {
-        const gs_words w = gs_random_block(key0, key1, state[1], (gs_u64)b, 0);
-        const float u[4] = {gs_uniform_f32(w.x), gs_uniform_f32(w.y), gs_uniform_f32(w.z),
-                            gs_uniform_f32(w.w)};
-        GS_UNROLL for (int i = 0; i < 4; i++) {
-            const long long element = 4 * b + i;
-            if (element >= first && element < end) out[element - first] = u[i];
+    const long long counters = (count + N - 2) / N + 1; /* of a row, at most */
+    for (long long i = threadIdx.x; i < rows * counters; i += blockDim.x) {
+        const long long row = i / counters, begin = first + row * apart;
+        const long long counter = begin / N + i % counters;
+        T u[N];
+        gs_uniforms_of(gs_random_block(key0, key1, state[1], (gs_u64)counter, 0), u);
+        GS_UNROLL for (int k = 0; k < N; k++) {
+            const long long element = counter * N + k - begin;
+            if (element >= 0 && element < count) out[row * stride + element] = u[k];
         }
     }
 }
 
-GS_APART void gs_uniforms_f64(const unsigned long long *state, long long first, long long count,
-                           double *out) {
-    const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
-    const long long end = first + count;
-    for (long long b = first / 2 + threadIdx.x; 2 * b < end; b += blockDim.x) {
-        const gs_words w = gs_random_block(key0, key1, state[1], (gs_u64)b, 0);
-        const double u[2] = {gs_uniform_f64(w.x, w.y), gs_uniform_f64(w.z, w.w)};
-        GS_UNROLL for (int i = 0; i < 2; i++) {
-            const long long element = 2 * b + i;
-            if (element >= first && element < end) out[element - first] = u[i];
-        }
+#define GS_DRAWS(type, t)                                                                 \
+    GS_APART void gs_uniform_rows_##t(const unsigned long long *state, long long first,   \
+                                      long long rows, long long apart, long long count,   \
+                                      type *out, long long stride) {                      \
+        gs_uniform_rows(state, first, rows, apart, count, out, stride);                   \
+    }                                                                                     \
+    GS_APART void gs_uniforms_##t(const unsigned long long *state, long long first,       \
+                                  long long count, type *out) {                           \
+        gs_uniform_rows(state, first, 1, 0, count, out, 0);                               \
     }
-}
+GS_FLOATS(GS_DRAWS)
 
 #endif

@@ -122,6 +122,8 @@ extern "C" {
 /* ---- the device -------------------------------------------------------------------------------- */
 
 int cuInit(unsigned) { return FINE; }
+/* NVRTC asks any driver for its private tables, and goes on without them. */
+int cuGetExportTable(const void **table, const void *) { return *table = nullptr, NOT_SUPPORTED; }
 int cuDriverGetVersion(int *version) { return *version = 13000, FINE; }
 int cuDeviceGetCount(int *count) { return *count = 1, FINE; }
 int cuDeviceGet(int *device, int number) {

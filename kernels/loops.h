@@ -42,4 +42,19 @@ static __attribute__((noinline, unused)) void gs_uniforms_f64(
     }
 }
 
+/* The same of `rows` rows, which are `apart` in the draw and `stride` in memory. */
+#define GS_UNIFORM_ROWS(type, t)                                                          \
+    static inline __attribute__((unused)) void gs_uniform_rows_##t(                       \
+        const unsigned long long *state, long long first, long long rows, long long apart, \
+        long long count, type *out, long long stride) {                                   \
+        if (count == apart && stride == apart) {                                          \
+            gs_uniforms_##t(state, first, rows * count, out);                             \
+            return;                                                                       \
+        }                                                                                 \
+        for (long long r = 0; r < rows; r++)                                              \
+            gs_uniforms_##t(state, first + r * apart, count, out + r * stride);           \
+    }
+GS_UNIFORM_ROWS(float, f32)
+GS_UNIFORM_ROWS(double, f64)
+
 #endif

@@ -195,7 +195,7 @@ class Recorder:
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CuPy]:
     """The double, as `import cupy` finds it, on a driver that is the stand-in."""
     try:
-        place = build.driver() / "libcuda.so.1"
+        place = build.driver() / "libemulated_driver.so"
     except build.Missing as e:
         pytest.skip(f"no stand-in for the driver: {e}")
     found = CuPy()
@@ -378,6 +378,8 @@ def test_results_and_shared_values_stay_on_the_gpu_where_that_is_asked_for(cupy:
     np.testing.assert_allclose(W.get_value(), np.exp(np.exp(np.eye(3))), rtol=1e-6)
     W.set_value(b, borrow=True)
     assert W.held is b
+    parts = function([x], [gpuscan.Out(x[1:], borrow=True), y], device="cupy")(given)
+    assert not any(np.shares_memory(p.memory, given.memory) for p in parts)
     with pytest.raises(TypeError, match=r"Implicit conversion|lives on a GPU"):
         function([x], x + 1, device="reference")(given)
 

@@ -312,6 +312,14 @@ def test_the_selftest_is_passed(environment: dict[str, str]) -> None:
     assert found.count(": right, ") == 3 and found.endswith("\nall is well\n")
 
 
+def test_nvrtc_compiles_beside_it(environment: dict[str, str]) -> None:
+    program = """
+        from gpuscan.runtime import nvrtc
+        print(nvrtc.missing() or nvrtc.compile("extern \\"C\\" __global__ void k() {}", "sm_90"))
+    """
+    assert run(environment, program, GPUSCAN_CACHE_DIR="/nowhere/to/be/found")
+
+
 def test_the_suite_of_tests_runs_on_it(environment: dict[str, str]) -> None:
     """A part of it; all of it by tests/stand_in/run.py."""
     done = subprocess.run(

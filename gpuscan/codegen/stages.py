@@ -19,6 +19,7 @@ from ..ops.index import IncSubtensor, Subtensor
 from ..ops.linalg import Dot
 from ..ops.patterns import FULL
 from ..ops.reduce import Reduce
+from ..ops.sample import Uniform
 from ..ops.shape import BroadcastTo, DimShuffle, FirstRows, Specify
 from ..record import record
 from ..types import FLOATS
@@ -112,9 +113,9 @@ class Stages:
         return not isinstance(size, Number) or bool(size.value >= self._least)
 
     def _can_share(self, v: Variable) -> bool:
-        # of what needs whole operands, only products are shared out
-        product = isinstance(v.op, Dot) and v.dtype in FLOATS
-        return self.has_units(v) and (product or not self._is_whole(v))
+        # of what needs whole operands, only products and draws are shared out
+        alone = isinstance(v.op, Uniform) or (isinstance(v.op, Dot) and v.dtype in FLOATS)
+        return self.has_units(v) and (alone or not self._is_whole(v))
 
     def _is_in_place(self, v: Variable, parts: Mapping[int, Variable]) -> bool:
         """Whether workers can compute parts of v where they stand in it: each writes only units

@@ -51,6 +51,7 @@ TOGETHER: Mapping[str, tuple[Sequence[int], Sequence[int]]] = {
     "gs_gemm": ((3, 6), (7,)),
     "gs_gemm_steps": ((5, 8), (9,)),
     "gs_uniforms": ((0,), (3,)),
+    "gs_uniform_rows": ((0,), (5,)),
     "gs_gemm_onto": ((3, 6, 7), (7,)),
     "gs_clear": ((), (0,)),
     "gs_hold": ((2,), (0, 6)),

@@ -132,23 +132,34 @@ def free() -> None:
 # ---- results -------------------------------------------------------------------------------------
 
 
-def _address(x: Any) -> tuple[int]:
-    """Where an array on a GPU begins."""
-    return (x.__cuda_array_interface__["data"][0],)
+def _span(x: Any) -> tuple[int, int]:
+    """Where an array on a GPU begins, and where it ends."""
+    given = x.__cuda_array_interface__
+    first, shape, size = given["data"][0], given["shape"], np.dtype(given["typestr"]).itemsize
+    if given.get("strides") is None or 0 in shape:
+        return first, first + math.prod(shape) * size
+    steps = [s * (n - 1) for s, n in zip(given["strides"], shape)]
+    return first + sum(s for s in steps if s < 0), first + sum(s for s in steps if s > 0) + size
 
 
 def owned(values: Iterable[Any], held: Iterable[Any]) -> list[Any]:
     """The values as arrays that nobody can write to through another name: neither through one of
     `held` nor through each other."""
-    taken: set[Any] = set()
+    taken: set[int] = set()
+    spans: list[tuple[int, int]] = []
     for h in held:
-        taken |= {_address(h)} if is_on_gpu(h) else {id(h), id(h.base)}
+        if is_on_gpu(h):
+            spans.append(_span(h))
+        else:
+            taken |= {id(h), id(h.base)}
     taken.discard(id(None))
     found: list[Any] = []
     for value in values:
         if is_on_gpu(value):
-            found.append(value.copy() if _address(value) in taken else value)
-            taken.add(_address(found[-1]))
+            begin, end = _span(value)
+            alone = not any(begin < e and b < end for b, e in spans)
+            found.append(value if alone else value.copy())
+            spans.append(_span(found[-1]))
             continue
         array = np.asarray(value)
         alone = array.base is None or (is_its_own(array) and id(array.base) not in taken)

@@ -118,8 +118,14 @@ def _instructions(text: str, kernel: str) -> list[_Instruction]:
         target = _TARGET.search(operands)
         if never:
             pass
-        elif kind in ("BRA", "JMP", "CALL") and target and target[1] in labels:
-            # ptxas writes jumps as CALL too, to a label of the same kernel
+        elif (
+            target
+            and target[1] in labels
+            and (
+                # ptxas writes jumps as CALL too, to a label; a CALL of a function comes back
+                kind in ("BRA", "JMP") or (kind == "CALL" and target[1].startswith(".L"))
+            )
+        ):
             # the condition is before the instruction or its first operand
             if not predicated and operands.lstrip().startswith("`"):
                 follows = []

@@ -222,9 +222,7 @@ class Scan(Op):
                 error.add_note(f"in step {t} of scan '{self.name or 'scan_fn'}'.{built_at(node)}")
                 raise
             if t == 0:
-                traces = [
-                    empty((n, *v.shape), b.dtype) for v, b in zip(out[k:], self.step.traces)
-                ]
+                traces = [empty((n, *v.shape), b.dtype) for v, b in zip(out[k:], self.step.traces)]
             carries = out[:k]
             for j, shape in enumerate(shapes):
                 if carries[j].shape != shape:

@@ -115,22 +115,24 @@ def _unpacked(folder: Path) -> Path:
 
 @functools.cache
 def driver(extension: Path | None = None) -> Path:
-    """The folder with the stand-in for libcuda.so.1, with the names that an extension links.
-    Raises Missing where it can't be built."""
+    """The folder with the stand-in for libcuda.so.1, with the names that an extension links; or
+    for a program that loads it by its path, under a name of its own: NVRTC looks for the driver,
+    too. Raises Missing where it can't be built."""
+    name = "libcuda.so.1" if extension else "libemulated_driver.so"
     source = _source() + (_others(extension) if extension else "")
     headers = [p.read_text() for p in sorted(kernels_dir().glob("emulated*"))]
-    key = cache.digest(source, *headers, *(emulator.find() or ()), compiler._cpu())
+    key = cache.digest(name, source, *headers, *(emulator.find() or ()), compiler._cpu())
     place = kept() / f"driver-{key}"
     if place.is_dir():
         return place
     if reason := emulator.missing():
         raise Missing(reason)
     kept().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=kept()) as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(dir=kept()) as given:
+        folder = Path(given)
         made = folder / "driver"
         made.mkdir()
-        _linked(made, source, "libcuda.so.1")
+        _linked(made, source, name)
         try:
             made.rename(place)
         except OSError:
@@ -154,9 +156,10 @@ def _others(extension: Path) -> str:
 
 def _linked(folder: Path, source: str, name: str) -> None:
     (folder / "driver.cpp").write_text(source)
+    soname = "libcuda.so.1" if name == "libcuda.so" else name
     command = [
         *(emulator.find() or ()), *emulator._RUNTIME, "-I", kernels_dir(), "-shared",
-        "-Wl,-soname,libcuda.so.1", "driver.cpp", "-ldl", "-o", name,
+        f"-Wl,-soname,{soname}", "driver.cpp", "-ldl", "-o", name,
     ]  # fmt: skip
     _run(command, folder)
 
