@@ -59,6 +59,8 @@ class ndarray:
 
     def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
         """CuPy has NumPy's functions of views, and is asked for them by NumPy itself."""
+        if function is np.shape:
+            return args[0].shape
         if function not in (np.reshape, np.broadcast_to, np.squeeze, np.transpose):
             return NotImplemented
         own = [a.memory if isinstance(a, ndarray) else a for a in args]
@@ -378,7 +380,7 @@ def test_results_and_shared_values_stay_on_the_gpu_where_that_is_asked_for(cupy:
     np.testing.assert_allclose(W.get_value(), np.exp(np.exp(np.eye(3))), rtol=1e-6)
     W.set_value(b, borrow=True)
     assert W.held is b
-    parts = function([x], [gpuscan.Out(x[1:], borrow=True), y], device="cupy")(given)
+    parts = function([x], [gpuscan.Out(x[1:], borrow=True)], device="cupy")(given)
     assert not any(np.shares_memory(p.memory, given.memory) for p in parts)
     with pytest.raises(TypeError, match=r"Implicit conversion|lives on a GPU"):
         function([x], x + 1, device="reference")(given)
