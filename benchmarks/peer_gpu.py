@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -77,8 +78,6 @@ def version(peer: str, family: OnGpu, precision: str, on_gpu: bool) -> Loop | No
 
 def release(on_gpu: bool) -> None:
     """Gives back the memory that the libraries keep for later."""
-    import sys
-
     if not on_gpu:
         return
     if "torch" in sys.modules:
@@ -331,8 +330,11 @@ def layer_norm_given(c: Any) -> Sequence[np.ndarray]:
     return x, mask, np.resize(c.kept, (len(x), *h0.shape)), h0, c0
 
 
-def jax_chain(step: Callable[..., Any], c: Any, start: Any, draws: Any, given: Any) -> Loop:
-    """Chains by lax.scan. draws(key): what a step draws."""
+def jax_chain(
+    step: Callable[..., Any], start: Any, draws: Any, host: Callable[[Any], Any],
+    given: Sequence[Any] = (),
+) -> Loop:  # fmt: skip
+    """Chains by lax.scan. draws(keys): what a step draws, from two keys."""
     import jax
     import jax.numpy as jnp
 
@@ -342,7 +344,7 @@ def jax_chain(step: Callable[..., Any], c: Any, start: Any, draws: Any, given: A
 
         return jax.lax.scan(one, state, jax.random.split(key, n))[0]
 
-    return Loop(compiled(chain, "float32", (start, given)), None)  # type: ignore[arg-type]
+    return Loop(compiled(chain, "float32", (start, tuple(given))), host)
 
 
 def jax_metropolis(c: Any, precision: str, on_gpu: bool) -> Loop:
@@ -353,8 +355,7 @@ def jax_metropolis(c: Any, precision: str, on_gpu: bool) -> Loop:
     def draws(keys: Any) -> Any:
         return random.normal(keys[0], x0.shape), random.uniform(keys[1], x0.shape)
 
-    loop = jax_chain(metropolis, c, x0, draws, ())
-    return Loop(loop.run, lambda x: c.result({"x": np.asarray(x)}))
+    return jax_chain(metropolis, x0, draws, lambda x: c.result({"x": np.asarray(x)}))
 
 
 def jax_hmc(c: Any, precision: str, on_gpu: bool) -> Loop:
@@ -365,8 +366,7 @@ def jax_hmc(c: Any, precision: str, on_gpu: bool) -> Loop:
     def draws(keys: Any) -> Any:
         return random.normal(keys[0], q0.shape), random.uniform(keys[1], q0.shape[:1])
 
-    loop = jax_chain(hmc, c, q0, draws, ())
-    return Loop(loop.run, lambda q: c.result({"q": np.asarray(q)}))
+    return jax_chain(hmc, q0, draws, lambda q: c.result({"q": np.asarray(q)}))
 
 
 def jax_gibbs(c: Any, precision: str, on_gpu: bool) -> Loop:
@@ -379,8 +379,8 @@ def jax_gibbs(c: Any, precision: str, on_gpu: bool) -> Loop:
     def step(xp: Any, state: Any, below: Any, above: Any, *given: Any) -> Any:
         return gibbs(xp, state[1], below, above, given)
 
-    loop = jax_chain(step, c, (c.v, c.v), draws, (c.W, c.bvis, c.bhid))
-    return Loop(loop.run, lambda found: c.statistics(*found))
+    given = (c.W, c.bvis, c.bhid)
+    return jax_chain(step, (c.v, c.v), draws, lambda found: c.statistics(*found), given)
 
 
 def jax_hmm(c: Any, precision: str, on_gpu: bool) -> Loop:

@@ -10,6 +10,7 @@ others on the first that is there.
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -54,6 +55,19 @@ def pytest_configure(config: pytest.Config) -> None:
     here = [d for d in _devices(config) if not missing(d)]
     if here:
         settings.device = os.environ["GPUSCAN_DEVICE"] = here[0]
+
+
+# Files whose tests name the device that they are about, or use none: --device changes nothing.
+_OWN_DEVICE = re.compile(
+    r"test_(native|cuda|kernel|emulator|nvrtc|limits|cupy|pycuda|driver|selftest|explain|dot_precision|"
+    r"generated|benchmarks|layers|record|maths|philox)"
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _OWN_DEVICE.match(item.path.name):
+            item.add_marker("own_device")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

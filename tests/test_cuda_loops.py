@@ -1,0 +1,214 @@
+"""Loops as CUDA kernels, run by the emulated device: launches, builds, scopes, and what is special
+in each. That results are right everywhere is for the suite with --device emulated to say."""
+
+import collections
+import re
+
+import numpy as np
+import pytest
+
+import gpuscan
+from gpuscan import tensor as T
+from gpuscan.runtime import emulator
+from gpuscan.runtime.emulated import Emulated
+
+pytestmark = pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing())
+
+
+class Seen:
+    """What the emulated device was asked for."""
+
+    def __init__(self):
+        self.launches, self.sources = [], set()
+
+    @property
+    def loops(self):
+        return [x for x in self.launches if x.name.startswith("loop")]
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    found = Seen()
+    launch, build = Emulated.launch, Emulated.build
+
+    def launched(self, kernel, what, arguments):
+        found.launches.append(what)
+        return launch(self, kernel, what, arguments)
+
+    def built(self, source, name):
+        if name.startswith("loop"):
+            found.sources.add(source)
+        return build(self, source, name)
+
+    monkeypatch.setattr(Emulated, "launch", launched)
+    monkeypatch.setattr(Emulated, "build", built)
+    return found
+
+
+def elman(hidden, gradient=True):
+    rng = np.random.default_rng(hidden)
+    weight = (rng.normal(size=(hidden, hidden)) / hidden**0.5).astype("float32")
+    u = gpuscan.shared(weight, name="U")
+    x, h0 = T.tensor3("x"), T.matrix("h0")
+    h, _ = gpuscan.scan(lambda x, h: T.tanh(x + h @ u), sequences=x, outputs_info=h0)
+    outputs = [h, T.grad((h**2).sum(), u)] if gradient else [h]
+    makers = {
+        d: gpuscan.function([x, h0], outputs, device=d, fuse="auto")
+        for d in ("emulated", "reference")
+    }
+    return makers["emulated"], makers["reference"]
+
+
+def inputs(steps, batch, hidden, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(steps, batch, hidden)).astype("float32")
+    return x, np.zeros((batch, hidden), "float32")
+
+
+def assert_close(found, wanted):
+    """Contractions sum in another order: 32 roundings of the largest element."""
+    for a, b in zip(found, wanted):
+        np.testing.assert_allclose(a, b, rtol=0, atol=32 * 2.0**-24 * np.abs(b).max(initial=1))
+
+
+@pytest.mark.parametrize("scope", ["block", "grid"])
+def test_neither_steps_nor_rows_build_or_launch_anything_again(seen, monkeypatch, scope):
+    monkeypatch.setattr(Emulated, "scope", scope)
+    f, reference = elman(16)
+    builds, launches = [], []
+    for steps, batch in ((1, 3), (7, 3), (30, 5), (4, 9), (2, 17)):
+        given = inputs(steps, batch, 16)
+        before = len(seen.loops)
+        assert_close(f(*given), reference(*given))
+        launches.append(len(seen.loops) - before)
+        builds.append(len(seen.sources))
+    assert {x.scope for x in seen.loops} == {scope}
+    assert launches == [2] * 5  # forward and backward, however many steps
+    assert builds == [2] * 5
+
+
+def test_a_kernel_follows_from_what_the_device_holds(seen, monkeypatch):
+    from gpuscan.codegen.limits import of
+
+    scopes = {}
+    for target in ("emulated", "h100"):
+        monkeypatch.setattr(Emulated, "limits", of(target))
+        f, _ = elman(144, gradient=False)
+        f(*inputs(1, 1, 144))
+        scopes[target] = seen.loops[-1].scope
+    # 81 KiB of weights: more than the emulated device's 40 KiB of registers and 48 of shared memory
+    # would hold beside what a step needs, and what a multiprocessor of an H100 holds
+    assert scopes == {"emulated": "grid", "h100": "block"}
+
+
+def test_gates_are_held_as_one_matrix(seen, monkeypatch):
+    monkeypatch.setattr(Emulated, "scope", "grid")
+    hidden = 32
+    u = gpuscan.shared(np.eye(hidden, 4 * hidden, dtype="float32"), name="U")
+    x, h0, c0 = T.tensor3("x"), T.matrix("h0"), T.matrix("c0")
+
+    def step(x, h, c):
+        z = x + h @ u
+        i, f, o, g = (z[:, k * hidden : (k + 1) * hidden] for k in range(4))
+        c = T.nnet.sigmoid(f) * c + T.nnet.sigmoid(i) * T.tanh(g)
+        return T.nnet.sigmoid(o) * T.tanh(c), c
+
+    (h, _), _ = gpuscan.scan(step, sequences=x, outputs_info=[h0, c0])
+    given = [
+        np.ones((3, 2, 4 * hidden), "float32"),
+        *np.zeros((2, 2, hidden), "float32"),
+    ]
+    f = gpuscan.function([x, h0, c0], h, device="emulated")
+    wanted = gpuscan.function([x, h0, c0], h, device="reference")(*given)
+    assert_close([f(*given)], [wanted])
+    (loop,) = seen.loops
+    assert loop.meetings == 1
+    assert loop.source.count(".multiply(") == 1
+    assert loop.source.count(".load(") == 4
+
+
+def test_inputs_come_and_traces_go_while_blocks_meet(seen, monkeypatch):
+    monkeypatch.setattr(Emulated, "scope", "grid")
+    f, reference = elman(16)
+    given = inputs(6, 3, 16)
+    assert_close(f(*given), reference(*given))
+    forward, backward = (x.source for x in seen.loops)
+    for text in (forward, backward):
+        between = text.partition("gs_enter")[2].partition("gs_leave")[0]
+        assert re.search(r"_early\[.*\] = x\d?\[", between)
+        computed = text.replace(between, "").partition("for (long long t")[2]
+        assert not re.search(r"\bx\d?\[", computed.partition("gs_finish")[0])
+
+
+def test_a_loop_that_stops_writes_what_it_has_run(monkeypatch):
+    for scope in ("block", "grid"):
+        monkeypatch.setattr(Emulated, "scope", scope)
+        w = gpuscan.shared(np.full((16, 16), 0.5, "float32"))
+        h0 = T.matrix("h0")
+
+        def step(h, w=w):
+            h = 0.2 * (h @ w)
+            return [h, 2 * h], gpuscan.scan_module.until(h.sum() > 100)
+
+        (h, twice), _ = gpuscan.scan(step, outputs_info=[h0, None], n_steps=50)
+        f, reference = (
+            gpuscan.function([h0], [h, twice], device=d) for d in ("emulated", "reference")
+        )
+        given = np.ones((3, 16), "float32")
+        found, wanted = f(given), reference(given)
+        assert len(found[0]) == len(wanted[0]) < 50
+        assert_close(found, wanted)
+
+
+def test_rows_beyond_the_multiprocessors_and_of_a_constant_number(seen):
+    start = np.linspace(0, 1, 700, dtype="float32")
+    x, _ = gpuscan.scan(lambda x: x * x + 0.1, outputs_info=T.as_tensor_variable(start), n_steps=3)
+    found = gpuscan.function([], x[-1], device="emulated")()
+    wanted = gpuscan.function([], x[-1], device="reference")()
+    np.testing.assert_array_equal(found, wanted)
+    (loop,) = seen.loops
+    assert (loop.scope, loop.grid * loop.block) == ("thread", 704)
+
+
+def test_a_position_out_of_range_is_the_users_error_in_every_scope(monkeypatch):
+    for scope in ("thread", "block", "grid"):
+        monkeypatch.setattr(Emulated, "scope", scope)
+        i, v = T.lvector("i"), T.vector("v")
+        x, _ = gpuscan.scan(lambda i, x: x + v[i], sequences=i, outputs_info=T.zeros_like(v))
+        f = gpuscan.function([i, v], x, device="emulated", fuse="always")
+        assert f([0, -1], np.arange(3, dtype="float32")).shape == (2, 3)
+        with pytest.raises(IndexError):
+            f([0, 3], np.arange(3, dtype="float32"))
+
+
+def test_steps_of_a_loop_that_is_not_fused_are_launches(seen):
+    x, h0 = T.tensor3("x"), T.matrix("h0")
+    u = gpuscan.shared(np.eye(16, dtype="float32"))
+    h, _ = gpuscan.scan(lambda x, h: T.tanh(x + h @ u), sequences=x, outputs_info=h0)
+    f = gpuscan.function([x, h0], h, device="emulated", fuse="never")
+    given = inputs(5, 3, 16)
+    wanted = gpuscan.function([x, h0], h, device="reference")(*given)
+    assert_close([f(*given)], [wanted])
+    (plan,) = f.explain().scans
+    assert (plan.path, plan.scope) == ("sequenced", "launch")
+    assert collections.Counter(x.name for x in seen.launches) == {"nest_0": 5}
+
+
+def test_a_failed_call_leaves_shared_variables_as_they_were():
+    v = gpuscan.shared(np.arange(4, dtype="float32"))
+    i = T.lvector("i")
+    x, _ = gpuscan.scan(lambda i, x: x + v[i], sequences=i, outputs_info=T.zeros_like(v))
+    f = gpuscan.function([i], [], updates={v: x[-1]}, device="emulated")
+    with pytest.raises(IndexError):
+        f([0, 9])
+    np.testing.assert_array_equal(v.get_value(), np.arange(4))
+
+
+def test_signed_integers_wrap_as_numpys_do():
+    start = np.array([2**31 - 5, -(2**31) + 3], "int32")
+    x0 = T.ivector("x0")
+    x, _ = gpuscan.scan(lambda x: x * 3 + 7, outputs_info=x0, n_steps=9)
+    found = gpuscan.function([x0], x, device="emulated", fuse="always")(start)
+    with np.errstate(over="ignore"):
+        wanted = gpuscan.function([x0], x, device="reference")(start)
+    np.testing.assert_array_equal(found, wanted)
