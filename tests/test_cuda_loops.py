@@ -171,10 +171,10 @@ def test_rows_beyond_the_multiprocessors_and_of_a_constant_number(seen):
 
 
 def test_a_position_out_of_range_is_the_users_error_in_every_scope(monkeypatch):
+    i, v = T.lvector("i"), T.vector("v")
+    x, _ = gpuscan.scan(lambda i, x: x + v[i], sequences=i, outputs_info=T.zeros_like(v))
     for scope in ("thread", "block", "grid"):
         monkeypatch.setattr(Emulated, "scope", scope)
-        i, v = T.lvector("i"), T.vector("v")
-        x, _ = gpuscan.scan(lambda i, x: x + v[i], sequences=i, outputs_info=T.zeros_like(v))
         f = gpuscan.function([i, v], x, device="emulated", fuse="always")
         assert f([0, -1], np.arange(3, dtype="float32")).shape == (2, 3)
         with pytest.raises(IndexError):
