@@ -22,7 +22,7 @@ from typing import Any
 
 NO_DEVICE = 3  # the process's status
 REPEAT, QUICK, TINY = 30, 5, 2  # samples, of which the median counts
-EMULATED = "emulated: not a GPU time"
+EMULATED, ON_CPU = "emulated: not a GPU time", "on the CPU: not a GPU time"
 OURS = "gpuscan"
 DEVICES = ("cuda", "cupy", "pycuda", "emulated")
 
@@ -105,8 +105,8 @@ def _pycuda_events(device: Any) -> tuple[Callable[[], Any], Callable[[Any, Any],
 
 # ---- the GPU -------------------------------------------------------------------------------------
 
-_ASKED = ("name,driver_version,pstate,clocks.sm,clocks.max.sm,clocks.mem,temperature.gpu,power.draw,"
-          "power.limit,utilization.gpu")  # fmt: skip
+_ASKED = ("name,driver_version,pstate,clocks.sm,clocks.max.sm,clocks.mem,temperature.gpu,"
+          "power.draw,power.limit,utilization.gpu")  # fmt: skip
 
 
 def nvidia_smi() -> list[dict[str, str]] | str:
@@ -298,9 +298,8 @@ class Measurement:
             version.first = time.perf_counter() - began
             for n in case.lengths[1:]:
                 loop.run(n)
-            version.peak = peak(
-                self.device, OURS, lambda: loop.run(max(case.lengths)), self.on_gpu
-            )
+            longest = max(case.lengths)
+            version.peak = peak(self.device, OURS, lambda: loop.run(longest), self.on_gpu)
             explained = loop.function.explain()
         except Exception as e:
             version.problem = _first_line(e)
@@ -364,10 +363,12 @@ class Measurement:
                 calls[key] = _call(ready[v.name].run, n)
                 timings[key] = timing.Timing(key)
                 v.samples[n] = timings[key].samples
+
+        def say(text: str) -> None:
+            self.say(f"{row.case.name}: {text}")
+
         try:
-            timing._by_turns(
-                calls, timings, self.repeat, "gpu", lambda text: self.say(f"{row.case.name}: {text}")
-            )
+            timing._by_turns(calls, timings, self.repeat, "gpu", say)
         except Exception as e:
             row.ours.problem = f"while timing: {_first_line(e)}"
 
@@ -410,15 +411,15 @@ class Report:
 
     def __init__(self, run: Mapping[str, Any], peers: Sequence[str], on_gpu: bool) -> None:
         self.run, self.peers, self.on_gpu = run, peers, on_gpu
-        self.mark = "" if on_gpu else " emulated"
         self.title = f"{run['gpu']['name']}, {run['date']}, median of {run['repeat']}"
         if not on_gpu:
             self.title = f"{EMULATED}; {run['date']}"
 
-    def time(self, seconds: float | None) -> str:
+    def time(self, seconds: float | None, name: str = OURS) -> str:
         from .report import seconds as text
 
-        return "-" if seconds is None else text(seconds) + self.mark
+        mark = "" if self.on_gpu else " emulated" if name == OURS else " CPU"
+        return "-" if seconds is None else text(seconds) + mark
 
     def steps(self, rows: Sequence[Row]) -> str:
         """The times of a step."""
@@ -431,7 +432,7 @@ class Report:
             line = [row.case.text, row.scopes or "-", amount(row.flops), amount(row.bytes),
                     *map(self.time, (row.floor, row.ours.slope, row.predicted))]  # fmt: skip
             for peer in self.peers:
-                text = self.time(named[peer].slope if peer in named else None)
+                text = self.time(named[peer].slope if peer in named else None, peer)
                 line.append(f"**{text}**" if best is not None and best.name == peer else text)
             ratio = row.ratio(best)
             lines.append([*line, "-" if ratio is None else f"{ratio:.2f}"])
@@ -452,7 +453,7 @@ class Report:
     def _call(self, v: Version | None) -> str:
         if v is None or v.total is None:
             return "-"
-        return f"{self.time(v.total)} ({self.time(v.first)})"
+        return f"{self.time(v.total, v.name)} ({self.time(v.first, v.name)})"
 
     def notes(self, rows: Sequence[Row], absent: Mapping[str, str]) -> list[str]:
         found = [f"- absent: {peer} ({why})" for peer, why in absent.items()]
@@ -472,10 +473,12 @@ class Report:
         return found
 
     def record(self, rows: Sequence[Row]) -> dict[str, Any]:
-        times = "of a GPU" if self.on_gpu else EMULATED
+        def times(name: str) -> str:
+            return "of a GPU" if self.on_gpu else EMULATED if name == OURS else ON_CPU
+
         return {
             **self.run,
-            "times": times,
+            "times": times(OURS),
             "cases": [
                 {
                     "name": row.case.name,
@@ -492,7 +495,7 @@ class Report:
                     "notes": row.notes,
                     "best peer": best.name if (best := row.best()) else None,
                     "versions": [
-                        {**vars(v), "times": times, "a step": v.slope, "a call": v.total,
+                        {**vars(v), "times": times(v.name), "a step": v.slope, "a call": v.total,
                          "gpuscan's step over it": row.ratio(v)}
                         for v in row.versions
                     ],
@@ -521,7 +524,9 @@ class Report:
         for name, colour, marker, size, values in shown:
             points = [(1e6 * x, k) for k, x in enumerate(values) if x]
             if points:
-                axes.scatter(*zip(*points), label=name, color=colour, marker=marker, s=size, zorder=3)
+                axes.scatter(
+                    *zip(*points), label=name, color=colour, marker=marker, s=size, zorder=3
+                )
         axes.set_xscale("log")
         axes.set_yticks(range(len(rows)), [row.case.text for row in rows], fontsize=8)
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -573,7 +578,7 @@ def main(arguments: list[str] | None = None) -> int:
     device = select(options.device)
     on_gpu = device.name != "emulated" and not driver._stands_in()
     if not on_gpu and not options.tiny:
-        command.error("an emulated device is measured with --tiny, to show that the benchmark works")
+        command.error("an emulated device takes --tiny: it shows that the benchmark works, no more")
     from . import gpu_cases
 
     words = options.case or [""]

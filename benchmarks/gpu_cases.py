@@ -419,7 +419,8 @@ def chosen(gpu: Limits, everything: bool = False) -> list[GpuCase]:
 def tiny() -> list[GpuCase]:
     """Every kind of case, at sizes that an emulated GPU runs in a moment."""
     lengths = (3, 6)
-    found = [GpuCase("meeting", "a meeting, and one tiny product", Meeting, dict(hidden=8), (4, 12))]
+    text = "a meeting, and one tiny product"
+    found = [GpuCase("meeting", text, Meeting, dict(hidden=8), (4, 12))]
     for cell in CELLS:
         found += [recurrent(cell, 6, 3, lengths, g, "float32") for g in (False, True)]
     found += [recurrent(LSTM, 6, 3, lengths, False, p) for p in PRECISIONS[1:]]
@@ -439,9 +440,10 @@ def _micro(gpu: Limits, lengths: tuple[int, ...]) -> Iterator[GpuCase]:
 
 def _layer_norm(sizes: Sequence[tuple[int, int]], lengths: tuple[int, ...]) -> list[GpuCase]:
     families = (("forward", LayerNormLSTM), ("gradients", LayerNormLSTMGradients))
+    text = "LSTM with layer norm, zoneout, resets"
     return [
-        GpuCase(f"layernorm-{hidden}x{batch}-{kind}", "LSTM with layer norm, zoneout, resets, hidden "
-                f"{hidden}, B={batch}, {kind}", family, dict(hidden=hidden, batch=batch), lengths)
+        GpuCase(f"layernorm-{hidden}x{batch}-{kind}", f"{text}, hidden {hidden}, B={batch}, {kind}",
+                family, dict(hidden=hidden, batch=batch), lengths)
         for hidden, batch in sizes
         for kind, family in families
     ]  # fmt: skip
@@ -449,9 +451,7 @@ def _layer_norm(sizes: Sequence[tuple[int, int]], lengths: tuple[int, ...]) -> l
 
 def _metropolis(chains: int, count: str, lengths: tuple[int, ...]) -> GpuCase:
     text = f"random-walk Metropolis, {count} chains"
-    return GpuCase(
-        f"metropolis-{chains}", text, Metropolis, dict(batch=chains, hidden=1), lengths
-    )
+    return GpuCase(f"metropolis-{chains}", text, Metropolis, dict(batch=chains, hidden=1), lengths)
 
 
 def _hmc(chains: int, count: str, dimensions: int, lengths: tuple[int, ...]) -> GpuCase:

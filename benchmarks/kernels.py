@@ -2,8 +2,8 @@
 
 Every kernel, forward and backward, is generated for each GPU with its own placement, and compiled
 by NVRTC; no GPU is needed, and nothing is timed but the compiler. Registers, spills and stack are
-read from the compiled kernel, instructions from its disassembly (nvidia-cuda-nvdisasm). The table
-goes to benchmarks/kernels.md.
+read from the compiled kernel, instructions from its disassembly (nvidia-cuda-nvdisasm).
+The table goes to benchmarks/kernels.md.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gpuscan import explain
 from gpuscan.codegen.limits import Limits, memory_text, occupancy, of
@@ -102,7 +105,7 @@ class Kernel:
             if self.launch.meetings != wanted:
                 found["meetings"] = self.launch.meetings
         if self.code is not None:
-            again = {p: self.code.loads(p) for p in sorted(self.packed)}
+            again = {p: self.code.loads(p) for p in sorted(self.packed | self.constant)}
             found["weights read again"] = {p: n for p, n in again.items() if n}
             # an arrival releases, and those who wait acquire
             met = self.launch.meetings
@@ -128,12 +131,23 @@ class Kernel:
         names -= {w.name for w in self.launch.weights}
         return {p for p in pointers(self.launch) if p in names}
 
+    @property
+    def constant(self) -> set[str]:
+        """Of a thread: the arrays of which it reads the same in every step."""
+        if self.launch.scope != "thread":
+            return set()
+        read = re.findall(r"(\w+)\[([^]]*)\]", self.steps)
+        moving = {name for name, offset in read if re.search(r"\bt\b", offset)}
+        only_read = set(re.findall(r"__restrict__ (\w+)", self.launch.source))
+        return only_read & {name for name, _ in read} - moving
+
 
 def kernels(model: Model, batch: int, target: str, scope: str = "") -> list[Kernel]:
     """The kernels of a function's loops on a GPU, those that have one: in a scope where they can,
     else in the one that they would have."""
     f = model.function("reference")
     known: dict[Any, Any] = {x.variable: model.shape(x, batch, 2) for x in model.leaves}
+    known |= {v: np.asarray(2, v.dtype) for v, shape in known.items() if shape == ()}
     known |= {s: s.storage for s in f.get_shared()}
     made: list[Launch] = []
     with _recorded(made):
@@ -225,13 +239,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ThreadPoolExecutor() as pool:
         for name in options.model or SIZES:
             for hidden, batch in SIZES[name]:
-                model = MODELS[name](hidden, 2)
+                model = MODELS[name](hidden)
                 found = [k for t in options.target or TARGETS for k in kernels(model, batch, t)]
                 lines += pool.map(line, sorted(found, key=lambda k: k.part, reverse=True))
                 print(f"{len(lines)} kernels, {time.perf_counter() - start:.0f} s", flush=True)
     major, minor = nvrtc.version()
-    words = (__doc__ or "").partition("\n\n")[2].partition("The table goes")[0].strip()
-    text = f"# Kernels\n\n`python -m benchmarks.kernels`, NVRTC {major}.{minor}. {words}\n\n"
+    words = (__doc__ or "").partition("\n\n")[2].partition("\nThe table")[0].replace("\n", " ")
+    words = textwrap.fill(f"`python -m benchmarks.kernels`, NVRTC {major}.{minor}. {words}", 100)
+    text = f"# Kernels\n\n{words}\n\n"
     options.out.write_text(f"{text}{_NOTES}\n{table(lines)}\n")
     return 0
 
@@ -239,11 +254,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 _NOTES = """\
 - Sizes of a model: hidden units and rows (for chains: the chains). Neither the rows nor the steps
   are part of a kernel.
-- SASS of a step: instructions of the loop over the steps, its inner loops counted once.
+- SASS of a step: instructions of the loop over the steps, its inner loops counted once. Of scope
+  thread the compiler may have put several steps into one turn.
 - Misses: what a kernel does not keep of what it must. No spills and no stack; at least one block
   fits a multiprocessor; so many meetings a step as there are contractions that need each other;
-  a release, an arrival and an acquire for each; and in the loop no load of a weight that is packed
-  before it, by following in the disassembly where each load's address comes from.
+  a release, an arrival and an acquire for each; and in the loop no load of a weight that a block
+  packed before it, or that a thread reads in every step, by following in the disassembly where each
+  load's address comes from.
 """
 
 

@@ -63,8 +63,8 @@ class Model:
     exact: tuple[int, ...] = ()
     least = 0
 
-    def __init__(self, name: str, hidden: int, steps: int | None = None) -> None:
-        self.name, self.hidden, self.fixed = name, hidden, steps
+    def __init__(self, name: str, hidden: int) -> None:
+        self.name, self.hidden = name, hidden
         self.leaves: list[Leaf] = []
         self.outputs: list[Any] = []
         self.weights: list[Any] = []
@@ -87,9 +87,7 @@ class Model:
         return x
 
     def steps(self) -> Any:
-        """The number of steps, where no sequence says it: an input, unless it is fixed."""
-        if self.fixed is not None:
-            return self.fixed
+        """The number of steps, where no sequence says it."""
         n = T.lscalar("n")
         self.leaves.append(Leaf(n, (), lambda rng, shape: None))
         return n
@@ -125,12 +123,12 @@ class Model:
         return found
 
 
-MODELS: dict[str, Callable[..., Model]] = {}
+MODELS: dict[str, Callable[[int], Model]] = {}
 
 
 def model(build: Callable[[Model, int], Model]) -> Callable[[Model, int], Model]:
-    def made(hidden: int, steps: int | None = None) -> Model:
-        return build(Model(build.__name__, hidden, steps), hidden)
+    def made(hidden: int) -> Model:
+        return build(Model(build.__name__, hidden), hidden)
 
     MODELS[build.__name__] = made
     return build

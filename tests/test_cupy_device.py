@@ -373,8 +373,7 @@ def test_results_and_shared_values_stay_on_the_gpu_where_that_is_asked_for(cupy:
     assert type(a) is type(b) is ndarray
     assert len({given.data.ptr, a.data.ptr, b.data.ptr}) == 3
     np.testing.assert_allclose(b.memory, np.tanh(np.e + 2 * np.ones((2, 3))), rtol=1e-6)
-    moved = [c[1] for c in cupy.calls if c[0] in ("to the GPU", "to the host")]
-    assert max(moved) < W.get_value().nbytes  # only what kernels say of themselves
+    assert not [c for c in cupy.calls if c[0] in ("to the GPU", "to the host")]
     held = W.get_value(borrow=True, return_internal_type=True)
     assert type(held) is ndarray
     np.testing.assert_allclose(W.get_value(), np.exp(np.exp(np.eye(3))), rtol=1e-6)

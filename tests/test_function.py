@@ -466,6 +466,8 @@ def test_updated_shared_variables_never_alias_outputs():
 def test_updated_shared_variables_never_alias_each_other():
     a, b, c = (theano.shared(vector(i, i), "s") for i in range(3))
     theano.function([], [], updates=[(a, b), (b, a), (c, a)])()
+    if not isinstance(a.get_value(borrow=True, return_internal_type=True), np.ndarray):
+        pytest.skip("a value on a GPU can't be written through what is a copy of it")
     a.get_value(borrow=True)[...] = 50
     b.get_value(borrow=True)[...] = 60
     assert c.get_value().tolist() == [0, 0]

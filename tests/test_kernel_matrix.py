@@ -39,7 +39,7 @@ TEXTS = {
 def texts(scope: str, name: str, hidden: int) -> dict[str, str]:
     """The kernels that a model has in a scope, by the names of their files."""
     batch = 4096 if scope == "thread" else 16
-    found = kernels(MODELS[name](hidden, 2), batch, "h100", scope)
+    found = kernels(MODELS[name](hidden), batch, "h100", scope)
     return {
         f"{name}_{k.part}_{scope}.cu": k.launch.source for k in found if k.launch.scope == scope
     }
@@ -75,7 +75,8 @@ OTHERS = [
 CASES = [
     *((x, target) for x in EVERYWHERE for target in TARGETS),
     *((x, TARGETS[-1 - k % len(TARGETS)]) for k, x in enumerate(OTHERS)),
-]
+    (("lstm", 1024, 16), "rtx3090"), (("gru_reset_after", 1024, 16), "h100"),  # that miss something
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def compiled() -> Iterator[dict[Any, list[Future[Kernel]]]]:
     pool = ThreadPoolExecutor(2)
     found = {
         (case, target): [
-            pool.submit(made, k) for k in kernels(MODELS[case[0]](case[1], 2), case[2], target)
+            pool.submit(made, k) for k in kernels(MODELS[case[0]](case[1]), case[2], target)
         ]
         for case, target in CASES
     }
@@ -101,14 +102,17 @@ def compiled() -> Iterator[dict[Any, list[Future[Kernel]]]]:
 
 # What some kernels miss yet, and by how much: a better one must change these tables.
 KNOWN_MEETINGS = {
-    # weights' gradients that are sums of two products are not taken out of the loop
+    # a weight's gradient that is a sum of two products is not taken out of the loop
     ("gru_reset_before", "backward"): 3,
     ("leapfrog", "backward"): 3,
-    # the state that is reset is published, too
+    # normalized gates are one array of four times the units, cut up behind a meeting
     ("layer_norm_lstm", "forward"): 6,
     ("layer_norm_lstm", "backward"): 6,
 }
-KNOWN: dict[str, dict[str, Any]] = {}
+KNOWN: dict[str, dict[str, Any]] = {
+    "lstm 1024x16 forward rtx3090": {"spills": 16, "stack": 8},
+    "gru_reset_after 1024x16 backward h100": {"spills": 64, "stack": 24},
+}
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,10 @@ def lower_nests(
     outputs: Sequence[Variable], taken: Collection[Variable] = (), lanes: bool = True
 ) -> list[Nest]:
     """The elementwise work among the outputs' nodes as nests, but for what is `taken` by other
-    kernels. What has no kernel is left out: it runs by its op's NumPy meaning."""
+    kernels. What has no kernel is left out: it runs by its op's NumPy meaning. Without `lanes`,
+    on a device with memory of its own, every one is worth a kernel."""
     found: list[Nest] = []
-    for k, group in enumerate(_groups(outputs, taken)):
+    for k, group in enumerate(_groups(outputs, taken, lanes)):
         try:
             found.append(ValuesNest(group.values, group.inline, lanes).lowered(f"nest_{k}"))
         except (NotLowered, RecursionError):  # a chain of thousands: deeper than Python walks
@@ -70,7 +71,7 @@ class _Group:
     inline: set[Variable]
 
 
-def _groups(outputs: Sequence[Variable], taken: Collection[Variable]) -> list[_Group]:
+def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: bool) -> list[_Group]:
     order = toposort(outputs)
     sure = certain(outputs)  # a branch that is not taken must not be computed
     fusable = {v for v in order if is_fusable(v) and v in sure and v not in taken}
@@ -121,7 +122,7 @@ def _groups(outputs: Sequence[Variable], taken: Collection[Variable]) -> list[_G
     for v in order:
         if v in fusable and v in stored:
             groups.setdefault(key(v), []).append(v)
-    return [_Group(g, inline) for g in groups.values() if _worth(g, inline)]
+    return [_Group(g, inline) for g in groups.values() if not lanes or _worth(g, inline)]
 
 
 def _worth(group: list[Variable], inline: set[Variable]) -> bool:

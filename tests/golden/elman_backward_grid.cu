@@ -1,0 +1,57 @@
+#include "persistent.h"
+
+extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
+        const float *__restrict__ x1, const float *__restrict__ k0, float *y0, float *a0, float *b0,
+        long long *meeting, long long *done, long long last, long long sums_float32_place,
+        long long x1_early_place, long long x0_early_place, long long n0, long long s1_0,
+        long long s1_1, long long s2_0, long long s2_1, long long s4_0, long long s4_1,
+        long long z0) {
+    GS_SHARED(shared);
+    const long long u0_first = 4 * (64 * blockIdx.x / gridDim.x);
+    const long long u0_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
+    const long long u0_count = u0_end - u0_first;
+    gs_held<float, 256, 4, 256, 1> p7_held;
+    p7_held.clear();
+    float *const sums_float32 = (float *)(shared + sums_float32_place);
+    float *const x1_early = (float *)(shared + x1_early_place);
+    float *const x0_early = (float *)(shared + x0_early_place);
+    p7_held.load(0, k0 + u0_first * s4_1, s4_0, s4_1, u0_count, sums_float32);
+    if (last > 0) {
+        for (int all_i2 = threadIdx.x; all_i2 < n0 * u0_count; all_i2 += blockDim.x) {
+            const long long i1 = all_i2 / (int)u0_count;
+            const long long i2 = u0_first + all_i2 % (int)u0_count;
+            x1_early[i1 * u0_count + (i2 - u0_first)] = x1[i1 * s2_1 + i2];
+            x0_early[i1 * u0_count + (i2 - u0_first)] = x0[i1 * s1_1 + i2];
+        }
+    }
+    for (long long t = 0; t < last; t++) {
+        const float *const c0 = t % 2 ? b0 : a0;
+        float *const d0 = t % 2 ? a0 : b0;
+        __syncthreads();
+        for (int all_i2 = threadIdx.x; all_i2 < n0 * u0_count; all_i2 += blockDim.x) {
+            const long long i1 = all_i2 / (int)u0_count;
+            const long long i2 = u0_first + all_i2 % (int)u0_count;
+            const float v3 = c0[i1 * 256 + i2];
+            const float v4 = x1_early[i1 * u0_count + (i2 - u0_first)];
+            const float v5 = v3 + v4;
+            const float v6 = x0_early[i1 * u0_count + (i2 - u0_first)];
+            const float v7 = v6 * v6;
+            const float v8 = 0x1.0000000000000p+0f - v7;
+            const float v9 = v5 * v8;
+            y0[t * z0 + i1 * 256 + i2] = v9;
+        }
+        const gs_u64 ticket = gs_enter(meeting);
+        if (t + 1 < last) {
+            for (int all_i2 = threadIdx.x; all_i2 < n0 * u0_count; all_i2 += blockDim.x) {
+                const long long i1 = all_i2 / (int)u0_count;
+                const long long i2 = u0_first + all_i2 % (int)u0_count;
+                x1_early[i1 * u0_count + (i2 - u0_first)] = x1[(t + 1) * s2_0 + i1 * s2_1 + i2];
+                x0_early[i1 * u0_count + (i2 - u0_first)] = x0[(t + 1) * s1_0 + i1 * s1_1 + i2];
+            }
+        }
+        if (gs_leave(meeting, ticket)) return;
+        p7_held.multiply(n0, y0 + t * z0, 256, 1, 256, sums_float32, d0 + u0_first);
+    }
+    gs_finish(done, last);
+    return;
+}

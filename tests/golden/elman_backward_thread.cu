@@ -1,0 +1,49 @@
+#include "persistent.h"
+
+extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict__ x0,
+        const float *__restrict__ x1, const float *__restrict__ k0, float *y0, float *a0,
+        long long *done, long long last, long long rows, long long s1_0, long long s1_1,
+        long long s2_0, long long s2_1, long long s4_0, long long s4_1, long long z0) {
+    const long long row = gs_thread();
+    if (row >= rows) {
+        return;
+    }
+    x0 += row * s1_1;
+    x1 += row * s2_1;
+    y0 += row * 2;
+    a0 += row * 2;
+    float c0[2];
+    float d0[2];
+    for (long long i2 = 0; i2 < 2; i2++) {
+        c0[i2] = a0[i2];
+    }
+    for (long long t = 0; t < last; t++) {
+        for (long long i4 = 0; i4 < 2; i4++) {
+            const float v5 = c0[i4];
+            const float v6 = x1[t * s2_0 + i4];
+            const float v7 = v5 + v6;
+            const float v8 = x0[t * s1_0 + i4];
+            const float v9 = v8 * v8;
+            const float v10 = 0x1.0000000000000p+0f - v9;
+            const float v11 = v7 * v10;
+            y0[t * z0 + i4] = v11;
+        }
+        for (long long i13 = 0; i13 < 2; i13++) {
+            float s14 = 0x0.0p+0f;
+            for (long long i15 = 0; i15 < 2; i15++) {
+                const float v16 = y0[t * z0 + i15];
+                const float v17 = k0[i15 * s4_0 + i13 * s4_1];
+                s14 = s14 + (v16 * v17);
+            }
+            d0[i13] = s14;
+        }
+        for (long long i19 = 0; i19 < 2; i19++) {
+            c0[i19] = d0[i19];
+        }
+    }
+    for (long long i21 = 0; i21 < 2; i21++) {
+        a0[i21] = c0[i21];
+    }
+    gs_finish(done, last);
+    return;
+}
