@@ -433,8 +433,8 @@ def tiny() -> list[GpuCase]:
 
 
 def _micro(gpu: Limits, lengths: tuple[int, ...]) -> Iterator[GpuCase]:
-    n = gpu.multiprocessors
-    text = f"a meeting of {n} blocks, and one product of {n}x{n}"
+    n = 4 * gpu.multiprocessors  # each block has a multiple of four columns
+    text = f"a meeting of all blocks, and a product of {n}x{n}"
     yield GpuCase("meeting", text, Meeting, dict(hidden=n), lengths)
 
 

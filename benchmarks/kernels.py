@@ -26,7 +26,7 @@ from gpuscan import explain
 from gpuscan.codegen.limits import Limits, memory_text, occupancy, of
 from gpuscan.codegen.program import Launch
 from gpuscan.compile import LoopPlan
-from gpuscan.record import record, replace
+from gpuscan.record import record
 from gpuscan.runtime import nvrtc, sass
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -104,6 +104,8 @@ class Kernel:
             wanted = DEPENDENT[self.model][self.part == "backward"]
             if self.launch.meetings != wanted:
                 found["meetings"] = self.launch.meetings
+        in_text = sorted(self.packed & set(re.findall(r"\w+", self.steps)))
+        found["weights in the loop's text"] = in_text
         if self.code is not None:
             again = {p: self.code.loads(p) for p in sorted(self.packed | self.constant)}
             found["weights read again"] = {p: n for p, n in again.items() if n}
@@ -287,11 +289,8 @@ class Code:
 
     def __init__(self, text: str, launch: Launch, constant: int) -> None:
         self.text, self.launch = text, launch
-        self.lines, jumps = _lines(text, launch.name)
-        self.flow = [
-            replace(i, next=(*i.next, *([jumps[n]] if n in jumps else [])))
-            for n, i in enumerate(sass._instructions(text, launch.name))
-        ]
+        self.flow = sass._instructions(text, launch.name)
+        self.lines = _lines(text, launch.name)
         assert len(self.lines) == len(self.flow)
         parts = [p for p in sass._components(self.flow, set(range(len(self.flow)))) if len(p) > 1]
         self.loop = sorted(max(parts, key=len, default=[]))
@@ -344,27 +343,15 @@ def _of_place(line: _Line, place: range) -> frozenset[str]:
     return frozenset(r for k, r in enumerate(registers) if bank.start + 4 * k in place)
 
 
-def _lines(text: str, kernel: str) -> tuple[list[_Line], dict[int, int]]:
-    """The instructions, and what comes after calls: those of a label ".L.." are jumps, all others
-    come back."""
-    start = text.index(f"\n.text.{kernel}:")
-    found: list[_Line] = []
-    labels: dict[str, int] = {}
-    calls: dict[int, str] = {}
-    for row in text[start + 1 :].splitlines()[1:]:
+def _lines(text: str, kernel: str) -> list[_Line]:
+    found = []
+    for row in text[text.index(f"\n.text.{kernel}:") + 1 :].splitlines()[1:]:
         if row.startswith("//---") or row.lstrip().startswith(".section"):
             break
-        if label := sass._LABEL.match(row):
-            labels[label[1]] = len(found)
-        elif match := sass._LINE.match(row):
+        if match := sass._LINE.match(row):
             _, _, predicate, word, operands = match.groups()
-            target = sass._TARGET.search(operands)
-            if word.startswith("CALL") and target:
-                calls[len(found)] = target[1]
             found.append(_line(predicate is None, word, operands))
-    return found, {
-        n: labels.get(x, n + 1) if x.startswith(".L") else n + 1 for n, x in calls.items()
-    }
+    return found
 
 
 _WIDTH = {"64": 2, "128": 4, "WIDE": 2}  # registers

@@ -164,6 +164,9 @@ class Blocks:
                 case Unit(k, end) if self.by_units:
                     assert program.units is not None
                     size = known.expression(program.units.sizes[k])
+                    if size == Number(0):
+                        self.names[name.text] = size
+                        continue
                     granules = binary("int_div", size + (GRANULE - 1), Number(GRANULE))
                     if isinstance(size, Number):
                         granules = Number(-(-size.value // GRANULE))

@@ -11,11 +11,15 @@ from .kernel import (
     Array,
     For,
     If,
+    InShared,
     Kernel,
+    Leave,
+    Let,
     Name,
     Number,
     Pointer,
     Return,
+    Shift,
     Steps,
     Use,
     binary,
@@ -149,11 +153,11 @@ def kernel_launch(
     reason: str, meetings: int,
 ) -> Launch:  # fmt: skip
     """The launch of a kernel, whose parameters are those that its text needs."""
-    kernel = Kernel(
-        name, tuple(p for p, _ in pointers), tuple(n for n, _ in integers), tuple(body), shape[1]
-    )
     renderer = Renderer(CUDA)
-    used = renderer.used(kernel)
+    needed, used = _needed(body, renderer)
+    kernel = Kernel(
+        name, tuple(p for p, _ in pointers), tuple(n for n, _ in integers), needed, shape[1]
+    )
     arguments = [held for p, held in pointers if p.array.name in used]
     arguments += [value for n, value in integers if n.text in used]
     grid, block, shared, cooperative = shape
@@ -161,6 +165,24 @@ def kernel_launch(
         name, renderer.source([kernel]), tuple(arguments), grid, block, shared, cooperative,
         scope, reason, meetings,
     )  # fmt: skip
+
+
+def _needed(body: Sequence[Any], renderer: Renderer) -> tuple[tuple[Any, ...], set[str]]:
+    """The statements but for names and places that no later one reads, and a last return; and the
+    words of their text."""
+    found: list[Any] = []
+    used: set[str] = set()
+    for s in reversed(body):
+        match s:
+            case Let(name) if name.text not in used:
+                continue
+            case Shift(array) | InShared(array) if array.name not in used:
+                continue
+            case Leave() if not found:
+                continue
+        found.append(s)
+        used |= renderer.words([s])
+    return tuple(reversed(found)), used
 
 
 # ---- nests outside of loops

@@ -103,12 +103,12 @@ class _Step:
         inner = []
         for s in body:
             match s:
-                case Let(name, Load(array, offset)) if array.name in inputs and self._early(offset):
+                case Let(name, Load(array, at)) if array.name in inputs and self._is_due(at):
                     staged = Staged(Array(f"{array.name}_early", array.dtype), self._count())
                     if any(x.array == staged.array for x in fetch) or not self.room(staged):
                         inner.append(s)
                         continue
-                    fetch.append(Store(staged.array, self._position(), Load(array, offset)))
+                    fetch.append(Store(staged.array, self._position(), s.value))
                     inner.append(Let(name, Load(staged.array, self._position())))
                 case _:
                     inner.append(s)
@@ -124,9 +124,10 @@ class _Step:
         following = replace(self.share, body=tuple(_at(x, T + 1) for x in fetch))
         return [If(T + 1 < LAST, (following,))]
 
-    def _early(self, offset: Any) -> bool:
-        """Whether an offset is known when the step begins."""
-        return not any(loads(offset)) and self.known.issuperset(_names(offset))
+    def _is_due(self, offset: Any) -> bool:
+        """Whether an offset is another one in each step, and known when the step begins."""
+        names = set(_names(offset))
+        return T.text in names and not any(loads(offset)) and names <= self.known
 
     def _count(self) -> Any:
         count: Any = Number(1)

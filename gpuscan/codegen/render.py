@@ -187,9 +187,9 @@ class Renderer:
         yield from body
         yield "}"
 
-    def used(self, k: Kernel) -> set[str]:
-        """The words of a kernel's text: what of its parameters it needs."""
-        return _words(self.block(k.body, ""))
+    def words(self, body: Sequence[Any]) -> set[str]:
+        """The words of statements: what of a kernel's parameters they need."""
+        return _words(self.block(body, ""))
 
     def block(self, body: Sequence[Any], indent: str) -> Iterator[str]:
         for s in body:

@@ -426,6 +426,8 @@ class Known:
                 return [Return(e(value))]
             case Store(array, offset, value):
                 return [Store(array, e(offset), e(value))]
+            case For(start=start, extent=extent) if e(extent) in (e(start), Number(0)):
+                return []  # such as the pad behind slices that cover an axis
             case For(index, start=start, extent=extent):
                 if e(start) == Number(0) and e(extent) == Number(1) and not _breaks(s.body):
                     inside = Known({**self.names, index.text: Number(0)}, self.terms)
