@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import shutil
 import subprocess
@@ -127,14 +128,21 @@ def free_memory(device: Any) -> int | None:
     the device does not tell."""
     if device.name == "cupy":
         device.cupy.get_default_memory_pool().free_all_blocks()
-        return int(device.cupy.cuda.runtime.memGetInfo()[0])
+        return _left(device)
     if device.name == "pycuda":
         from gpuscan.runtime import pycuda
 
         with device.active():
             pycuda._own.pool.free_held()
-            return int(device.drv.mem_get_info()[0])
+        return _left(device)
     return None
+
+
+def _left(device: Any) -> int:
+    if device.name == "cupy":
+        return int(device.cupy.cuda.runtime.memGetInfo()[0])
+    with device.active():
+        return int(device.drv.mem_get_info()[0])
 
 
 def peak(device: Any, name: str, run: Callable[[], Any], on_gpu: bool) -> int | None:
@@ -158,13 +166,6 @@ def peak(device: Any, name: str, run: Callable[[], Any], on_gpu: bool) -> int | 
     after = _left(device)
     del results
     return max(0, left - after)
-
-
-def _left(device: Any) -> int:
-    if device.name == "cupy":
-        return int(device.cupy.cuda.runtime.memGetInfo()[0])
-    with device.active():
-        return int(device.drv.mem_get_info()[0])
 
 
 def rate(gpu: Any, precision: str) -> float:
@@ -559,21 +560,15 @@ def _laid_out(lines: Sequence[Sequence[str]], words: int) -> str:
 # ---- the command ---------------------------------------------------------------------------------
 
 
-def no_device(name: str) -> str:
-    """Why nothing can be measured on the device, or nothing."""
-    from gpuscan.runtime.device import missing
-
-    return missing(name)
-
-
 def main(arguments: list[str] | None = None) -> int:
     command = parser()
     options = command.parse_args(arguments)
-    if reason := no_device(options.device):
+    from gpuscan.runtime.device import missing, select
+
+    if reason := missing(options.device):
         print(f"no benchmark: device {options.device!r} is not here: {reason}")
         return NO_DEVICE
     from gpuscan.runtime import driver
-    from gpuscan.runtime.device import select
 
     device = select(options.device)
     on_gpu = device.name != "emulated" and not driver._stands_in()
@@ -582,7 +577,7 @@ def main(arguments: list[str] | None = None) -> int:
     from . import gpu_cases
 
     words = options.case or [""]
-    with _active(device):
+    with device.active():
         gpu = device.limits
     found = gpu_cases.tiny() if options.tiny else gpu_cases.chosen(gpu, options.all)
     cases = [c for c in found if any(w in c.name for w in words)]
@@ -595,12 +590,6 @@ def main(arguments: list[str] | None = None) -> int:
         if not path.parent.is_dir():
             command.error(f"there is no folder {path.parent}")
     return _measured(options, device, on_gpu, cases)
-
-
-@contextlib.contextmanager
-def _active(device: Any) -> Iterator[None]:
-    with device.active():
-        yield
 
 
 def _measured(options: Any, device: Any, on_gpu: bool, cases: Sequence[Any]) -> int:
@@ -637,10 +626,13 @@ def _measured(options: Any, device: Any, on_gpu: bool, cases: Sequence[Any]) -> 
     report = Report(run, list(present), on_gpu)
     print(_heading(run, on_gpu))
     rows: list[Row] = []
+    gc.collect()
+    gc.freeze()  # what the libraries hold is not looked at again before each sample
     for case in cases:
         rows.append(measurement.row(case))
         progress("")
         write(options.json, report.record(rows))  # a run that is stopped leaves these
+    gc.unfreeze()
     run["after"] = nvidia_smi()
     write(options.json, report.record(rows))
     print(f"\nA step (x: gpuscan over the fastest peer, in bold; predicted: the loops alone)\n\n"

@@ -9,6 +9,7 @@ gpuscan's data are float32, and what it rounds are the factors of products with 
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -80,6 +81,7 @@ def release(on_gpu: bool) -> None:
     """Gives back the memory that the libraries keep for later."""
     if not on_gpu:
         return
+    gc.collect()
     if "torch" in sys.modules:
         sys.modules["torch"].cuda.empty_cache()
     if "cupy" in sys.modules:

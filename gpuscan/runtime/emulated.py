@@ -4,6 +4,7 @@ where there is no GPU. Its arrays are NumPy's."""
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,16 +17,20 @@ from ..codegen.program import Launch
 from . import emulator
 
 
+_SCHEDULE = os.environ.get("GPUSCAN_EMULATED_SCHEDULE", "0")
+_schedules = itertools.count(-1)
+
+
 class Emulated:
-    """limits: of the GPU that it stands for; schedule: whose turn it is, as `emulator.launch`
-    says."""
+    """limits: of the GPU that it stands for; scope: in which loops run that have a kernel of it;
+    schedule: whose turn it is, as `emulator.launch` says, None: another one in each launch."""
 
     name = "emulated"
     has_own_arrays = False
     has_views = True
     limits: Limits = of("emulated")
     scope = os.environ.get("GPUSCAN_EMULATED_SCOPE", "")
-    schedule = int(os.environ.get("GPUSCAN_EMULATED_SCHEDULE", "0"))
+    schedule: int | None = None if _SCHEDULE == "vary" else int(_SCHEDULE)
 
     def active(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -50,7 +55,7 @@ class Emulated:
     def launch(self, kernel: Any, launch: Launch, arguments: Sequence[int]) -> None:
         emulator.launch(
             kernel, launch.grid, launch.block, launch.shared, arguments, launch.cooperative,
-            self.schedule,
+            next(_schedules) if self.schedule is None else self.schedule,
         )  # fmt: skip
 
     def product(self, x: Any, y: Any) -> Any:
