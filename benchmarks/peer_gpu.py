@@ -8,7 +8,6 @@ gpuscan's data are float32, and what it rounds are the factors of products with 
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import sys
@@ -459,13 +458,8 @@ def cupy_layer_norm(c: Any, precision: str, on_gpu: bool) -> Loop | None:
     return Loop(run, lambda hs: {"h": on_host(hs)})
 
 
-@functools.cache
-def generator(on_gpu: bool) -> Any:
-    return arrays(on_gpu).random.default_rng(1)
-
-
 def cupy_metropolis(c: Any, precision: str, on_gpu: bool) -> Loop:
-    xp, draws = arrays(on_gpu), generator(on_gpu)
+    xp, draws = arrays(on_gpu), arrays(on_gpu).random.default_rng(1)
     x0 = xp.asarray(c.values["x0"])
 
     def run(n: int) -> Any:
@@ -479,7 +473,7 @@ def cupy_metropolis(c: Any, precision: str, on_gpu: bool) -> Loop:
 
 
 def cupy_hmc(c: Any, precision: str, on_gpu: bool) -> Loop:
-    xp, draws = arrays(on_gpu), generator(on_gpu)
+    xp, draws = arrays(on_gpu), arrays(on_gpu).random.default_rng(1)
     q0 = xp.asarray(c.values["q0"])
 
     def run(n: int) -> Any:
@@ -493,7 +487,7 @@ def cupy_hmc(c: Any, precision: str, on_gpu: bool) -> Loop:
 
 
 def cupy_gibbs(c: Any, precision: str, on_gpu: bool) -> Loop:
-    xp, draws = arrays(on_gpu), generator(on_gpu)
+    xp, draws = arrays(on_gpu), arrays(on_gpu).random.default_rng(1)
     start, *given = map(xp.asarray, (c.v, c.W, c.bvis, c.bhid))
 
     def run(n: int) -> Any:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .codegen.chain import lower_chain
-from .codegen.launches import Sized, nest_launch
+from .codegen.launches import Sized
 from .codegen.loop import lower_loop
 from .codegen.nest import Nest, lower_nests
+from .codegen.nest_kernel import nest_launch
 from .codegen.persistent import launch_of
 from .codegen.plan import NotLowered, walk
 from .codegen.program import Launch, LoopProgram, NestProgram, Size, Stride

@@ -17,6 +17,19 @@ GS_FN void gs_finish(long long *done, long long steps) {
 }
 GS_FN void gs_break(long long *done) { atomicExch((unsigned long long *)(done + 1), 1ull); }
 
+/* For all threads of the last block that calls: 1; it sees what the others wrote before. The counter
+ * is 0 when the kernel starts. */
+GS_FN int gs_is_last(long long *counter) {
+    __syncthreads();
+    int last = 0;
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last = atomicAdd((unsigned long long *)counter, 1ull) == gridDim.x - 1;
+        __threadfence();
+    }
+    return __syncthreads_or(last);
+}
+
 /* Elements first .. first + count - 1 of a draw, for one thread. */
 GS_FN void gs_own_uniforms_f32(const unsigned long long *state, long long first, long long count,
                                float *out) {

@@ -129,7 +129,7 @@ def test_what_makes_no_sense_is_an_error(
 @needs_emulator
 def test_cases_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main("--device emulated --tiny --list --case hmc --case hmm".split()) == 0
-    assert [x.split()[0] for x in capsys.readouterr().out.splitlines()] == ["hmc-16", "hmm"]
+    assert [x.split()[0] for x in capsys.readouterr().out.splitlines()] == ["hmc-64", "hmm"]
 
 
 @needs_emulator

@@ -212,3 +212,18 @@ def test_signed_integers_wrap_as_numpys_do():
     with np.errstate(over="ignore"):
         wanted = gpuscan.function([x0], x, device="reference")(start)
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("axis", [None, 0, (0, 1), 2, (1, 2)])
+@pytest.mark.parametrize("shape", [(300, 20, 33), (3, 2, 5), (0, 3, 2), (1, 1, 40000)])
+def test_sums_outside_of_loops_are_shared_by_many_blocks(seen, axis, shape):
+    x = T.tensor3("x")
+    value = np.random.default_rng(1).normal(size=shape).astype("float32")
+    f = gpuscan.function([x], T.tanh(x).sum(axis=axis), device="emulated")
+    found = f(value)
+    wanted = np.tanh(value.astype("float64")).sum(axis=axis)
+    terms = value.size / max(1, wanted.size)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2.0**-22 * max(1, terms))
+    np.testing.assert_array_equal(found, f(value))  # in the same order every time
+    if terms > 4000:
+        assert {x.grid > 1 for x in seen.launches} == {True}

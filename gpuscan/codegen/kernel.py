@@ -13,8 +13,8 @@ and, where the threads of a block do together what one worker does (`threads`):
 
             | Share(loops, body, by) | Barrier() | Alone(body) | Combine(name, scalar, by)
             | Meet(meeting) | Enter(meeting) | MeetingOver(meeting) | Fail() | Continue()
-            | Finish(steps) | Leave() | Local(array, count) | InShared(array, offset)
-            | Shift(array, offset) | HeldWeight(array, type)
+            | LastBlock(counter) | Finish(steps) | Leave() | Local(array, count)
+            | InShared(array, offset) | Shift(array, offset) | HeldWeight(array, type)
 
 Positions and sizes are int64 expressions (`Binary`), values are expressions over the scalar
 functions of `ops.scalar` (`Call`), whose text they bring along. An array is a name with a dtype;
@@ -219,10 +219,19 @@ class Store:
 
 
 @record
+class Fold:
+    """A name that loops add to by a scalar function: their terms may be combined in any order that
+    is always the same. `rows`: terms that follow each other lie together in memory."""
+
+    name: Name
+    scalar: Scalar
+    rows: bool
+
+
+@record
 class For:
     """index = start .. extent-1. apart: no step needs another, nor writes where another does.
-    lanes: they are best run side by side. fold: a name that the loop only adds to by this scalar
-    function, so that its terms may be combined in any order that is always the same."""
+    lanes: they are best run side by side. fold: what the loop does nothing but add to."""
 
     index: Name
     extent: Any
@@ -230,7 +239,7 @@ class For:
     lanes: bool = False
     start: Any = Number(0)
     apart: bool = False
-    fold: tuple[Name, Scalar] | None = None
+    fold: Fold | None = None
 
 
 @record
@@ -338,6 +347,13 @@ class MeetingOver:
     """All blocks have come to the meeting that this one has entered, or the kernel ends."""
 
     meeting: Array
+
+
+@record
+class LastBlock:
+    """All blocks but the last one that comes here end; it sees what they wrote."""
+
+    counter: Array
 
 
 @record

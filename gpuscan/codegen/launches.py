@@ -1,5 +1,4 @@
-"""Kernels of CUDA with what they are given: the parts that every scope shares, and kernels of nests
-outside of loops."""
+"""Kernels of CUDA with what they are given: what every scope shares."""
 
 from __future__ import annotations
 
@@ -21,11 +20,9 @@ from .kernel import (
     Return,
     Shift,
     Steps,
-    Use,
     binary,
     product,
 )
-from .limits import Limits
 from .program import (
     Done,
     Given,
@@ -33,8 +30,6 @@ from .program import (
     Launch,
     LoopLength,
     LoopProgram,
-    NestProgram,
-    Scratch,
     Size,
     State,
     Step,
@@ -43,7 +38,7 @@ from .program import (
     size_value,
 )
 from .render import CUDA, Renderer
-from .threads import Known, Threads, ended, shared_loops
+from .threads import ended
 
 THREADS = 256  # of a block
 FOLD_BYTES = 256  # of shared memory, for sums over a block
@@ -183,43 +178,3 @@ def _needed(body: Sequence[Any], renderer: Renderer) -> tuple[tuple[Any, ...], s
         found.append(s)
         used |= renderer.words([s])
     return tuple(reversed(found)), used
-
-
-# ---- nests outside of loops
-
-
-def nest_launch(program: NestProgram, values: Mapping[str, int], limits: Limits) -> Launch:
-    """The kernel of a nest: its positions shared out over the whole grid, or over one block where
-    it is one sum."""
-    names = {"first": Number(0)}
-    body = [s for s in Known(names).statements(program.kernel.body) if not isinstance(s, Return)]
-    nests = [s for s in body if isinstance(s, For)]
-    threads = min(THREADS, limits.threads_block)
-    whole = shared_loops(nests[0], "grid") if len(nests) == 1 and nests[0].fold is None else None
-    results = [product(shape) for _, shape in program.shapes]
-    count = max([size_value(s, values) for s in results], default=1)
-    pointers: list[tuple[Pointer, Any]] = []
-    prologue: list[Any] = []
-    for pointer, source in zip(program.kernel.pointers, program.pointers):
-        elements = size_value(source.elements, values) if isinstance(source, Scratch) else 0
-        pointers.append((pointer, Held(source, 1, elements, pointer.array.dtype)))
-    pointers.append((Pointer(Array("done", "int64"), True), Done()))
-    first = program.shapes[0][1]
-    last = size_value(first[0], values) if first else 1
-    integers: list[tuple[Name, Any]] = [(LAST, last)]
-    integers += [(n, values[n.text]) for n in program.kernel.integers]
-    grid, shared = 1, FOLD_BYTES
-    if whole is not None:
-        per_step = limits.warp if whole.by.endswith("warps") else 1
-        most = limits.multiprocessors * max(1, limits.threads_multiprocessor // threads)
-        grid = max(1, min(most, -(-count * per_step // threads)))
-        made: list[Any] = []
-        for s in body:
-            made += [whole] if s is nests[0] else of_one_thread([s])
-    else:
-        prologue = [Use("GS_SHARED", (Name("shared"),))]
-        made = list(Threads(False).statements(body))
-    return kernel_launch(
-        program.kernel.name, [*prologue, *made], pointers, integers,
-        (grid, threads, shared, False), "grid" if whole else "block", "", 0,
-    )  # fmt: skip

@@ -57,7 +57,7 @@ T = Name("t")
 # Of a user's name, x of "x[t]". Taken are the names that kernels make, and C++'s words.
 _STEM = re.compile(r"[A-Za-z]\w*")
 _TAKEN = re.compile(
-    r"[a-z]\d\w*|t|first|last|rows?|rows_a_block|done|shared|meeting|all_.*|gs_.*|GS_.*|restrict|"
+    r"[a-egi-z]\d\w*|t|first|last|rows?|rows_a_block|done|shared|meeting|all_.*|gs_.*|GS_.*|restrict|"
     r"auto|bool|break|case|char|class|const|continue|default|delete|do|double|else|enum|export|"
     r"extern|false|float|for|friend|goto|if|inline|int|long|mutable|namespace|new|operator|private|"
     r"protected|public|register|return|short|signed|sizeof|static|struct|switch|template|this|"

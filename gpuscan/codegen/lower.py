@@ -16,7 +16,7 @@ from typing import Any
 
 from ..graph import Constant, Variable
 from ..ops import scalar
-from ..ops.elemwise import Elemwise, Scalar
+from ..ops.elemwise import Elemwise
 from ..ops.shape import Dim, Join, Reshape
 from ..record import record
 from ..types import TensorType
@@ -24,6 +24,7 @@ from .kernel import (
     Array,
     Call,
     Choose,
+    Fold,
     For,
     If,
     Let,
@@ -288,7 +289,7 @@ class Lowering:
         part: tuple[Any, Any] | None = None,
         units: tuple[Any, Any] | None = None,
         apart: Collection[int] | None = None,
-        fold: tuple[Name, Scalar] | None = None,
+        fold: Fold | None = None,
     ) -> None:
         """Loops over an index space around what `body` emits; `part`: of the outer axis only
         the positions from one to before the other; `units`: the same of the last axis; `apart`:
@@ -344,7 +345,7 @@ class Lowering:
     def step(self, outputs: Sequence[Variable], stored: dict[Variable, Memory]) -> None:
         """Statements that compute the outputs; `stored` says where some of them go."""
         given = set(self.memory) | set(self.locals)
-        plan = Plan(outputs, set(stored), given, self.shape_of)
+        plan = Plan(outputs, set(stored), given, self.shape_of, self.has_lanes)
         for v in plan.order:
             self.admit(v)
         if len(self._statements) == 1:

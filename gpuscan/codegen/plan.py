@@ -81,11 +81,12 @@ class Plan:
     outputs   what is computed
     wanted    those of the outputs that are put where they are told
     given     what has its place already
+    lanes     functions are computed in vectors, into memory, before what adds them up
     """
 
     def __init__(
         self, outputs: Sequence[Variable], wanted: set[Variable], given: set[Variable],
-        shape_of: Callable[[Variable], tuple[Any, ...]],
+        shape_of: Callable[[Variable], tuple[Any, ...]], lanes: bool = True,
     ) -> None:  # fmt: skip
         everything = toposort(outputs, given)
         self.choices = _choices(outputs, everything)
@@ -134,6 +135,9 @@ class Plan:
         for v in order:
             if self._is_computed(v):
                 for u in users.get(v, ()):
+                    if not lanes and u is not None and isinstance(u.op, _READ_ONCE):
+                        if len(users[v]) == 1:
+                            continue
                     if u is not None and u in level and level[u] != level[v]:
                         stored.add(v)
         groups: dict[Any, list[Variable]] = {}

@@ -30,6 +30,7 @@ from .kernel import (
     If,
     InShared,
     Kernel,
+    LastBlock,
     Leave,
     Let,
     Load,
@@ -269,6 +270,8 @@ class Renderer:
                 yield f"{indent}const gs_u64 ticket = gs_enter({meeting.name});"
             case MeetingOver(meeting):
                 yield f"{indent}if (gs_leave({meeting.name}, ticket)) return;"
+            case LastBlock(counter):
+                yield f"{indent}if (!gs_is_last({counter.name})) return;"
             case Fail():
                 yield f"{indent}gs_break(done);"
             case Continue():

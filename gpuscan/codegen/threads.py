@@ -26,6 +26,7 @@ from .kernel import (
     Declare,
     Fail,
     Finish,
+    Fold,
     For,
     If,
     Leave,
@@ -274,9 +275,9 @@ class Threads:
     def _fold(self, s: For) -> Iterator[Any]:
         """A sum that all threads need: each adds some of its terms."""
         assert s.fold is not None
-        loops, body = _chain(s)
+        loops, body = chain_of(s)
         yield shared_out(loops, _of_one_thread(body), "threads")
-        yield Combine(*s.fold, "block")
+        yield Combine(s.fold.name, s.fold.scalar, "block")
 
 
 def ended(value: Any) -> list[Any]:
@@ -317,7 +318,7 @@ def _only_writes(s: For) -> bool:
     return plain(s.body) and assigned(s.body) <= declared(s.body)
 
 
-def _chain(s: For) -> tuple[list[For], tuple[Any, ...]]:
+def chain_of(s: For) -> tuple[list[For], tuple[Any, ...]]:
     """Loops of which each is all there is in the one around it, and what is in the innermost."""
     loops = [s]
     while len(s.body) == 1 and isinstance(s.body[0], For) and s.body[0].fold == s.fold:
@@ -328,7 +329,7 @@ def _chain(s: For) -> tuple[list[For], tuple[Any, ...]]:
 
 def shared_loops(s: For, by: str = "threads") -> Share | None:
     """A loop nest with the loops shared out whose steps are apart; None where there are none."""
-    loops, body = _chain(s)
+    loops, body = chain_of(s)
     apart = tuple(x for x in loops if x.apart)
     if not apart:
         return None
@@ -349,7 +350,7 @@ def _is_of_a_warp(body: Sequence[Any]) -> bool:
     """Whether a warp's lanes can do a step together: there are sums in it, and nothing else that
     takes long."""
     kinds = [type(s) for s in body]
-    folds = [s for s in body if isinstance(s, For) and s.fold is not None]
+    folds = [s for s in body if isinstance(s, For) and s.fold is not None and s.fold.rows]
     return bool(folds) and all(
         k in (Let, Declare, Store, If) or s in folds for k, s in zip(kinds, body)
     )
@@ -358,8 +359,8 @@ def _is_of_a_warp(body: Sequence[Any]) -> bool:
 def _of_a_warp(body: Sequence[Any]) -> Iterator[Any]:
     for s in body:
         match s:
-            case For(fold=(name, scalar)):
-                loops, inner = _chain(s)
+            case For(fold=Fold(name, scalar)):
+                loops, inner = chain_of(s)
                 yield shared_out(loops, _of_one_thread(inner), "lanes")
                 yield Combine(name, scalar, "warp")
             case Store():

@@ -24,6 +24,7 @@ from .kernel import (
     Assign,
     Call,
     Declare,
+    Fold,
     If,
     Load,
     Number,
@@ -108,8 +109,8 @@ class Whole(Lowering):
                     full[k] = i
                 self.emit(Assign(total, Call(combine, (total, term(full)), op.dtype, op.dtype)))
 
-            along = (total, combine) if x.ndim - 1 in op.axes else None
-            self.nest([sizes[a] for a in op.axes], inner, False, fold=along)
+            fold = Fold(total, combine, x.ndim - 1 in op.axes)
+            self.nest([sizes[a] for a in op.axes], inner, False, fold=fold)
             self.finish(v, out, total, outer)
 
         def clear(index: list[Any]) -> None:
@@ -223,7 +224,7 @@ class Whole(Lowering):
                 step = Call(scalar.mul, (a, b), v.dtype, v.dtype)
                 self.emit(Assign(total, Call(scalar.add, (total, step), v.dtype, v.dtype)))
 
-            self.nest([depth], term, False, fold=None if wide else (total, scalar.add))
+            self.nest([depth], term, False, fold=None if wide else Fold(total, scalar.add, True))
             self.emit(Store(out.array, out.offset(index), total))
 
         def row(outer: list[Any]) -> None:

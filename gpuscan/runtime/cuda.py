@@ -388,6 +388,8 @@ class _NestRunner:
                     held.append(self._constant(fixed))
                 case Held(Scratch(), _, elements, dtype):
                     held.append(device.empty((max(1, elements),), dtype))
+                case Held(Meeting()):
+                    held.append(device.array(np.zeros(MEETING, "int64")))
                 case Done():
                     done = device.array(np.zeros(2, "int64"))
                     held.append(done)

@@ -16,7 +16,6 @@ from ..codegen.limits import Limits, of
 from ..codegen.program import Launch
 from . import emulator
 
-
 _SCHEDULE = os.environ.get("GPUSCAN_EMULATED_SCHEDULE", "0")
 _schedules = itertools.count(-1)
 

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from ...graph import (
     Constant,
     Variable,
     leaves,
+    rebuild,
     substitute,
     toposort,
 )
 from ...ops.elemwise import Elemwise, cast
+from ...ops.index import (
+    AdvancedIncSubtensor,
+    AdvancedSubtensor,
+    IncSubtensor,
+    Subtensor,
+    inc_subtensor,
+)
 from ...ops.linalg import BatchedDot, Dot
 from ...ops.reduce import Reduce
 from ...ops.reduce import sum as total
-from ...ops.scalar import add, mul
+from ...ops.scalar import add, mul, neg, sub, true_div
 from ...ops.shape import (
+    BroadcastTo,
+    DimShuffle,
     Join,
+    Reshape,
     Specify,
     dim,
     dimshuffle,
     first_rows,
+    number,
     reshape,
     specify,
 )
@@ -29,7 +43,7 @@ from ...record import replace
 from ...types import TensorType
 from ..op import Step
 from .build import Found, applied, scan_op
-from .lift import Lift
+from .lift import Lift, may_fail
 
 
 class _Sink:
@@ -56,7 +70,7 @@ class _Sink:
 
     def needs(self, v: Variable) -> list[Variable]:
         """The values that would have to be traced for v to be computed behind the loop."""
-        return self._trial()._reach(v)
+        return self.trial()._reach(v)
 
     def sink(self, v: Variable) -> Variable:
         """v for all steps, behind the loop."""
@@ -75,7 +89,13 @@ class _Sink:
     def can_trace(self, v: Variable) -> bool:
         return self.op.sizes_outside(v, self.o) is not None
 
-    def _trial(self) -> _Sink:
+    def once(self, v: Variable) -> Variable | None:
+        """v behind the loop, where it is the same in every step."""
+        if v not in self.lift and not self.needs(v):
+            self._reach(v)
+        return self.lift.fixed.get(v)
+
+    def trial(self) -> _Sink:
         other = object.__new__(_Sink)
         other.op, other.o, other.step = self.op, self.o, self.step
         other.steps, other.inner = self.steps, self.inner
@@ -83,9 +103,28 @@ class _Sink:
         other.added = dict(self.added)
         return other
 
+    def adopt(self, trial: _Sink) -> None:
+        self.lift, self.added = trial.lift, trial.added
+
     def _add(self, d: Variable) -> None:
-        self.added[d] = d.type.rows()()
-        self.lift.rows |= _with_parts(d, self.added[d])
+        """Traces d, or what it is computed from, where that is no more."""
+        if not (isinstance(d.op, Join) and all(i in self.lift for i in d.inputs)):
+            root = self._root(d)
+            if root not in self.lift:
+                self.added[root] = root.type.rows()()
+                self.lift.rows |= _with_parts(root, self.added[root])
+        self.lift.lift([d])
+
+    def _root(self, d: Variable) -> Variable:
+        """What d is a function of, element by element, beside what is the same in every step."""
+        while d not in self.lift and isinstance(d.op, Elemwise | Specify):
+            changing = [i for i in d.inputs if i not in self.lift.fixed]
+            if len(changing) != 1 or changing[0].type.dtype != d.dtype:
+                break
+            if not self.can_trace(changing[0]):
+                break
+            (d,) = changing
+        return d
 
     def _reach(self, v: Variable) -> list[Variable]:
         """Lifts v, tracing what can't be lifted: the values that this adds."""
@@ -259,23 +298,82 @@ def _summed(sink: _Sink, term: Variable, type_: TensorType, products: bool) -> V
     """The sum of a term over the steps, behind the loop; None where it is better left inside."""
     if term.type.broadcastable != type_.broadcastable:
         return None
-    while isinstance(term.op, Specify):
-        term = term.inputs[0]
-    if products:
-        pair = _product(term)
-        if pair is None:
-            return None
-        left, right, axis = pair
-        x, y = sink.sink_or_trace(left), sink.sink_or_trace(right)
-        if x is None or y is None:
-            return None
-        found = _contracted(x, y, axis)
-    else:
-        stored = not sink.needs(term)
-        if not stored and (not isinstance(term.op, Reduce) or sink.needs(term.inputs[0])):
-            return None
-        found = total(sink.sink(term), axis=0, dtype=term.dtype)
-    return specify(found, type_.shape) if found.type.shape != type_.shape else found
+    trial = sink.trial()
+    found = _sum(trial, term, products)
+    if found is None:
+        return None
+    sink.adopt(trial)
+    return specify(found, type_.shape)
+
+
+def _sum(sink: _Sink, v: Variable, products: bool) -> Variable | None:
+    """The sum over the steps of v: of products, of rows that are written into zeros, and of what
+    is stored anyway (unless `products` alone), or something linear in such sums that is the same
+    in every step."""
+    found = _sum_of_products(sink, v) or _sum_of_writes(sink, v)
+    if found is None and not products:
+        stored = not sink.needs(v)
+        if stored or (isinstance(v.op, Reduce) and not sink.needs(v.inputs[0])):
+            found = total(sink.sink(v), axis=0, dtype=v.dtype)
+    if found is None and (linear := _linear_inputs(sink, v)):
+        inputs = [
+            _sum(sink, x, products) if i in linear else sink.once(x) for i, x in enumerate(v.inputs)
+        ]
+        known = [x for x in inputs if x is not None]
+        found = rebuild(v, known) if len(known) == len(inputs) else None
+    return None if found is None else specify(found, v.type.shape)
+
+
+def _linear_inputs(sink: _Sink, v: Variable) -> set[int]:
+    """The inputs in which v is linear, taken together; none where it is not."""
+    everything = set(range(len(v.inputs)))
+    match v.op:
+        case Specify() | DimShuffle() | Reshape() | BroadcastTo():
+            return {0}
+        case Subtensor() if not may_fail(v):
+            return {0}
+        case IncSubtensor(set=False) if number(v.inputs[0]) == 0 and not may_fail(v):
+            return {1}
+        case Join():
+            return {i for i, x in enumerate(v.inputs) if number(x) != 0}
+        case Elemwise(scalar) if scalar in (add, sub, neg):
+            return everything
+        case Elemwise(scalar) if scalar is true_div:
+            return {0}
+        case Elemwise(scalar) if scalar is mul:
+            same = {i for i, x in enumerate(v.inputs) if sink.once(x) is not None}
+            return everything - same if len(same) == 1 else set()
+        case Elemwise() if v.op.label.startswith("cast_"):
+            (x,) = v.inputs  # a wider dtype is asked for to sum in it
+            return {0} if x.type.is_float and np.can_cast(v.dtype, x.dtype, "safe") else set()
+    return set()
+
+
+def _sum_of_products(sink: _Sink, v: Variable) -> Variable | None:
+    pair = _product(v)
+    if pair is None:
+        return None
+    left, right, contracted = pair
+    x, y = sink.sink_or_trace(left), sink.sink_or_trace(right)
+    return None if x is None or y is None else _contracted(x, y, contracted)
+
+
+def _sum_of_writes(sink: _Sink, v: Variable) -> Variable | None:
+    """Rows that each step adds to zeros, at positions of its own (the gradient of looking them
+    up): the rows of all steps added at once."""
+    if not isinstance(v.op, IncSubtensor | AdvancedIncSubtensor) or v.op.set:
+        return None
+    x, y, *positions = v.inputs
+    zeros = sink.once(x) if positions and number(x) == 0 else None
+    if zeros is None:
+        return None
+    at, rows = [sink.sink_or_trace(i) for i in positions], sink.sink_or_trace(y)
+    read = AdvancedSubtensor if isinstance(v.op, AdvancedIncSubtensor) else Subtensor
+    if rows is None or not all(at):
+        return None
+    batched = [False, *(True for _ in at)]
+    part = read(v.op.pattern).batch([zeros, *(i for i in at if i is not None)], batched, sink.steps)
+    return None if part is None else inc_subtensor(part, rows)
 
 
 def _product(term: Variable) -> tuple[Variable, Variable, bool] | None:
