@@ -309,7 +309,7 @@ class Code:
         alone = f"__restrict__ {name}," in self.launch.source
         loads = [n for n in self.loop if self.lines[n].word.startswith("LDG")]
         return sum(
-            bool(self.lines[n].read & tainted[n])
+            _is_pair(self.lines[n].read & tainted[n])
             for n in loads
             if not alone or "CONSTANT" in self.lines[n].word.split(".")
         )
@@ -333,6 +333,12 @@ class Code:
                     state[k] |= found
                     waiting.append(k)
         return state
+
+
+def _is_pair(registers: frozenset[str]) -> bool:
+    """Whether there are both halves of an address: one alone is left from an earlier value."""
+    numbers = {(r.rstrip("0123456789"), int(r.lstrip("UR"))) for r in registers}
+    return any((kind, n + 1) in numbers for kind, n in numbers)
 
 
 def _of_place(line: _Line, place: range) -> frozenset[str]:
@@ -380,6 +386,7 @@ def _line(sure: bool, word: str, operands: str) -> _Line:
     for k, p in enumerate(parts):
         pair = ".64" in p or "64" in words or ("WIDE" in words and k == len(parts) - 1)
         for kind, number in _REGISTER.findall(p):
+            pair = pair or ("[" in p and kind == "UR")
             read |= {f"{kind}{int(number) + i}" for i in range(1 + pair)}
     bank = tuple(range(int(b, 16), int(b, 16) + 4 * width) for b in _BANK.findall(operands))
     return _Line(word, frozenset(result), frozenset(read), bank, sure)

@@ -21,7 +21,9 @@ class LoopPlan:
     "interpreted" (step by step, each op by NumPy), and `reason` says why. Of a fused one `scope`
     says who works together, "thread", "block" or "grid", and `stages` in how many stages a step
     is computed: between two of them workers of a grid meet. `kernel`: how it runs on a GPU, where
-    the sizes are known."""
+    the sizes are known. Of one whose steps are run one after another on a GPU, "sequenced":
+    `launches` of kernels a step, at most `graph_steps` in a CUDA graph, or `no_graph`: why there
+    is none."""
 
     name: str
     path: str
@@ -29,10 +31,17 @@ class LoopPlan:
     scope: str = ""
     stages: int = 0
     kernel: KernelPlan | None = None
+    launches: int = 0
+    graph_steps: int = 0
+    no_graph: str = ""
 
     def __str__(self) -> str:
         scope = f", scope {self.scope}" if self.scope else ""
         line = f"scan '{self.name}': {self.path}{scope} ({self.reason})"
+        if self.path == "sequenced":
+            line += f": {self.launches} launch{'es' * (self.launches != 1)} a step, "
+            graph = f"as CUDA graphs of up to {self.graph_steps} steps"
+            line += graph if self.graph_steps else f"not as a CUDA graph: {self.no_graph}"
         more = self.kernel.lines() if self.kernel else ()
         return "\n".join([line, *(f"    {x}" for x in more)])
 

@@ -10,11 +10,12 @@ from typing import Any
 from .codegen.chain import lower_chain
 from .codegen.launches import Sized
 from .codegen.loop import lower_loop
+from .codegen.lower import FAILED, returns
 from .codegen.nest import Nest, lower_nests
 from .codegen.nest_kernel import nest_launch
 from .codegen.persistent import launch_of
 from .codegen.plan import NotLowered, walk
-from .codegen.program import Launch, LoopProgram, NestProgram, Size, Stride
+from .codegen.program import Given, Launch, LoopProgram, NestProgram, Size, Stride
 from .compile import Compiled, LoopPlan, name_of
 from .config import config
 from .evaluate import Program
@@ -23,6 +24,7 @@ from .ops.index import Subtensor
 from .ops.linalg import Dot
 from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Reshape, Specify
 from .record import record
+from .runtime import graphs
 from .runtime.cuda import (
     CudaDevice,
     CudaLoop,
@@ -44,7 +46,7 @@ def compiled_cuda(
     """A callable from the inputs' values to the outputs', and how each scan runs. stay: which
     outputs stay on the device."""
     met: dict[Variable, Any] = {}
-    made, plans = _program(inputs, outputs, device, fuse, met)
+    made, _, plans = _program(inputs, outputs, device, fuse, met)
 
     def run(*values: Any) -> tuple[Any, ...]:
         with device.active():
@@ -61,7 +63,8 @@ def compiled_cuda(
 def _program(
     inputs: Sequence[Variable], outputs: Sequence[Variable], device: CudaDevice, fuse: str,
     met: dict[Variable, Any],
-) -> tuple[Program, tuple[LoopPlan, ...]]:  # fmt: skip
+) -> tuple[Program, list[Variable], tuple[LoopPlan, ...]]:  # fmt: skip
+    """The program, the outputs as they run on the device, and how each scan runs."""
     plans: list[LoopPlan] = []
     loops: dict[Variable, Fused | _Sequence] = {}
     for v in [v for v in toposort(outputs) if isinstance(v.op, Scan)]:
@@ -73,14 +76,79 @@ def _program(
         except (NotLowered, RecursionError) as e:
             if fuse == "always":
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
-            assert isinstance(v.op, Scan)
-            step, _ = _program(v.op.step.params, v.op.step.outputs, device, fuse, met)
-            plan = LoopPlan(name_of(v), "sequenced", f"{e}", "launch")
-            loops[v] = _Sequence(step, plan)
-            plans.append(plan)
+            loops[v] = sequence = sequenced(v, f"{e}", device, fuse, met)
+            met[v] = sequence.launches
+            plans.append(sequence.plan)
     new = _replaced(outputs, loops, lower_nests(outputs, lanes=False), device, met)
     written = {made: v for v, made in new.items()}
-    return Program(inputs, [new[v] for v in outputs], written), tuple(plans)
+    made = [new[v] for v in outputs]
+    return Program(inputs, made, written), made, tuple(plans)
+
+
+def sequenced(
+    v: Variable, reason: str, device: CudaDevice, fuse: str, met: dict[Variable, Any]
+) -> _Sequence:
+    """A scan whose steps are run one after another."""
+    assert isinstance(v.op, Scan)
+    step = v.op.step
+    made, outputs, _ = _program(step.params, step.outputs, device, fuse, met)
+    launches = _step_launches(step.params, outputs, step.stop is not None)
+    return _Sequence(made, sequence_plan(v, reason, launches), launches)
+
+
+def sequence_plan(v: Variable, reason: str, launches: graphs.StepLaunches) -> LoopPlan:
+    return LoopPlan(
+        name_of(v), "sequenced", reason, "launch", launches=launches.kernels,
+        graph_steps=launches.steps, no_graph=launches.reason,
+    )  # fmt: skip
+
+
+def _step_launches(
+    given: Sequence[Variable], outputs: Sequence[Variable], stops: bool
+) -> graphs.StepLaunches:
+    """What a step starts, and whether it can be recorded: nothing may be read from the device on
+    the way, only shapes are known. given, outputs: as they run on the device."""
+    reasons = ["it is run until a condition holds, which is read after each step"] * stops
+    there = set(given)  # the values that are on the device
+    kernels = 0
+    for v in toposort(outputs):
+        read: Sequence[Variable] = ()  # what must be known when a step is recorded
+        match v.op:
+            case CudaNest(given=written, program=program):
+                kernels += 1
+                n_operands = sum(isinstance(p, Given) for p in program.pointers)
+                n_sizes = len(v.inputs) - len(written)
+                read = v.inputs[n_operands : n_operands + n_sizes]
+                if returns(program.kernel.body, FAILED):
+                    reasons.append("a kernel checks positions, and NumPy says what is wrong")
+            case CudaProduct():
+                kernels += 1
+            case CudaLoop(node=loop) | CudaSequence(node=loop):
+                reasons.append(f"there is a loop in a step, '{name_of(loop)}'")
+            case OnDevice():
+                if v.inputs[0] not in there:
+                    read = v.inputs  # NumPy's view
+                    if not there.isdisjoint(read):
+                        reasons.append(f"{v.op.definition.label} runs on the host")
+                    continue
+                read = v.inputs[1:]
+            case Item():
+                if v.inputs[0] in there:
+                    there.add(v)
+                continue
+            case Dim():
+                continue
+            case _ if v in there or there.isdisjoint(v.inputs):
+                continue  # a parameter, or known when the shapes are
+            case _:
+                definition = getattr(v.op, "definition", v.op)
+                reasons.append(f"{definition.label} runs on the host")
+                there.add(v)  # what follows is no reason of its own
+                continue
+        there.add(v)
+        if not there.isdisjoint(read):
+            reasons.append("the host reads a size or a position in each step")
+    return graphs.launches(kernels, next(iter(reasons), ""))
 
 
 @record
@@ -89,6 +157,7 @@ class _Sequence:
 
     step: Program
     plan: LoopPlan
+    launches: graphs.StepLaunches
     sizes: tuple[Variable, ...] = ()
 
 
@@ -191,11 +260,12 @@ def _loop(
     v: Variable, f: Fused | _Sequence, device: CudaDevice, met: dict[Variable, Any]
 ) -> CudaLoop | CudaSequence:
     assert isinstance(v.op, Scan)
+    told = functools.partial(met.__setitem__, v)
     if isinstance(f, _Sequence):
-        return CudaSequence(v.op, f.step, device, v)
+        return CudaSequence(v.op, f.step, f.launches, device, v, told)
     return CudaLoop(
         v.op, f.program, len(f.sizes), functools.partial(f.launch_of, device), device, v,
-        (*v.inputs, *f.sizes), functools.partial(met.__setitem__, v),
+        (*v.inputs, *f.sizes), told,
     )  # fmt: skip
 
 

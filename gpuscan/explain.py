@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .codegen.persistent import launch_of
 from .codegen.plan import NotLowered
 from .codegen.program import Given, Held, Launch, Placed, Scratch, Size, State, Stride, Trace
 from .compile import LoopPlan, name_of
-from .compile_cuda import Fused, lowered
+from .compile_cuda import Fused, lowered, sequence_plan, sequenced
 from .errors import BuildError, DeviceError
 from .evaluate import Program
 from .graph import Constant, Variable, toposort
@@ -24,6 +25,7 @@ from .ops.shape import Dim
 from .record import record, replace
 from .rules.shapes import pushed_dims
 from .runtime import nvrtc
+from .runtime.graphs import StepLaunches
 from .scan.op import Scan
 
 UNKNOWN = "sizes, and with them the scope, are known at the first call"
@@ -166,8 +168,19 @@ def on_gpu(
             fused = replace(lowered(v, "loop"), precision=precision)
             plans.append(_plan(v, fused, known, gpu, scope))
         except (NotLowered, RecursionError) as e:
-            plans.append(LoopPlan(name_of(v), "sequenced", f"{e}", "launch"))
+            plans.append(_sequenced(v, f"{e}", known, gpu, fuse))
     return tuple(plans)
+
+
+def _sequenced(
+    v: Variable, reason: str, known: Mapping[Variable, Any], gpu: Limits, fuse: str
+) -> LoopPlan:
+    found = known.get(v)
+    if isinstance(found, StepLaunches):  # of the device that runs it
+        return sequence_plan(v, reason, found)
+    like: Any = SimpleNamespace(name=gpu.name, limits=gpu, has_views=True, has_own_arrays=True)
+    inner = "auto" if fuse == "always" else fuse
+    return sequenced(v, reason, like, inner, {}).plan
 
 
 def _plan(

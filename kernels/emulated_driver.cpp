@@ -4,7 +4,7 @@
  *
  * As strict as the driver: memory and launches need a current context, copies must lie within what
  * was allocated, a cooperative grid must be alive together, shared memory above 48 KiB be asked
- * for. The limits are those of `emulated` in codegen/limits.py. Names that a program links and
+ * for, and a thread that captures a stream may neither wait, nor read, nor allocate. The limits are those of `emulated` in codegen/limits.py. Names that a program links and
  * that are not here are added where this is built; they answer "not supported". */
 #include "emulated.cpp"
 
@@ -13,15 +13,19 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
+#include <functional>
 #include <map>
+#include <thread>
 
 namespace {
 
 enum Status {
     FINE = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 101, NO_IMAGE = 200, NO_CONTEXT = 201,
-    NOT_FOUND = 500, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720,
-    NOT_SUPPORTED = 801
+    ILLEGAL_STATE = 401, NOT_FOUND = 500, LAUNCH_FAILED = 719, COOPERATIVE_TOO_LARGE = 720,
+    NOT_SUPPORTED = 801, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901,
+    CAPTURE_IMPLICIT = 906, CAPTURE_WRONG_THREAD = 908
 };
 
 constexpr int REGISTERS = 96; /* that a thread is said to take */
@@ -61,12 +65,98 @@ bool is_ours(uintptr_t p, size_t bytes) {
     return p + bytes <= next->first + next->second;
 }
 
+/* ---- captures: what a stream is given is not done, but kept for a graph ------------------------ */
+
+using Work = std::function<int()>;
+
+struct Graph {
+    std::vector<Work> work;
+};
+
+enum Mode { GLOBAL = 0, THREAD_LOCAL = 1, RELAXED = 2 };
+
+struct Capture {
+    int mode;
+    std::thread::id thread;
+    Graph graph;
+    bool broken; /* by something that can't be recorded */
+};
+
+std::mutex captures_change;
+std::map<void *, Capture> captures; /* by streams */
+std::map<void *, unsigned> streams; /* that were made, with their flags */
+thread_local int thread_mode = GLOBAL;
+
+/* Whether a call that is not recorded is refused: that breaks the captures that forbid it. */
+int refused(bool always = false) {
+    const std::lock_guard<std::mutex> lock(captures_change);
+    int status = FINE;
+    for (auto &[stream, c] : captures) {
+        const bool own = c.thread == std::this_thread::get_id();
+        if (!own && c.mode != GLOBAL) continue;
+        if (!always && (c.mode == RELAXED || thread_mode == RELAXED)) continue;
+        c.broken = true;
+        status = CAPTURE_UNSUPPORTED;
+    }
+    return status;
+}
+
+/* The default stream waits for all that are not made otherwise, those that are captured, too. */
+int default_stream_used() {
+    const std::lock_guard<std::mutex> lock(captures_change);
+    int status = FINE;
+    for (auto &[stream, c] : captures)
+        if (!(streams[stream] & 1)) c.broken = true, status = CAPTURE_IMPLICIT;
+    return status;
+}
+
+/* Does some work on a stream, or keeps it where the stream is captured. */
+int submit(void *stream, Work work) {
+    if (!stream) {
+        if (const int status = default_stream_used()) return status;
+        return work();
+    }
+    {
+        const std::lock_guard<std::mutex> lock(captures_change);
+        const auto found = captures.find(stream);
+        if (found != captures.end()) {
+            if (found->second.broken) return CAPTURE_INVALIDATED;
+            found->second.graph.work.push_back(std::move(work));
+            return FINE;
+        }
+    }
+    return work();
+}
+
+int waited_for(void *stream) {
+    if (contexts.empty()) return NO_CONTEXT;
+    if (const int status = refused()) return status;
+    const std::lock_guard<std::mutex> lock(captures_change);
+    const auto found = captures.find(stream);
+    if (found == captures.end()) return FINE;
+    found->second.broken = true;
+    return CAPTURE_UNSUPPORTED;
+}
+
 int copy(void *to, const void *from, size_t bytes, bool to_ours, bool from_ours) {
     if (contexts.empty()) return NO_CONTEXT;
     if (to_ours && !is_ours((uintptr_t)to, bytes)) return INVALID;
     if (from_ours && !is_ours((uintptr_t)from, bytes)) return INVALID;
     memmove(to, from, bytes);
     return FINE;
+}
+
+/* On the default stream, until it is done. */
+int copy_now(void *to, const void *from, size_t bytes, bool to_ours, bool from_ours) {
+    if (const int status = refused()) return status;
+    if (const int status = default_stream_used()) return status;
+    return copy(to, from, bytes, to_ours, from_ours);
+}
+
+int copy_on(void *stream, void *to, const void *from, size_t bytes, bool to_ours, bool from_ours) {
+    if (to_ours && !is_ours((uintptr_t)to, bytes)) return INVALID;
+    if (from_ours && !is_ours((uintptr_t)from, bytes)) return INVALID;
+    return submit(stream, [=] { return copy(to, from, bytes, to_ours, from_ours); });
 }
 
 /* How many blocks are alive together: what codegen/limits.py says, for these limits. */
@@ -79,8 +169,8 @@ size_t alive_together(size_t threads, size_t shared) {
     return blocks * MULTIPROCESSORS;
 }
 
-int launch(Function *f, const unsigned *grid, const unsigned *block, size_t shared, void **given,
-           bool cooperative) {
+int launch(void *stream, Function *f, std::array<unsigned, 3> grid, std::array<unsigned, 3> block,
+           size_t shared, void **given, bool cooperative) {
     if (contexts.empty()) return NO_CONTEXT;
     if (!f || !given) return INVALID;
     const size_t threads = size_t(block[0]) * block[1] * block[2];
@@ -90,13 +180,16 @@ int launch(Function *f, const unsigned *grid, const unsigned *block, size_t shar
     if (cooperative && blocks > alive_together(threads, shared)) return COOPERATIVE_TOO_LARGE;
     std::vector<Word> arguments;
     for (int i = 0; i < f->count; i++) arguments.push_back(*(const Word *)given[i]);
-    const char *const schedule = getenv("GPUSCAN_EMULATED_SCHEDULE");
-    char message[4096];
-    if (!emulated_launch(f->run, arguments.data(), arguments.size(), grid, block, shared,
-                         cooperative, schedule ? atoll(schedule) : 0, message, sizeof message))
-        return FINE;
-    said = f->name + ": " + message;
-    return LAUNCH_FAILED;
+    return submit(stream, [=]() mutable {
+        const char *const schedule = getenv("GPUSCAN_EMULATED_SCHEDULE");
+        char message[4096];
+        if (!emulated_launch(f->run, arguments.data(), arguments.size(), grid.data(), block.data(),
+                             shared, cooperative, schedule ? atoll(schedule) : 0, message,
+                             sizeof message))
+            return int(FINE);
+        said = f->name + ": " + message;
+        return int(LAUNCH_FAILED);
+    });
 }
 
 const char *name_of(int status) {
@@ -111,6 +204,11 @@ const char *name_of(int status) {
     case LAUNCH_FAILED: return "CUDA_ERROR_LAUNCH_FAILED";
     case COOPERATIVE_TOO_LARGE: return "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE";
     case NOT_SUPPORTED: return "CUDA_ERROR_NOT_SUPPORTED";
+    case ILLEGAL_STATE: return "CUDA_ERROR_ILLEGAL_STATE";
+    case CAPTURE_UNSUPPORTED: return "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED";
+    case CAPTURE_INVALIDATED: return "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED";
+    case CAPTURE_IMPLICIT: return "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT";
+    case CAPTURE_WRONG_THREAD: return "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD";
     }
     return nullptr;
 }
@@ -191,7 +289,7 @@ int cuCtxGetDevice(int *device) {
     return *device = 0, FINE;
 }
 int cuCtxGetApiVersion(void *, unsigned *version) { return *version = 13000, FINE; }
-int cuCtxSynchronize() { return contexts.empty() ? NO_CONTEXT : FINE; }
+int cuCtxSynchronize() { return contexts.empty() ? NO_CONTEXT : refused(true); }
 int cuCtxDetach(void *) { return FINE; }
 
 /* ---- memory ------------------------------------------------------------------------------------- */
@@ -199,6 +297,7 @@ int cuCtxDetach(void *) { return FINE; }
 int cuMemAlloc_v2(uintptr_t *address, size_t bytes) {
     if (contexts.empty()) return NO_CONTEXT;
     if (!bytes) return INVALID;
+    if (const int status = refused()) return status;
     void *p = nullptr;
     if (posix_memalign(&p, 256, bytes)) return NO_MEMORY;
     memset(p, 0xff, bytes); /* what is not written shows */
@@ -208,44 +307,57 @@ int cuMemAlloc_v2(uintptr_t *address, size_t bytes) {
     return FINE;
 }
 int cuMemFree_v2(uintptr_t address) {
+    if (const int status = refused()) return status;
     const std::lock_guard<std::mutex> lock(allocations_change);
     if (!allocations.erase(address)) return INVALID;
     return free((void *)address), FINE;
 }
 int cuMemGetInfo_v2(size_t *left, size_t *all) { return *left = *all = MEMORY, FINE; }
 int cuMemcpyHtoD_v2(uintptr_t to, const void *from, size_t bytes) {
-    return copy((void *)to, from, bytes, true, false);
+    return copy_now((void *)to, from, bytes, true, false);
 }
 int cuMemcpyDtoH_v2(void *to, uintptr_t from, size_t bytes) {
-    return copy(to, (void *)from, bytes, false, true);
+    return copy_now(to, (void *)from, bytes, false, true);
 }
 int cuMemcpyDtoD_v2(uintptr_t to, uintptr_t from, size_t bytes) {
-    return copy((void *)to, (void *)from, bytes, true, true);
+    return copy_now((void *)to, (void *)from, bytes, true, true);
 }
-int cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, void *) {
-    return cuMemcpyHtoD_v2(to, from, bytes);
+int cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, void *stream) {
+    return copy_on(stream, (void *)to, from, bytes, true, false);
 }
-int cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, void *) {
-    return cuMemcpyDtoH_v2(to, from, bytes);
+int cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, void *stream) {
+    return copy_on(stream, to, (void *)from, bytes, false, true);
 }
-int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, void *) {
-    return cuMemcpyDtoD_v2(to, from, bytes);
+int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, void *stream) {
+    return copy_on(stream, (void *)to, (void *)from, bytes, true, true);
 }
-int cuMemsetD8_v2(uintptr_t to, unsigned char value, size_t bytes) {
+int cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, void *stream) {
     if (contexts.empty()) return NO_CONTEXT;
     if (!is_ours(to, bytes)) return INVALID;
-    return memset((void *)to, value, bytes), FINE;
+    return submit(stream, [=] { return memset((void *)to, value, bytes), int(FINE); });
 }
-int cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, void *) {
-    return cuMemsetD8_v2(to, value, bytes);
+int cuMemsetD8_v2(uintptr_t to, unsigned char value, size_t bytes) {
+    return cuMemsetD8Async(to, value, bytes, nullptr);
 }
 
 /* ---- streams and events: everything is done when a call returns -------------------------------- */
 
-int cuStreamCreate(void **stream, unsigned) { return *stream = malloc(1), FINE; }
-int cuStreamDestroy_v2(void *stream) { return free(stream), FINE; }
-int cuStreamSynchronize(void *) { return contexts.empty() ? NO_CONTEXT : FINE; }
-int cuStreamQuery(void *) { return FINE; }
+int cuStreamCreate(void **stream, unsigned flags) {
+    const std::lock_guard<std::mutex> lock(captures_change);
+    *stream = malloc(1);
+    return streams[*stream] = flags, FINE;
+}
+int cuStreamDestroy_v2(void *stream) {
+    const std::lock_guard<std::mutex> lock(captures_change);
+    captures.erase(stream);
+    if (!streams.erase(stream)) return INVALID;
+    return free(stream), FINE;
+}
+int cuStreamSynchronize(void *stream) { return waited_for(stream); }
+int cuStreamQuery(void *stream) { return waited_for(stream); }
+int cuLaunchHostFunc(void *stream, void (*function)(void *), void *given) {
+    return submit(stream, [=] { return function(given), int(FINE); });
+}
 int cuStreamWaitEvent(void *, void *, unsigned) { return FINE; }
 int cuEventCreate(void **event, unsigned) { return *event = new Event, FINE; }
 int cuEventDestroy_v2(void *event) { return delete (Event *)event, FINE; }
@@ -260,10 +372,58 @@ int cuEventElapsedTime_v2(float *milliseconds, void *from, void *to) {
     return FINE;
 }
 
+/* ---- graphs ------------------------------------------------------------------------------------- */
+
+int cuThreadExchangeStreamCaptureMode(int *mode) {
+    if (*mode < GLOBAL || *mode > RELAXED) return INVALID;
+    return std::swap(*mode, thread_mode), FINE;
+}
+int cuStreamBeginCapture_v2(void *stream, int mode) {
+    if (contexts.empty()) return NO_CONTEXT;
+    if (!stream) return CAPTURE_UNSUPPORTED; /* the default one */
+    const std::lock_guard<std::mutex> lock(captures_change);
+    if (captures.count(stream)) return ILLEGAL_STATE;
+    captures[stream] = Capture{mode, std::this_thread::get_id(), {}, false};
+    return FINE;
+}
+int cuStreamIsCapturing(void *stream, int *status) {
+    const std::lock_guard<std::mutex> lock(captures_change);
+    const auto found = captures.find(stream);
+    *status = found == captures.end() ? 0 : found->second.broken ? 2 : 1;
+    return FINE;
+}
+int cuStreamEndCapture(void *stream, void **graph) {
+    *graph = nullptr;
+    const std::lock_guard<std::mutex> lock(captures_change);
+    const auto found = captures.find(stream);
+    if (found == captures.end()) return ILLEGAL_STATE;
+    Capture &c = found->second;
+    if (c.mode != RELAXED && c.thread != std::this_thread::get_id()) return CAPTURE_WRONG_THREAD;
+    const bool broken = c.broken;
+    if (!broken) *graph = new Graph(std::move(c.graph));
+    captures.erase(found);
+    return broken ? CAPTURE_INVALIDATED : FINE;
+}
+int cuGraphInstantiateWithFlags(void **executable, void *graph, unsigned long long) {
+    return *executable = new Graph(*(Graph *)graph), FINE;
+}
+int cuGraphDestroy(void *graph) { return delete (Graph *)graph, FINE; }
+int cuGraphExecDestroy(void *executable) { return delete (Graph *)executable, FINE; }
+int cuGraphLaunch(void *executable, void *stream) {
+    if (contexts.empty()) return NO_CONTEXT;
+    if (!executable) return INVALID;
+    return submit(stream, [=] {
+        for (const Work &work : ((Graph *)executable)->work)
+            if (const int status = work()) return status;
+        return int(FINE);
+    });
+}
+
 /* ---- modules ------------------------------------------------------------------------------------ */
 
 int cuModuleLoadData(void **module, const void *image) {
     if (contexts.empty()) return NO_CONTEXT;
+    if (const int status = refused()) return status;
     const auto *const head = (const Elf64_Ehdr *)image;
     if (memcmp(head->e_ident, ELFMAG, SELFMAG) || head->e_type != ET_DYN) return NO_IMAGE;
     const size_t bytes = head->e_shoff + size_t(head->e_shnum) * head->e_shentsize;
@@ -282,6 +442,7 @@ int cuModuleLoadDataEx(void **module, const void *image, unsigned, void *, void 
     return cuModuleLoadData(module, image);
 }
 int cuModuleUnload(void *module) {
+    if (const int status = refused()) return status;
     dlclose(((Module *)module)->library);
     close(((Module *)module)->file);
     return delete (Module *)module, FINE;
@@ -309,14 +470,13 @@ int cuFuncSetAttribute(void *function, int attribute, int value) {
 }
 
 int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-                   unsigned bz, unsigned shared, void *, void **given, void **) {
-    const unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
-    return launch((Function *)f, grid, block, shared, given, false);
+                   unsigned bz, unsigned shared, void *stream, void **given, void **) {
+    return launch(stream, (Function *)f, {gx, gy, gz}, {bx, by, bz}, shared, given, false);
 }
 int cuLaunchCooperativeKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
-                              unsigned by, unsigned bz, unsigned shared, void *, void **given) {
-    const unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
-    return launch((Function *)f, grid, block, shared, given, true);
+                              unsigned by, unsigned bz, unsigned shared, void *stream,
+                              void **given) {
+    return launch(stream, (Function *)f, {gx, gy, gz}, {bx, by, bz}, shared, given, true);
 }
 
 int cuGetErrorName(int status, const char **name) {

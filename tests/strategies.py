@@ -800,6 +800,7 @@ class Options:
     draws: bool = True
     until: bool = True
     shared: bool = True
+    goes_on: bool = False  # a shared variable that the loop advances, by all of its steps
     n_forms: tuple[str, ...] = ("sequence", "symbolic", "constant")
     max_steps: int = 5
     min_steps: int = 0
@@ -1104,7 +1105,7 @@ def cases(draw: Any, options: Options = ANY) -> Case:
         taps = pick(*OUTPUT_TAPS) if feeds else None
         heads.append(Output(v, ("leaf", ""), taps, pick(0, 0, 2)))
     shared_values = []
-    if o.shared and pick(False, False, True):
+    if o.goes_on or (o.shared and pick(False, False, True)):
         shared_values = [value("h0", kinds, ("shared",), "SV")]
 
     leaves = [(s.leaf(t), s.value.kind, s.value.shape) for s in seqs for t in s.taps]
@@ -1145,7 +1146,8 @@ def cases(draw: Any, options: Options = ANY) -> Case:
             outputs[1] = replace(second, expression=first.expression)
     states = [State(v, update(v, [v.name])) for v in shared_values]
     stop = None
-    if o.until and not (n == 1 and n_form == "constant") and pick(False, False, True):
+    may_stop = o.until and not o.goes_on and not (n == 1 and n_form == "constant")
+    if may_stop and pick(False, False, True):
         stop = grower.grow("bool", "S", o.depth)
 
     run_at_least = 0 if n == 0 else 1

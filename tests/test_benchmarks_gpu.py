@@ -16,6 +16,7 @@ import pytest
 from benchmarks import gpu, gpu_cases, peer_gpu, peer_numpy
 from benchmarks.cases import mismatch
 from benchmarks.gpu import OURS, Measurement, Report, Row, Version
+from gpuscan import explain
 from gpuscan.codegen.limits import of
 from gpuscan.runtime import emulator
 from gpuscan.runtime.device import no_gpu, select
@@ -40,6 +41,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as told:
         patch.setattr(peer_gpu, "PEERS", ("CuPy", "Nobody"))
         patch.setitem(peer_gpu.MODULES, "Nobody", "no_such_module")
+        # what the compiler for a GPU makes of kernels is not asked for: it takes as long again
+        patch.setattr(explain, "_compiled", lambda launch, limits, plan: plan)
         status = gpu.main(["--device=emulated", "--tiny", *options])
     found = json.loads(files["json"].read_text())
     return SimpleNamespace(status=status, text=told.getvalue(), found=found, **files)

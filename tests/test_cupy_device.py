@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import subprocess
 import sys
@@ -42,6 +43,67 @@ class Error(RuntimeError): ...
 class Flags:
     def __init__(self, x: np.ndarray) -> None:
         self.c_contiguous = x.flags.c_contiguous
+
+
+class Pointer:
+    """cupy.cuda.MemoryPointer: memory of a pool, which gets it back."""
+
+    def __init__(self, pool: MemoryPool, key: tuple[int, int], ptr: int) -> None:
+        self.pool, self.key, self.ptr = pool, key, ptr
+
+    def __del__(self) -> None:
+        self.pool.free.setdefault(self.key, []).append(self.ptr)
+
+
+class MemoryPool:
+    """cupy.cuda.MemoryPool: what is free serves again, on the stream that it was for."""
+
+    def __init__(self, cupy: CuPy) -> None:
+        self.cupy = cupy
+        self.free: dict[tuple[int, int], list[int]] = {}
+
+    def malloc(self, size: int) -> Pointer:
+        key = (self.cupy.stream, size)
+        if found := self.free.get(key):
+            return Pointer(self, key, found.pop())
+        address = ctypes.c_uint64()
+        self.cupy.check(self.cupy.library.cuMemAlloc_v2(ctypes.byref(address), size))
+        return Pointer(self, key, address.value)
+
+    def __del__(self) -> None:
+        for address in [a for free in self.free.values() for a in free]:
+            self.cupy.check(self.cupy.library.cuMemFree_v2(ctypes.c_uint64(address)))
+
+
+class Stream:
+    """cupy.cuda.Stream; within it, it is the current one."""
+
+    def __init__(self, cupy: CuPy, non_blocking: bool = False, ptr: int | None = None) -> None:
+        self.cupy, self.ptr, self.outer = cupy, ptr or 0, 0
+        self.is_own = ptr is None
+        if self.is_own:
+            made = ctypes.c_void_p()
+            cupy.check(cupy.library.cuStreamCreate(ctypes.byref(made), int(non_blocking)))
+            self.ptr = made.value or 0
+
+    def __enter__(self) -> Stream:
+        self.outer, self.cupy.stream = self.cupy.stream, self.ptr
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.cupy.stream = self.outer
+
+    def synchronize(self) -> None:
+        self.cupy.log("wait for the default stream")
+
+    def __del__(self) -> None:
+        if self.is_own:
+            self.cupy.check(self.cupy.library.cuStreamDestroy_v2(ctypes.c_void_p(self.ptr)))
+
+
+def placed(memory: np.ndarray) -> np.ndarray:
+    """The same memory, which it does not keep: as what is on a GPU's stream does not."""
+    return np.asarray(types.SimpleNamespace(__array_interface__=memory.__array_interface__))
 
 
 class ndarray:
@@ -85,12 +147,14 @@ class ndarray:
         if not isinstance(value, ndarray):
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         self.cupy.log("copy", self.nbytes)
-        self.memory[index] = value.memory
+        target, source = placed(self.memory), placed(value.memory)
+        self.cupy.submit(lambda: target.__setitem__(index, source))
 
     def copy(self, order: str = "C") -> ndarray:
         found = self.cupy.empty(self.shape, self.dtype)
-        found.memory[...] = self.memory
         self.cupy.log("copy", self.nbytes)
+        target, source = placed(found.memory), placed(self.memory)
+        self.cupy.submit(lambda: target.__setitem__(..., source))
         return found
 
     def get(self) -> np.ndarray:
@@ -110,8 +174,11 @@ class ndarray:
 class CuPy(types.ModuleType):
     """The module, and what was called: (name, *arguments, current stream)."""
 
-    def __init__(self, version: str = "14.2.0") -> None:
+    def __init__(self, library: Any, version: str = "14.2.0") -> None:
         super().__init__("cupy")
+        self.library = library
+        self.allocator = MemoryPool(self).malloc
+        self.callbacks: list[Any] = []
         self.__version__ = version
         self.__spec__ = types.SimpleNamespace(origin="a double")  # type: ignore[assignment]
         self.calls: list[tuple[Any, ...]] = []
@@ -127,10 +194,43 @@ class CuPy(types.ModuleType):
             OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {})
         )
         cuda.Device = lambda: types.SimpleNamespace(id=0)
-        cuda.get_current_stream = lambda: types.SimpleNamespace(ptr=self.stream)
-        null = types.SimpleNamespace(synchronize=lambda: self.log("wait for the default stream"))
-        cuda.Stream = types.SimpleNamespace(null=null)
+        cuda.get_current_stream = lambda: Stream(self, ptr=self.stream)
+        cuda.Stream = functools.partial(Stream, self)
+        cuda.Stream.null = Stream(self, ptr=0)
+        cuda.MemoryPool = lambda: MemoryPool(self)
+        cuda.using_allocator = self.using_allocator
         self.cuda = cuda
+
+    def check(self, status: int) -> None:
+        if status:
+            raise self.cuda.driver.CUDADriverError(f"error {status}")
+
+    @contextlib.contextmanager
+    def using_allocator(self, allocator: Any) -> Iterator[None]:
+        outer, self.allocator = self.allocator, allocator
+        try:
+            yield
+        finally:
+            self.allocator = outer
+
+    def is_capturing(self) -> bool:
+        status = ctypes.c_int()
+        self.library.cuStreamIsCapturing(ctypes.c_void_p(self.stream), ctypes.byref(status))
+        return status.value > 0
+
+    def submit(self, work: Any) -> None:
+        """Work on the current stream."""
+        if not self.is_capturing():
+            work()
+            return
+        self.callbacks.append(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: work()))
+        stream = ctypes.c_void_p(self.stream)
+        self.check(self.library.cuLaunchHostFunc(stream, self.callbacks[-1], None))
+
+    def not_capturing(self) -> None:
+        if self.is_capturing():
+            raise RuntimeError("the current stream is capturing, so synchronous API calls are "
+                               "disallowed")  # fmt: skip
 
     def log(self, *call: Any) -> None:
         if self.broken is not None:
@@ -143,10 +243,14 @@ class CuPy(types.ModuleType):
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> ndarray:
         assert isinstance(shape, tuple)
-        memory = np.empty(shape, dtype)
-        memory.reshape(-1).view("u1").fill(0xFF)
-        self.log("allocate", memory.nbytes)
-        return ndarray(self, memory)
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self.log("allocate", size)
+        pointer = self.allocator(max(size, 1))
+        held = (ctypes.c_ubyte * max(size, 1)).from_address(pointer.ptr)
+        held.pointer = pointer  # type: ignore[attr-defined]
+        if not self.is_capturing():
+            ctypes.memset(pointer.ptr, 0xFF, size)
+        return ndarray(self, np.ndarray(shape, dtype, buffer=held))
 
     def asarray(self, x: Any, dtype: Any = None, order: str | None = None) -> ndarray:
         if isinstance(x, ndarray):
@@ -156,6 +260,7 @@ class CuPy(types.ModuleType):
             if given.get("stream"):
                 self.log("wait for stream", given["stream"])
             return ndarray(self, np.asarray(types.SimpleNamespace(__array_interface__=given)))
+        self.not_capturing()
         found = self.empty(np.shape(x), np.asarray(x).dtype)
         found.memory[...] = x
         self.log("to the GPU", found.nbytes)
@@ -167,11 +272,15 @@ class CuPy(types.ModuleType):
 
     def asnumpy(self, x: ndarray) -> np.ndarray:
         self.log("to the host", x.nbytes)
+        self.not_capturing()
         return x.memory.copy()
 
     def matmul(self, x: ndarray, y: ndarray) -> ndarray:
         self.log("matmul", x.shape, y.shape)
-        return ndarray(self, x.memory @ y.memory)
+        found = self.empty((x.shape[0], y.shape[1]), x.dtype)
+        a, b, c = placed(x.memory), placed(y.memory), placed(found.memory)
+        self.submit(lambda: np.matmul(a, b, out=c))
+        return found
 
 
 class Recorder:
@@ -200,8 +309,6 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CuPy]:
         place = build.driver() / "libemulated_driver.so"
     except build.Missing as e:
         pytest.skip(f"no stand-in for the driver: {e}")
-    found = CuPy()
-    monkeypatch.setitem(sys.modules, "cupy", found)
     monkeypatch.setenv("GPUSCAN_STAND_IN_DRIVER", "1")
     monkeypatch.setattr(driver, "LIBRARY", str(place))
     monkeypatch.setattr(driver, "_loaded", {})
@@ -210,6 +317,9 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CuPy]:
         cached.cache_clear()
     library = driver._found()
     assert not isinstance(library, str), library
+    found = CuPy(library)
+    monkeypatch.setitem(sys.modules, "cupy", found)
+    driver.make_current(0)  # as CuPy does at its first call
     monkeypatch.setattr(driver, "_driver", lambda: Recorder(library, found))
     yield found
     library.cuCtxSetCurrent(None)

@@ -190,6 +190,36 @@ def test_parts_that_overlap_or_broadcast_are_added():
         assert "Join" not in ops
 
 
+def test_joined_parts_of_a_part_are_joined_once():
+    x = T.matrix("x")
+    inner = written(x[:, :4], 0, 2, T.exp(x[:, :2])) + written(x[:, :4], 2, 4, x[:, 2:4])
+    values = np.random.default_rng(0).normal(size=(2, 7)).astype("f")
+    total = written(x, 0, 4, inner) + written(x, 4, 6, x[:, :2])
+    value, plain, ops = both([x], total, values)
+    np.testing.assert_array_equal(value, plain)
+    assert ops.count("Join") == 1
+
+
+@pytest.mark.parametrize(
+    ("cut", "once"),
+    [
+        (lambda x: x[:, :2][:, 1:], True),
+        (lambda x: x[1:][:, 1:], True),
+        (lambda x: x[:, 1:][:1, :1], True),
+        (lambda x: x[:, 1:][:, :5], True),
+        (lambda x: x[:, :1][:, 1:], True),
+        (lambda x: x[:, :-1][:, 1:], False),
+        (lambda x: x[:, ::2][:, 1:], False),
+        (lambda x: x[0][1:], False),
+    ],
+)
+def test_a_slice_of_a_slice_is_one(cut, once):
+    x = T.matrix("x")
+    value, plain, ops = both([x], cut(x), X)
+    np.testing.assert_array_equal(value, plain)
+    assert len([op for op in ops if op.startswith("Subtensor")]) == (1 if once else 2)
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 4])
 def test_a_history_read_backwards_is_copied_once(n):
     first, rest = T.vector("first"), T.matrix("rest")

@@ -8,12 +8,13 @@ from gpuscan import tensor as T
 from gpuscan.graph import leaves, toposort
 from gpuscan.ops.decompositions import Eigh, MatrixInverse
 from gpuscan.ops.elemwise import Elemwise
-from gpuscan.ops.index import IncSubtensor
+from gpuscan.ops.index import IncSubtensor, Subtensor
 from gpuscan.ops.linalg import Dot
 from gpuscan.ops.reduce import Reduce
 from gpuscan.ops.shape import Join
 from gpuscan.ops.softmax import LogSoftmax, Softmax
 from gpuscan.scan.op import Scan
+from tests.models import MODELS
 
 
 def loops(f):
@@ -326,6 +327,148 @@ def test_sums_over_the_steps_are_taken_behind_the_loop():
     f = theano.function([x, h0, w, b], T.grad(h.sum(), [w, b]))
     back = loops(f)[-1]
     assert len(back.op.step.carries) == 1
+
+
+def rewritten(inputs, outputs, *argument_lists):
+    """The function, after a check of its values against those without rewriting."""
+    f, plain = (
+        theano.function(inputs, outputs, mode=mode, on_unused_input="ignore")
+        for mode in ("FAST_RUN", "FAST_COMPILE")
+    )
+    for values in argument_lists:
+        for got, want in zip(f(*values), plain(*values), strict=True):
+            np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
+    return f
+
+
+def numbers(*shapes):
+    draw = np.random.default_rng(0).normal
+    return [(draw(size=s) * 0.4).astype("f") for s in shapes]
+
+
+@pytest.mark.parametrize(
+    ("name", "carries", "traces"),
+    [
+        ("gru_reset_before", 1, 1),  # of h; U's gradient is that of two products, padded
+        ("leapfrog", 3, 2),  # of q, p and the step's size; the force is taken twice a step
+        ("hmm", 1, 2),  # of a; rows of B are looked up
+    ],
+)
+def test_a_weights_gradient_leaves_the_loop(name, carries, traces):
+    m = MODELS[name](8)
+    outputs = [*m.outputs, *theano.gradient.grad(m.loss, m.weights)]
+    inputs = [leaf.variable for leaf in m.leaves]
+    f = rewritten(inputs, outputs, m.values(3, 5), m.values(3, 0))
+    back = loops(f)[-1]
+    assert (len(back.op.step.carries), len(back.op.step.traces)) == (carries, traces)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x, w, c: T.dot(x, w.T),
+        lambda x, w, c: T.dot(x, w * 2) + T.dot(x * x, w / 3),
+        lambda x, w, c: T.dot(x, w * c) - T.dot(x, -w),
+        lambda x, w, c: T.dot(x, w**2),
+        lambda x, w, c: T.dot(x[:, :2], w[:2]) * T.dot(x[:, 2:], w[2:]),
+        lambda x, w, c: T.dot(x, w[:, : c.shape[0]]) * T.dot(x, w)[:, : c.shape[0]],
+        lambda x, w, c: T.dot(x, T.concatenate([w, w.T], axis=1))[:, 1:5],
+        lambda x, w, c: T.dot(x, w.reshape((2, 8)).reshape((4, 4))) + T.dot(x, w),
+        lambda x, w, c: T.cast(T.dot(T.cast(x, "float64"), T.cast(w, "float64")), "float32"),
+    ],
+    ids=["T", "scaled", "times", "squared", "rows", "columns", "joined", "reshaped", "cast"],
+)
+def test_what_is_linear_in_products_leaves_the_loop(product):
+    x, h0, w, c = T.tensor3("x"), T.matrix("h0"), T.matrix("w"), T.vector("c")
+    h, _ = theano.scan(lambda x, h: T.tanh(x + product(h, w, c)), x, h0)
+    arguments = [numbers((steps, 3, 4), (3, 4), (4, 4), 4) for steps in (4, 0)]
+    f = rewritten([x, h0, w, c], T.grad((h**2).sum(), [w]), *arguments)
+    assert len(loops(f)[-1].op.step.carries) == 1
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x, s, w: T.dot(x, w * x[0]),
+        lambda x, s, w: T.dot(x, w * s),
+        lambda x, s, w: T.cast(T.dot(T.cast(x, "float32"), T.cast(w, "float32")), "float64"),
+    ],
+    ids=["of a state", "of a sequence", "summed in a wider dtype"],
+)
+def test_what_is_not_the_same_in_every_step_stays_in_the_loop(product):
+    x, s, h0, w = T.dtensor3("x"), T.dvector("s"), T.dmatrix("h0"), T.dmatrix("w")
+    h, _ = theano.scan(lambda x, s, h: T.tanh(x + product(h, s, w)), [x, s], h0)
+    f = rewritten([x, s, h0, w], T.grad((h**2).sum(), [w]), numbers((4, 3, 4), 4, (3, 4), (4, 4)))
+    assert len(loops(f)[-1].op.step.carries) == 2
+
+
+@pytest.mark.parametrize(
+    ("index", "read"),
+    [
+        (T.lvector("i"), lambda w, i: w[i]),
+        (T.lvector("i"), lambda w, i: w[i, 1:3].sum() * w[i + 1]),
+        (T.lmatrix("i"), lambda w, i: w[i].sum(axis=0)),
+        (T.lmatrix("i"), lambda w, i: (w[:, i] ** 2).sum(axis=1)),
+        (T.lmatrix("i"), lambda w, i: w[i, i[::-1]].sum()),
+    ],
+    ids=["row", "parts", "rows", "columns", "elements"],
+)
+def test_the_gradient_of_what_is_looked_up_is_one_write(index, read):
+    w, h0 = T.matrix("w"), T.vector("h0")
+    h, _ = theano.scan(lambda i, h: T.tanh(h * read(w, i)), index, h0)
+    at = np.random.default_rng(0).integers(0, 3, (5, 3)[: index.ndim])
+    values = numbers((4, 4), 4)
+    f = rewritten([index, w, h0], T.grad((h**2).sum(), [w]), [at, *values], [at[:0], *values])
+    assert len(loops(f)[-1].op.step.carries) == 1
+
+
+@pytest.mark.parametrize("n", [lambda h: 4, lambda h: h.shape[1]], ids=["known", "symbolic"])
+def test_a_slab_of_gates_is_cut_before_its_function(weights, n):
+    x, h0 = T.tensor3("x"), T.matrix("h0")
+
+    def step(x, h):
+        a, b, c = (k * n(h) for k in (1, 2, 3))
+        below, across = T.dot(x, weights["W"]), T.dot(h, weights["U"])
+        gates = T.nnet.sigmoid(below[:, :b] + weights["b"][:b] + across[:, :b])
+        new = T.tanh(below[:, b:c] + gates[:, :a] * across[:, b:c])
+        return gates[:, a:b] * h + (1 - gates[:, a:b]) * new
+
+    h, _ = theano.scan(step, x, h0)
+    values = numbers((5, 2, 3), (2, 4))
+    (loop,) = loops(rewritten([x, h0], [h], values))
+    assert count(Subtensor, loop.op.step.outputs) == 0
+    assert dots_inside(loop) == 3
+    f = rewritten([x, h0], T.grad((h**2).sum(), [x, h0, *weights.values()]), values)
+    assert len(loops(f)[-1].op.step.carries) == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "apart"),
+    [
+        (lambda y: (y[:, :2], y[:, 2:4]), True),
+        (lambda y: (y[:, :2], y[:, 3:5]), True),
+        (lambda y: (y[:, :-2], y[:, -2:]), True),
+        (lambda y: (y[:1], y[1:]), True),
+        (lambda y: (y[:, :3], y[:, 2:]), False),
+        (lambda y: (y[:, :2], y[:, -2:]), False),
+        (lambda y: (y[:, 2:4], y[1:]), False),
+        (lambda y: (y[:, ::2], y[:, 1::2]), False),
+        (lambda y: (y[:, :2], y), False),
+    ],
+)
+def test_elementwise_is_cut_where_its_parts_are_apart(parts, apart):
+    s, u, c = T.matrix("s"), T.matrix("u"), T.row("c")
+
+    def step(s):
+        a, b = parts(T.exp(s + c) * u)
+        return T.tanh(s * a.sum() + b.sum())
+
+    y, _ = theano.scan(step, outputs_info=s, n_steps=3)
+    arguments = numbers((3, 6), (3, 6), (1, 6))
+    (loop,) = loops(rewritten([s, u, c], [y], arguments))
+    exps = [v for v in toposort(loop.op.step.outputs) if v.op.label == "exp"]
+    assert len(exps) == (2 if apart else 1)
+    rewritten([s, u, c], T.grad(y.sum(), [s, u, c]), arguments)
 
 
 def test_the_output_layer_is_one_product_behind_the_loop():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..graph import Constant, Item, Variable, constant_leaf
 from ..ops.control import Derived, DisconnectedGrad, GradClip, GradScale, UndefinedGrad, ZeroGrad
 from ..ops.elemwise import Elemwise, cast
 from ..ops.index import IncSubtensor, Subtensor
-from ..ops.patterns import FULL, Slice
+from ..ops.patterns import FULL, Entry, Slice, trimmed
 from ..ops.reduce import Reduce
 from ..ops.scalar import (
     add,
@@ -284,6 +285,34 @@ def whole_slice(v: Variable) -> Variable | None:
 
 
 @rule(Subtensor)
+def slice_of_slice(v: Variable) -> Variable | None:
+    """x[a:b][c:d] is x[a + c : min(a + d, b)], for bounds that count from the front."""
+    (x, *operands), pattern = v.inputs, v.op.pattern  # type: ignore[attr-defined]
+    if not isinstance(x.op, Subtensor) or operands or len(x.inputs) > 1:
+        return None
+    entries = [
+        _cut_twice(first, then)
+        for first, then in itertools.zip_longest(x.op.pattern, pattern, fillvalue=FULL)
+    ]
+    known = [e for e in entries if e is not None]
+    if len(known) < len(entries):
+        return None
+    return specify(Subtensor(trimmed(tuple(known)))(x.inputs[0]), v.type.shape)
+
+
+def _cut_twice(first: Entry, then: Entry) -> Slice | None:
+    match first, then:
+        case (
+            Slice(None | int() as a, None | int() as b, None),
+            Slice(None | int() as c, None | int() as d, None),
+        ) if min(i or 0 for i in (a, b, c, d)) >= 0:
+            start = (a or 0) + (c or 0)
+            stops = [i for i in (b, None if d is None else (a or 0) + d) if i is not None]
+            return Slice(start or None, min(stops, default=None))
+    return None
+
+
+@rule(Subtensor)
 def flipped_join(v: Variable) -> Variable | None:
     """A flip of the first n rows of a few rows joined with n: the parts, cut and flipped, joined.
     That is one copy where a flip that is copied was another: a history read backwards."""
@@ -362,8 +391,7 @@ def _summands(v: Variable) -> list[Variable]:
     terms, stack = [], list(v.inputs)
     while stack:
         t = stack.pop()
-        while isinstance(t.op, Specify):
-            t = t.inputs[0]
+        t = _promised(t)
         if isinstance(t.op, Elemwise) and t.op.scalar is add:
             stack += t.inputs
         else:
@@ -371,10 +399,17 @@ def _summands(v: Variable) -> list[Variable]:
     return terms
 
 
+def _promised(v: Variable) -> Variable:
+    """v before its sizes were promised."""
+    while isinstance(v.op, Specify):
+        v = v.inputs[0]
+    return v
+
+
 def _written_parts(t: Variable) -> list[tuple[int, int, Variable]] | None:
     """(start, stop, y) for each y in zeros that lies in start:stop of the last axis."""
-    if isinstance(t.op, Join) and t.op.axis == t.ndim - 1:
-        return _joined_parts(t)
+    if (joined := _joined_parts(t)) is not None:
+        return joined
     if not isinstance(t.op, IncSubtensor) or len(t.inputs) != 2 or number(t.inputs[0]) != 0:
         return None
     x, y = t.inputs
@@ -387,12 +422,15 @@ def _written_parts(t: Variable) -> list[tuple[int, int, Variable]] | None:
         case Slice(None | int() as start, None | int() as stop, None | 1):
             start, stop = start or 0, x.type.shape[-1] if stop is None else stop
             if stop is not None and 0 <= start < stop and y.type.shape[-1] in (None, stop - start):
-                return [(start, stop, y)]
+                inner = _joined_parts(_promised(y)) or [(0, stop - start, y)]
+                return [(start + a, start + b, part) for a, b, part in inner]
     return None
 
 
 def _joined_parts(t: Variable) -> list[tuple[int, int, Variable]] | None:
     """`_written_parts` of parts and zeros joined."""
+    if not isinstance(t.op, Join) or t.op.axis != t.ndim - 1:
+        return None
     found: list[tuple[int, int, Variable]] = []
     end = 0
     for i, y in enumerate(t.inputs):
@@ -436,6 +474,7 @@ ALGEBRA = Rules(
     reshape_chain,
     shuffle_chain,
     whole_slice,
+    slice_of_slice,
     flipped_join,
     all_rows,
     whole_write,

@@ -34,6 +34,7 @@ from ..ops.linalg import Dot
 from ..record import field, record
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
+from .graphs import Graphs, StepLaunches
 from .plans import Plans, SizedPlan, laid_out
 
 MEETING = 48  # integers, as kernels/grid.h has it
@@ -85,10 +86,44 @@ class CudaDevice(Protocol):
         """x @ y, of matrices of floats on the device."""
         ...
 
+    def copy(self, target: Any, source: Any) -> None:
+        """Copies an array of the device to another of its shape and dtype; where they are not
+        NumPy's, both are in row-major order."""
+        ...
 
-def _laid_out(x: Any, whole: bool) -> Any:
+    def stream(self) -> Any:
+        """On what work is started: on one stream it is done in order."""
+        ...
+
+    def capture(self) -> AbstractContextManager[Any]:
+        """What the thread starts within it is not run but recorded, as what it gives; arrays that
+        are made within it live as long as that. It raises DeviceError at a read of a value."""
+        ...
+
+    def replay(self, graph: Any) -> None:
+        """Runs what was recorded."""
+        ...
+
+
+def _laid_out(device: CudaDevice, x: Any, whole: bool) -> Any:
     """The operand as a kernel reads it; a GPU's array is dense already."""
-    return laid_out(x, whole) if isinstance(x, np.ndarray | np.generic) else x
+    if not isinstance(x, np.ndarray):
+        return x
+    found = laid_out(x, whole)
+    return found if found is x else _copied(device, x)
+
+
+def _copied(device: CudaDevice, x: Any) -> Any:
+    """A copy by the device, which it can record."""
+    found = device.empty(x.shape, x.dtype)
+    device.copy(found, x)
+    return found
+
+
+def _dense(device: CudaDevice, x: Any) -> Any:
+    """A host's or a device's array, on the device, in row-major order."""
+    x = device.array(x)
+    return x if not isinstance(x, np.ndarray) or x.flags.c_contiguous else _copied(device, x)
 
 
 # ---- loops --------------------------------------------------------------------------------------
@@ -177,7 +212,7 @@ class _LoopRunner:
         steps = int(self.device.host(operands[0]))
         sizes = [int(self.device.host(s)) for s in inputs[self.n_operands : self.n_inputs]]
         arrays = {i: self.device.array(operands[i]) for i in self.read}
-        arrays = {i: _laid_out(x, self.read[i]) for i, x in arrays.items()}
+        arrays = {i: _laid_out(self.device, x, self.read[i]) for i, x in arrays.items()}
         self.op.told((sizes, [x.shape for x in operands]))
         plan = self.plans.find(sizes, arrays, self._plan)
         launch = plan.launch
@@ -288,8 +323,10 @@ class CudaSequence(Op):
 
     definition: Scan
     step: Callable[..., tuple[Any, ...]] = field(compare=False)
+    launches: StepLaunches = field(compare=False)
     device: CudaDevice = field(compare=False)
     node: Variable = field(compare=False)
+    told: Callable[[StepLaunches], None] = field(compare=False)  # where there can be no graph
 
     def infer(self, *types: TensorType) -> Any:
         return self.definition.infer(*types)
@@ -298,14 +335,18 @@ class CudaSequence(Op):
         definition, device = self.definition, self.device
 
         def step(*given: Any) -> tuple[Any, ...]:
-            return tuple(map(device.array, self.step(*given)))  # a row may be NumPy's
+            return tuple([_dense(device, x) for x in self.step(*given)])
+
+        counts = len(definition.step.seqs), len(definition.step.carries)
+        graphs = Graphs(step, counts, device, self.launches, self.told)
 
         def run(n: Any, *operands: Any) -> tuple[Any, ...]:
             n = int(device.host(n))
             if n == 0:  # the shapes are the host's work
                 return definition.run(self.node, self.step, n, *map(device.host, operands))
-            given = [device.array(x) for x in operands]
-            return definition.run(self.node, step, n, *given, empty=device.empty)
+            given = [_dense(device, x) for x in operands]
+            ahead = graphs.ahead(n, given)
+            return definition.run(self.node, step, n, *given, empty=device.empty, ahead=ahead)
 
         return run
 
@@ -370,7 +411,8 @@ class _NestRunner:
 
     def __call__(self, *inputs: Any) -> Any:
         device = self.device
-        operands = [_laid_out(device.array(x), whole) for x, whole in zip(inputs, self.whole)]
+        given = zip(inputs, self.whole)
+        operands = [_laid_out(device, device.array(x), whole) for x, whole in given]
         sizes = [int(device.host(s)) for s in inputs[self.n_operands : self.n_inputs]]
         plan = self.plans.find(sizes, operands, self._plan)
         if not plan.fits:
@@ -389,7 +431,7 @@ class _NestRunner:
                 case Held(Scratch(), _, elements, dtype):
                     held.append(device.empty((max(1, elements),), dtype))
                 case Held(Meeting()):
-                    held.append(device.array(np.zeros(MEETING, "int64")))
+                    held.append(_copied(device, self._zeros()))  # anew in each run of a graph
                 case Done():
                     done = device.array(np.zeros(2, "int64"))
                     held.append(done)
@@ -408,6 +450,11 @@ class _NestRunner:
             data = np.ascontiguousarray(fixed.constant.data)
             self.constants[fixed] = self.device.array(data)
         return self.constants[fixed]
+
+    def _zeros(self) -> Any:
+        if Meeting not in self.constants:
+            self.constants[Meeting] = self.device.array(np.zeros(MEETING, "int64"))
+        return self.constants[Meeting]
 
 
 @record
@@ -436,8 +483,21 @@ class OnDevice(Op):
         return self.definition.infer(*types)
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
-        call, host = self.definition.evaluator(self.node), self.device.host
-        return lambda x, *others: call(x, *map(host, others))
+        call, device = self.definition.evaluator(self.node), self.device
+
+        def run(x: Any, *others: Any) -> Any:
+            others = tuple(map(device.host, others))
+            found = call(x, *others)
+            if device.has_own_arrays:
+                return found
+            # NumPy's result may be no view: what is recorded would not see later values
+            if not isinstance(found, np.ndarray):
+                return call(x[..., None], *others)[..., 0]
+            if not np.may_share_memory(found, x) and found.size:
+                return call(_copied(device, x), *others)
+            return found
+
+        return run
 
 
 @record

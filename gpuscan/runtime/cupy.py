@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..codegen.program import Launch
 from . import driver
 
 _OLDEST = 12  # of CuPy's major versions
+_PER_THREAD = 2  # the stream that is another one in each thread
 _INSTALL = "pip install cupy-cuda13x (for CUDA 13) or cupy-cuda12x"
 
 
@@ -43,6 +45,16 @@ def _unusable(cupy: Any) -> str:
     if getattr(cupy.cuda.runtime, "is_hip", False):
         return f"this CuPy is for AMD's GPUs: {_INSTALL}"
     return "" if cupy.cuda.runtime.getDeviceCount() else "CuPy finds no GPU"
+
+
+class _Thread(threading.local):
+    """What a thread records: the graph, and the stream that it worked on before."""
+
+    graph: driver.Graph | None = None
+    stream: Any = None
+
+
+_own = _Thread()
 
 
 class CuPy:
@@ -79,10 +91,21 @@ class CuPy:
         copy is made, and what computes them is waited for."""
         cupy = self.cupy
         if isinstance(x, np.ndarray | np.generic):
-            return cupy.asarray(x, order="C")
+            return self._uploaded(x) if _own.graph else cupy.asarray(x, order="C")
         if not isinstance(x, cupy.ndarray):
             x = self._of_others(x)
         return x if x.flags.c_contiguous else x.copy(order="C")
+
+    def _uploaded(self, x: Any) -> Any:
+        """While a graph is recorded: the host's array is copied to the GPU now, and from there in
+        each run. A graph that copied it from the host would find other memory there."""
+        with driver.relaxed(), _own.stream:
+            kept = self.cupy.asarray(x, order="C")
+        assert _own.graph is not None
+        _own.graph.held.append(kept)
+        found = self.empty(kept.shape, kept.dtype)
+        self.copy(found, kept)
+        return found
 
     def _of_others(self, x: Any) -> Any:
         """By DLPack the array's owner makes our stream wait. The other protocol names a stream to
@@ -97,7 +120,11 @@ class CuPy:
         return self.cupy.empty(tuple(shape), dtype)
 
     def host(self, x: Any) -> Any:
-        return self.cupy.asnumpy(x) if isinstance(x, self.cupy.ndarray) else x
+        if not isinstance(x, self.cupy.ndarray):
+            return x
+        if _own.graph is not None:
+            raise driver.not_read()
+        return self.cupy.asnumpy(x)
 
     def address(self, x: Any) -> int:
         return int(x.data.ptr)
@@ -110,3 +137,36 @@ class CuPy:
 
     def product(self, x: Any, y: Any) -> Any:
         return self.cupy.matmul(x, y)
+
+    def copy(self, target: Any, source: Any) -> None:
+        if target.size:
+            stream = self.cupy.cuda.get_current_stream().ptr
+            driver.copy(target.data.ptr, source.data.ptr, target.nbytes, stream)
+
+    def stream(self) -> Any:
+        stream = self.cupy.cuda.get_current_stream().ptr
+        own = threading.get_ident() if stream == _PER_THREAD else 0
+        return self.cupy.cuda.Device().id, stream, own
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[driver.Graph]:
+        """On a stream of its own, as the null stream can't be captured; the graph is started on
+        the current one. What is allocated on the way is of a pool of the graph's own: its memory
+        is used again within the graph, in its order, and by nobody else."""
+        cuda, graph = self.cupy.cuda, driver.Graph()
+        pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
+
+        def allocated(size: int) -> Any:
+            with driver.relaxed():
+                return pool.malloc(size)
+
+        graph.held += [pool, stream]
+        _own.graph, _own.stream = graph, cuda.get_current_stream()
+        try:
+            with cuda.using_allocator(allocated), stream, driver.capture(graph, stream.ptr):
+                yield graph
+        finally:
+            _own.graph = _own.stream = None
+
+    def replay(self, graph: driver.Graph) -> None:
+        graph.launch(self.cupy.cuda.get_current_stream().ptr)

@@ -7,12 +7,13 @@ that is too large smaller without a word.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +335,97 @@ def _check_fit(kernel: Loaded, how: Launch) -> None:
             f"{room} ({together} on each of {most.multiprocessors} multiprocessors, for blocks of "
             f"{takes}). {_WAY_OUT}"
         )
+
+
+# ---- graphs --------------------------------------------------------------------------------------
+
+_NON_BLOCKING = 1  # of a stream: the default stream has no order with it
+_THREAD_LOCAL = 1  # while a thread captures, it may do nothing that is not recorded;
+_RELAXED = 2  # or anything
+_OF_GRAPHS = ("cuStreamBeginCapture_v2", "cuGraphInstantiateWithFlags")  # of CUDA 11.4
+
+
+class Graph:
+    """What a stream was given to do while it was captured. held: what has to live as long."""
+
+    def __init__(self) -> None:
+        self.context = current_context()
+        self.handle = 0
+        self.held: list[Any] = []
+
+    def launch(self, stream: int) -> None:
+        """Starts it. Raises DeviceError where that is refused."""
+        status = _driver().cuGraphLaunch(ctypes.c_void_p(self.handle), ctypes.c_void_p(stream))
+        _check(status, "a CUDA graph")
+
+    def __del__(self) -> None:
+        if not self.handle or sys.is_finalizing():  # then the driver frees what is left
+            return
+        library, context = _driver(), ctypes.c_void_p(self.context)
+        if not library.cuCtxPushCurrent_v2(context):
+            library.cuGraphExecDestroy(ctypes.c_void_p(self.handle))
+            library.cuCtxPopCurrent_v2(ctypes.byref(context))
+
+
+@contextlib.contextmanager
+def own_stream() -> Iterator[int]:
+    """A new stream of the current context, to capture on: the default one can't be captured."""
+    library, stream = _driver(), ctypes.c_void_p()
+    _check(library.cuStreamCreate(ctypes.byref(stream), _NON_BLOCKING), "making a stream")
+    try:
+        yield stream.value or 0
+    finally:
+        library.cuStreamDestroy_v2(stream)
+
+
+@contextlib.contextmanager
+def capture(graph: Graph, stream: int) -> Iterator[None]:
+    """What is started on a stream within it is not run, but is the graph. Raises DeviceError where
+    something can't be recorded; the capture has ended then."""
+    library, own = _driver(), ctypes.c_void_p(stream)
+    if not all(hasattr(library, name) for name in _OF_GRAPHS):
+        raise DeviceError("the driver is too old for CUDA graphs: CUDA 11.4 has what is needed")
+    status = library.cuStreamBeginCapture_v2(own, _THREAD_LOCAL)
+    _check(status, "starting to record a stream")
+    made, executable = ctypes.c_void_p(), ctypes.c_void_p()
+    try:
+        yield
+    except BaseException:
+        library.cuStreamEndCapture(own, ctypes.byref(made))
+        if made:
+            library.cuGraphDestroy(made)
+        raise
+    _check(library.cuStreamEndCapture(own, ctypes.byref(made)), "recording a stream")
+    status = library.cuGraphInstantiateWithFlags(
+        ctypes.byref(executable), made, ctypes.c_ulonglong(0)
+    )
+    library.cuGraphDestroy(made)
+    _check(status, "making a CUDA graph")
+    graph.handle = executable.value or 0
+
+
+@contextlib.contextmanager
+def relaxed() -> Iterator[None]:
+    """Within a capture: the thread may do what is not recorded, as allocate memory."""
+    mode = ctypes.c_int(_RELAXED)
+    _check(_driver().cuThreadExchangeStreamCaptureMode(ctypes.byref(mode)), "pausing a capture")
+    try:
+        yield
+    finally:
+        _driver().cuThreadExchangeStreamCaptureMode(ctypes.byref(mode))
+
+
+def copy(target: int, source: int, size: int, stream: int) -> None:
+    """Copies so many bytes from one place of the GPU's memory to another, in a stream's order."""
+    status = _driver().cuMemcpyDtoDAsync_v2(
+        ctypes.c_uint64(target), ctypes.c_uint64(source), ctypes.c_size_t(size),
+        ctypes.c_void_p(stream),
+    )  # fmt: skip
+    _check(status, "copying on the GPU")
+
+
+def not_read() -> DeviceError:
+    return DeviceError("a value is read while a CUDA graph is recorded")
 
 
 _WAY_OUT = "Make the loop's state smaller, or give function() fuse='never' or device='native'."

@@ -6,8 +6,9 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,23 @@ from . import emulator
 
 _SCHEDULE = os.environ.get("GPUSCAN_EMULATED_SCHEDULE", "0")
 _schedules = itertools.count(-1)
+
+
+class _Thread(threading.local):
+    """What a thread does not run but record."""
+
+    recorded: Recorded | None = None
+
+
+class Recorded:
+    """Work to be run again, and the arrays that it is on."""
+
+    def __init__(self) -> None:
+        self.work: list[Callable[[], Any]] = []
+        self.held: list[Any] = []
+
+
+_own = _Thread()
 
 
 class Emulated:
@@ -35,12 +53,17 @@ class Emulated:
         return nullcontext()
 
     def array(self, x: Any) -> Any:
-        return np.asarray(x)
+        return self._held(np.asarray(x))
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         found = np.empty(shape, dtype)
         found.reshape(-1).view("uint8").fill(0xFF)  # what is not written shows
-        return found
+        return self._held(found)
+
+    def _held(self, x: Any) -> Any:
+        if _own.recorded is not None:
+            _own.recorded.held.append(x)
+        return x
 
     def host(self, x: Any) -> Any:
         return x
@@ -52,13 +75,42 @@ class Emulated:
         return _built(source, name)
 
     def launch(self, kernel: Any, launch: Launch, arguments: Sequence[int]) -> None:
+        self._do(lambda: self._launch(kernel, launch, arguments))
+
+    def _launch(self, kernel: Any, launch: Launch, arguments: Sequence[int]) -> None:
         emulator.launch(
             kernel, launch.grid, launch.block, launch.shared, arguments, launch.cooperative,
             next(_schedules) if self.schedule is None else self.schedule,
         )  # fmt: skip
 
     def product(self, x: Any, y: Any) -> Any:
-        return x @ y
+        found = self.empty((x.shape[0], y.shape[1]), np.result_type(x, y).name)
+        self._do(lambda: np.matmul(x, y, out=found))
+        return found
+
+    def copy(self, target: Any, source: Any) -> None:
+        self._do(lambda: np.copyto(target, source))
+
+    def stream(self) -> Any:
+        return 0
+
+    @contextmanager
+    def capture(self) -> Iterator[Recorded]:
+        _own.recorded = found = Recorded()
+        try:
+            yield found
+        finally:
+            _own.recorded = None
+
+    def replay(self, graph: Recorded) -> None:
+        for work in graph.work:
+            work()
+
+    def _do(self, work: Callable[[], Any]) -> None:
+        if _own.recorded is None:
+            work()
+        else:
+            _own.recorded.work.append(work)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -54,6 +54,8 @@ def _array_class() -> Any:
 
         def get(self, *given: Any, **named: Any) -> Any:
             with _current():
+                if _own.stream:
+                    raise driver.not_read()
                 if given or named or self.flags.c_contiguous:
                     return super().get(*given, **named)
                 return self._got()
@@ -102,7 +104,7 @@ def _array_class() -> Any:
                 for i in range(len(self)):
                     self[i]._take(value[i])
             elif isinstance(value, GPUArray):
-                drv.memcpy_dtod(self.gpudata, value.gpudata, value.nbytes)
+                driver.copy(int(self.gpudata), int(value.gpudata), value.nbytes, _own.stream)
             else:
                 drv.memcpy_htod(self.gpudata, value)
 
@@ -123,7 +125,8 @@ class _Memory:
     def __init__(self, size: int) -> None:
         self.context = _own.context
         self.held: Any = None
-        self.held = _own.pool.allocate(size)
+        with driver.relaxed() if _own.stream else contextlib.nullcontext():
+            self.held = _own.pool.allocate(size)
 
     def __del__(self) -> None:
         if self.held is None:  # there was not so much
@@ -134,6 +137,30 @@ class _Memory:
         self.context.push()
         self.held.free()
         self.context.pop()
+
+
+class _Pool:
+    """Memory of a graph: what it allocates on the way is used again within it, in its order, and
+    by nobody else."""
+
+    def __init__(self) -> None:
+        self.context, self.pool = _own.context, _new_pool()
+
+    def __del__(self) -> None:
+        if _ended:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.pool))
+            return
+        self.context.push()
+        self.pool.stop_holding()
+        self.context.pop()
+
+
+def _new_pool() -> Any:
+    from pycuda.tools import (  # type: ignore[import-not-found,unused-ignore]
+        DeviceMemoryPool,
+    )
+
+    return DeviceMemoryPool()
 
 
 def _made(shape: Sequence[int], dtype: Any) -> Any:
@@ -150,6 +177,8 @@ class _Thread(threading.local):
     pool: Any = None
     depth = 0
     outer = 0  # the context that was current before
+    stream = 0  # that is captured, or the default one
+    graph: driver.Graph | None = None
 
 
 _own = _Thread()
@@ -170,11 +199,7 @@ def _current() -> Iterator[None]:
     own.depth += 1
     try:
         if own.pool is None:
-            from pycuda.tools import (  # type: ignore[import-not-found,unused-ignore]
-                DeviceMemoryPool,
-            )
-
-            own.pool = DeviceMemoryPool()
+            own.pool = _new_pool()
         yield
     finally:
         own.depth -= 1
@@ -228,9 +253,21 @@ class PyCUDA:
             x = self.host(x)
         x = np.asarray(x, order="C")
         found = self.empty(x.shape, x.dtype)
-        if x.size:
+        if x.size and _own.graph is None:
             self.drv.memcpy_htod(found.gpudata, x)
+        elif x.size:
+            self._upload(found, x)
         return found
+
+    def _upload(self, target: Any, x: Any) -> None:
+        """While a graph is recorded: the host's array is copied to the GPU now, and from there in
+        each run."""
+        assert _own.graph is not None
+        kept = self.empty(x.shape, x.dtype)
+        _own.graph.held.append(kept)
+        with driver.relaxed():
+            self.drv.memcpy_htod(kept.gpudata, x)
+        self.copy(target, kept)
 
     def _of_others(self, x: Any) -> Any:
         if isinstance(x, self.GPUArray) and _own.outer not in (0, self._handle()):
@@ -265,7 +302,7 @@ class PyCUDA:
         return driver.build(source, name)
 
     def launch(self, kernel: Any, launch: Launch, arguments: Sequence[int]) -> None:
-        driver.launch(kernel, launch, arguments, 0)
+        driver.launch(kernel, launch, arguments, _own.stream)
 
     def product(self, x: Any, y: Any) -> Any:
         (rows, depth), wide = x.shape, y.shape[1]
@@ -275,6 +312,29 @@ class PyCUDA:
             addresses = [self.address(a) for a in (x, y, found)]
             self.launch(self.build(how.source, how.name), how, [rows, wide, depth, *addresses])
         return found
+
+    def copy(self, target: Any, source: Any) -> None:
+        if target.size:
+            driver.copy(self.address(target), self.address(source), target.nbytes, _own.stream)
+
+    def stream(self) -> Any:
+        return 0
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[driver.Graph]:
+        own, graph, memory = _own, driver.Graph(), _Pool()
+        graph.held.append(memory)
+        outer = own.pool
+        with driver.own_stream() as stream:
+            own.pool, own.stream, own.graph = memory.pool, stream, graph
+            try:
+                with driver.capture(graph, stream):
+                    yield graph
+            finally:
+                own.pool, own.stream, own.graph = outer, 0, None
+
+    def replay(self, graph: driver.Graph) -> None:
+        graph.launch(0)
 
 
 def _number() -> int:

@@ -205,21 +205,30 @@ class Scan(Op):
 
     def run(
         self, node: Variable, step: Callable[..., tuple[Any, ...]], n: Any, *operands: Any,
-        empty: Callable[..., Any] = np.empty,
+        empty: Callable[..., Any] = np.empty, ahead: Callable[..., Any] | None = None,
     ) -> tuple[Any, ...]:  # fmt: skip
-        """The loop, step by step; `empty`: an array of a shape and a dtype, for a trace."""
+        """The loop, step by step; `empty`: an array of a shape and a dtype, for a trace. `ahead`:
+        runs several steps at once, (t, carries, traces so far) -> (how many, carries, traces)."""
         n, k, m = int(n), len(self.step.carries), len(self.step.traces)
         a = len(self.step.seqs)
         seqs, carries, consts = operands[:a], operands[a : a + k], operands[a + k :]
         self._check(node, n, seqs)
         shapes = [c.shape for c in carries]
         traces: list[np.ndarray] = []
-        steps = 0
-        for t in range(n):
+        t = 0
+        while t < n:
+            where = f"in step {t}"
             try:
+                if ahead is not None:
+                    where = f"in a step from {t} on"
+                    many, carries, traces = ahead(t, carries, traces)
+                    if many:
+                        t += many
+                        continue
+                    where = f"in step {t}"
                 out = step(*[s[t] for s in seqs], *carries, *consts)
             except Exception as error:
-                error.add_note(f"in step {t} of scan '{self.name or 'scan_fn'}'.{built_at(node)}")
+                error.add_note(f"{where} of scan '{self.name or 'scan_fn'}'.{built_at(node)}")
                 raise
             if t == 0:
                 traces = [empty((n, *v.shape), b.dtype) for v, b in zip(out[k:], self.step.traces)]
@@ -232,14 +241,14 @@ class Scan(Op):
                 if row.shape != traces[i].shape[1:]:
                     raise ValueError(self._changed(node, k + i, traces[i].shape[1:], row.shape, t))
                 traces[i][t] = row
-            steps = t + 1
+            t += 1
             if self.step.stop is not None and out[-1]:
                 break
         if n == 0:
             traces = self._no_rows(seqs, carries, consts)
-        elif steps < n:
-            traces = [x[:steps] for x in traces]
-        return (*carries, *traces, np.int64(steps))
+        elif t < n:
+            traces = [x[:t] for x in traces]
+        return (*carries, *traces, np.int64(t))
 
     def _check(self, node: Variable, n: int, seqs: Sequence[Any]) -> None:
         name = f"scan '{self.name or 'scan_fn'}'"

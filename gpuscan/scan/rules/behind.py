@@ -166,7 +166,7 @@ def _with_parts(row: Variable, rows: Variable) -> dict[Variable, Variable]:
             while isinstance(part.op, Specify):
                 found[part] = view
                 part = part.inputs[0]
-            found[part] = view
+            found |= _with_parts(part, view)
             start += size
     return found
 
