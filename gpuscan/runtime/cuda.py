@@ -296,6 +296,13 @@ class _Memory:
         return x
 
     def results(self, done: int) -> tuple[Any, ...]:
+        for i in range(len(self.plan.rows)):  # one without elements no kernel asks for
+            if i not in self.traces:
+                self._array(Held(Trace(i)))
+        for j in range(len(self.plan.states)):
+            for parity in (0, 1):
+                if (j, parity) not in self.states and 0 in self.plan.states[j]:
+                    self._state(j, parity, 1)
         finals = []
         for j, carry in enumerate(self.runner.program.carries):
             kind = self._kind(j)
