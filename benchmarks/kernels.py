@@ -386,7 +386,7 @@ def _line(sure: bool, word: str, operands: str) -> _Line:
     for k, p in enumerate(parts):
         pair = ".64" in p or "64" in words or ("WIDE" in words and k == len(parts) - 1)
         for kind, number in _REGISTER.findall(p):
-            pair = pair or ("[" in p and kind == "UR")
+            pair = pair or ("[" in p and (kind == "UR" or "E" in words))  # an address
             read |= {f"{kind}{int(number) + i}" for i in range(1 + pair)}
     bank = tuple(range(int(b, 16), int(b, 16) + 4 * width) for b in _BANK.findall(operands))
     return _Line(word, frozenset(result), frozenset(read), bank, sure)

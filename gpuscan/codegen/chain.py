@@ -19,8 +19,6 @@ def lower_chain(node: Variable, name: str) -> tuple[LoopProgram, list[Variable]]
     """As `lower_loop`, for threads each of which has a row of the states, or all of a state
     without rows. Raises NotLowered where rows need each other."""
     assert isinstance(node.op, Scan)
-    if any(isinstance(v.op, Scan) for v in node.op.step.values):
-        raise NotLowered("a loop in a step is more than a thread's registers hold")
     has_rows = any(p.ndim for p in node.op.step.carries)
     reason = ""
     for rows in dict.fromkeys((None, constant_rows(node))):
@@ -35,6 +33,8 @@ def lower_chain(node: Variable, name: str) -> tuple[LoopProgram, list[Variable]]
 
 
 class _Chain(Loop):
+    in_registers = True
+
     def __init__(self, node: Variable, rows: int | None) -> None:
         super().__init__(node, "each thread has its own rows", rows, False)
         self._turned: list[tuple[Memory, Memory, Memory, list[Any]]] = []

@@ -20,9 +20,11 @@ from .kernel import (
     For,
     If,
     Let,
+    Load,
     Name,
     Number,
     Point,
+    Store,
     binary,
     row_major,
 )
@@ -56,11 +58,13 @@ class Inner:
 @dataclass
 class _Carry:
     """Where a carry of an inner loop lives: its initial value, and what comes after it, by turns
-    or, where `rows` is given, row by row."""
+    or, where `rows` is given, row by row; or always the first, where a step's end copies the
+    second to it."""
 
     first: Memory
     second: Memory
     rows: bool
+    copied: bool
 
     def after(self, steps: Any) -> tuple[Any, tuple[Array, Any], tuple[Array, Any]]:
         """A condition and two places: where the value after some steps is."""
@@ -80,6 +84,7 @@ class Control(Whole):
     """A lowering that knows inner loops and choices."""
 
     inner: dict[Variable, Inner]
+    in_registers = False  # a thread's: memory whose place must not depend on what is computed
 
     def enter_loops(self, step: Step, outside: Outside) -> Iterator[Scope]:
         """The loops inside of a step, in `inner`, and the sizes that are asked for in each."""
@@ -180,20 +185,24 @@ class Control(Whole):
                 numbers[j] = self.fresh("u", p.dtype)
                 self.emit(Declare(numbers[j], self.element(x, [])))
                 continue
-            own = new in step.traces and step.computes(new)
+            own = new in step.traces and step.computes(new) and not self.in_registers
             history = rows[step.traces.index(new)] if own else None
             first = self.place(p)
             self.copy(x, first)
-            carries[j] = _Carry(first, history or self.place(p), history is not None)
+            second = history or self.place(p)
+            carries[j] = _Carry(first, second, history is not None, self.in_registers)
 
         with self.block() as body:
             self._enter(step, o, t, numbers, carries)
             nexts: list[Memory | None] = [None] * len(step.carries)
             for j, c in carries.items():
                 if not c.rows:
-                    nexts[j] = self._pointed(step.carries[j], c.after(t + 1), True)
+                    nexts[j] = self._stands(step.carries[j], c, t + 1, True)
             now = [None if m is None else _row(m, t) for m in rows]
             last = self.advance(step, now, nexts, numbers)
+            for j, c in carries.items():
+                if c.copied:
+                    self._move(c.second, c.first, self.sizes(step.carries[j]))
             if last is not None:
                 self.emit(If(last, (Assign(steps, t + 1), Break())))
         self.emit(For(t, n, tuple(body)))
@@ -202,7 +211,7 @@ class Control(Whole):
             if j in numbers:
                 self.finish(item, stored.get(item), numbers[j], [])
             elif item in read:
-                self.memory[item] = self._pointed(step.carries[j], carries[j].after(steps), False)
+                self.memory[item] = self._stands(step.carries[j], carries[j], steps, False)
                 if item in stored:
                     self.copy(item, stored[item])
         self.memory.update(places)
@@ -237,7 +246,7 @@ class Control(Whole):
             if j in numbers:
                 self.locals[p] = numbers[j]
             else:
-                self.memory[p] = self._pointed(p, carries[j].after(t), False)
+                self.memory[p] = self._stands(p, carries[j], t, False)
         for p, x in zip(step.consts, o.consts):
             if p is x:
                 continue
@@ -246,6 +255,19 @@ class Control(Whole):
             else:
                 place = self.place_of(x)
                 self.memory.maps[-1 - self.depth_of(x)][p] = place
+
+    def _move(self, source: Memory, target: Memory, sizes: Sequence[Any]) -> None:
+        def body(index: list[Any]) -> None:
+            value = Load(source.array, source.offset(index))
+            self.emit(Store(target.array, target.offset(index), value))
+
+        self.nest(sizes, body, True)
+
+    def _stands(self, p: Variable, c: _Carry, steps: Any, written: bool) -> Memory:
+        """Where a carry's value after some steps is."""
+        if c.copied:
+            return c.second if written else c.first
+        return self._pointed(p, c.after(steps), written)
 
     def _pointed(self, p: Variable, places: Any, written: bool) -> Memory:
         """A carry in one of two places."""

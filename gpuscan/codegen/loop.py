@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..graph import Constant, Variable, clients
+from ..graph import Constant, Item, Variable, clients
 from ..ops.linalg import Dot
 from ..ops.shape import as_int64
 from ..scan.op import Scan
@@ -414,6 +414,17 @@ class Loop(Frame):
 
     # ---- rows that threads share ------------------------------------------------------------
 
+    def _keeps_apart(self, v: Variable, rows: Any) -> bool:
+        """Whether row i of v needs only rows i of what it is computed from; of a loop, whether
+        that holds in its steps."""
+        if isinstance(v.op, Item) and isinstance(v.inputs[0].op, Scan):
+            return rows not in self.shape_of(v)[1:]
+        if not isinstance(v.op, Scan):
+            return keeps_rows_apart(v, rows, self.shape_of)
+        step = self.inner[v].step
+        inside = [*walk(step.outputs, set()), *step.params]
+        return step.stop is None and all(self._keeps_apart(x, rows) for x in inside)
+
     def _rows_apart(self) -> tuple[str | None, int | None, tuple[int | None, ...]]:
         """Why the rows of the carries need each other, or where there is no reason: the size that
         is their first axis, and where it is in each pointer's array."""
@@ -426,9 +437,8 @@ class Loop(Frame):
             return why, None, nowhere
         if step.stop is not None:
             return "all rows stop at once", None, nowhere
-        values = [*walk(step.outputs, set()), *step.params]
-        for v in values:
-            if not keeps_rows_apart(v, rows, self.shape_of):
+        for v in [*walk(step.outputs, set()), *step.params]:
+            if not self._keeps_apart(v, rows):
                 return f"{v.op_name()} takes several rows", None, nowhere
 
         def axis(v: Variable, lead: int) -> int | None:

@@ -30,12 +30,13 @@ def launches(kernels: int, reason: str) -> StepLaunches:
     """Of steps of so many kernels; `reason`: what keeps them from being a graph, or nothing."""
     if not (reason or kernels):
         reason = "a step starts no kernel"
-    return StepLaunches(kernels, 0 if reason else max(LEAST, KERNELS // kernels), reason)
+    # with twice as many a loop of any length is cut into parts that are no shorter than LEAST
+    return StepLaunches(kernels, 0 if reason else max(2 * LEAST, KERNELS // kernels), reason)
 
 
 def steps_of_graph(n: int, most: int) -> int:
     """Of how many steps a graph is for a loop of n: so that few are left over."""
-    return max(LEAST, n // -(-n // most))
+    return n // -(-n // most)
 
 
 class Graphs:

@@ -119,9 +119,7 @@ class _Sink:
         """What d is a function of, element by element, beside what is the same in every step."""
         while d not in self.lift and isinstance(d.op, Elemwise | Specify):
             changing = [i for i in d.inputs if i not in self.lift.fixed]
-            if len(changing) != 1 or changing[0].type.dtype != d.dtype:
-                break
-            if not self.can_trace(changing[0]):
+            if [i.dtype for i in changing] != [d.dtype] or not self.can_trace(changing[0]):
                 break
             (d,) = changing
         return d
@@ -367,12 +365,13 @@ def _sum_of_writes(sink: _Sink, v: Variable) -> Variable | None:
     zeros = sink.once(x) if positions and number(x) == 0 else None
     if zeros is None:
         return None
-    at, rows = [sink.sink_or_trace(i) for i in positions], sink.sink_or_trace(y)
-    read = AdvancedSubtensor if isinstance(v.op, AdvancedIncSubtensor) else Subtensor
-    if rows is None or not all(at):
+    operands = [sink.sink_or_trace(i) for i in (y, *positions)]
+    known = [i for i in operands if i is not None]
+    if len(known) < len(operands):
         return None
-    batched = [False, *(True for _ in at)]
-    part = read(v.op.pattern).batch([zeros, *(i for i in at if i is not None)], batched, sink.steps)
+    rows, *at = known
+    read = AdvancedSubtensor if isinstance(v.op, AdvancedIncSubtensor) else Subtensor
+    part = read(v.op.pattern).batch([zeros, *at], [False, *(True for _ in at)], sink.steps)
     return None if part is None else inc_subtensor(part, rows)
 
 

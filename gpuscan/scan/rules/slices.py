@@ -4,6 +4,7 @@ space."""
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 from ...graph import (
@@ -103,11 +104,10 @@ def _are_apart(parts: Sequence[_Part]) -> bool:
     """Whether the parts do not overlap: each ends where the next starts, or, of positions from the
     front, before that."""
     bounds = [(p.start, p.stop) for p in parts]
-    numbers = [
-        (a, b) for a, b in bounds if isinstance(a, int) and isinstance(b, int) and a >= 0 <= b
-    ]
-    if len(numbers) == len(bounds):
-        return all(a[1] <= b[0] for a, b in itertools.pairwise(sorted(numbers)))
+    fixed = [(a, math.inf if b is None else b) for a, b in bounds
+             if isinstance(a, int) and not isinstance(b, Variable)]  # fmt: skip
+    if len(fixed) == len(bounds) and min(map(min, fixed)) >= 0:
+        return all(a[1] <= b[0] for a, b in itertools.pairwise(sorted(fixed)))
     stop_of = dict(bounds)
     first = [start for start in stop_of if start not in stop_of.values()]
     if len(stop_of) < len(bounds) or len(first) != 1:
