@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from gpuscan.codegen.program import Launch
 from gpuscan.errors import DeviceError
 from gpuscan.runtime import cupy as cupy_device
 from gpuscan.runtime import device as devices
-from gpuscan.runtime import driver
+from gpuscan.runtime import driver, graphs
 
 ROOT = Path(gpuscan.__file__).resolve().parents[1]
 
@@ -435,6 +436,93 @@ def test_more_than_48_kib_of_shared_memory_is_asked_for_before(
     assert asked == [
         ("launch", 1, 46 * 1024), ("attribute", 1, 8, 50 * 1024), ("launch", 1, 50 * 1024),
     ]  # fmt: skip
+
+
+# ---- graphs --------------------------------------------------------------------------------------
+
+
+def steps(fuse: str = "never", outputs: Any = lambda hs, g: [hs, *g]) -> Any:
+    """A loop whose step has a constant, a product, a view that is copied, and a kernel."""
+    X, h, W = T.tensor3("X"), T.matrix("h"), T.matrix("W")
+    half = np.full((9, 9), 0.5, "f")
+    hs, _ = scan(
+        lambda x, h, W: T.tanh(x + T.dot(h, W) + T.dot(h[:, ::-1], T.as_tensor_variable(half))),
+        sequences=[X], outputs_info=[h], non_sequences=[W],
+    )  # fmt: skip
+    made = outputs(hs, T.grad((hs[-1] ** 2).sum(), [X, h, W]))
+    return [function([X, h, W], made, device=d, fuse=fuse) for d in ("cupy", "reference")]
+
+
+def test_steps_are_graphs_and_not_a_bit_is_another(
+    cupy: CuPy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "KERNELS", 32)
+    f, reference = steps()
+    assert all(p.graph_steps for p in f.explain().scans), str(f.explain())
+    for n, seed in ((21, 0), (40, 1), (40, 2), (7, 3), (19, 4), (40, 5)):
+        values = [x + np.float32(seed / 9) for x in elman_values(n)]
+        found = f(*values)
+        with monkeypatch.context() as patch:
+            patch.setattr(graphs.Graphs, "ahead", lambda *_: None)
+            wanted = f(*values)
+        for x, y, z in zip(found, wanted, reference(*values)):
+            np.testing.assert_array_equal(x, y)
+            np.testing.assert_allclose(x, z, rtol=2e-4, atol=2e-5)
+    assert all(p.graph_steps for p in f.explain().scans), str(f.explain())
+    assert [c[0] for c in cupy.calls].count("cuGraphLaunch") > 10
+
+
+def test_a_graph_is_recorded_on_a_stream_of_its_own_and_started_on_the_current_one(
+    cupy: CuPy,
+) -> None:
+    f, _ = steps(outputs=lambda hs, _: [hs])
+    values = elman_values(33)
+    f(*values)
+    cupy.calls.clear()
+    cupy.stream = 0x7F00  # on another stream another graph: the first one's arrays may be in use
+    f(*values)
+    names = [c[0] for c in cupy.calls]
+    begin, end = (names.index(x) for x in ("cuStreamBeginCapture_v2", "cuStreamEndCapture"))
+    stream = cupy.calls[begin][1]
+    assert cupy.calls[begin][2] == 1  # what can't be recorded is refused, to this thread alone
+    recorded = cupy.calls[begin:end]
+    launches = [c for c in recorded if c[0] == "cuLaunchKernel"]
+    assert launches and {c[9] for c in launches} == {stream}
+    assert {c[-1] for c in recorded if c[0] == "matmul"} == {stream}
+    # the host's constant goes to the GPU on the stream that is not recorded, while that may be
+    for k, call in enumerate(cupy.calls):
+        if begin < k < end and call[0] == "to the GPU":
+            assert call[-1] == 0x7F00
+            before = [c for c in cupy.calls[begin:k] if c[0].startswith("cuThreadExchange")]
+            assert len(before) % 2 == 1
+    assert not {"to the host", "cuModuleLoadData"} & set(names[begin:end])
+    (instantiated,) = [c for c in cupy.calls if c[0] == "cuGraphInstantiateWithFlags"]
+    launched = [c for c in cupy.calls if c[0] == "cuGraphLaunch"]
+    assert launched and {c[2] for c in launched} == {0x7F00}
+    cupy.calls.clear()
+    f(*values)
+    names = [c[0] for c in cupy.calls]
+    assert names.count("cuGraphLaunch") == 1 and "cuLaunchKernel" not in names
+    del f
+    gc.collect()
+    assert [c[0] for c in cupy.calls].count("cuGraphExecDestroy") == 2
+
+
+def test_a_value_that_is_read_ends_the_recording(cupy: CuPy) -> None:
+    device = devices.select("cupy")
+    with device.active():
+        x = device.array(np.ones(3, "f"))
+        with pytest.raises(DeviceError, match="is read while"), device.capture():
+            device.host(x)
+        with pytest.raises(DeviceError, match="CAPTURE_INVALIDATED"), device.capture():
+            cupy.library.cuMemAlloc_v2(ctypes.byref(ctypes.c_uint64()), 9)
+        with pytest.raises(DeviceError, match="CAPTURE_INVALIDATED"), device.capture():
+            cupy.library.cuCtxSynchronize()
+        with device.capture() as graph:
+            y = device.empty((3,), "float32")
+            device.copy(y, x)
+        device.replay(graph)
+        np.testing.assert_array_equal(device.host(y), np.ones(3))
 
 
 # ---- arrays of others ----------------------------------------------------------------------------

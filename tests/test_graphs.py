@@ -136,8 +136,8 @@ def views() -> Any:
 def large_sums() -> Any:
     """By kernels whose blocks count each other: the counter starts at 0 in each launch."""
     X, s, w = T.matrix("X"), T.vector("s"), T.vector("w")
-    ys, _ = scan(lambda x, s, w: T.tanh(s * 0.5 + (T.sin(x * w * s[0]) / 100).sum()), sequences=X, outputs_info=s,
-                 non_sequences=w)  # fmt: skip
+    step = lambda x, s, w: T.tanh(s * 0.5 + (T.sin(x * w * s[0]) / 100).sum())  # noqa: E731
+    ys, _ = scan(step, sequences=X, outputs_info=s, non_sequences=w)
     return [X, s, w], [ys], lambda r, n: [sequence(r, n, 9000), sequence(r, 2), sequence(r, 9000)]
 
 

@@ -17,12 +17,13 @@ from .threads import Known, routine
 from .weights import panels
 
 CHAIN_THREADS = 128  # of a block, at most
-CHAIN_WORDS = 64  # of 4 bytes: what a thread's states and values may take of its registers
+CHAIN_WORDS = 128  # of 4 bytes: what a thread's states and values may take of its registers
+FEW_WORDS = 64  # where there are more, and few rows, the threads of a block share a row's work
 
 
 def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
     if chain is None:
-        raise DoesNotFit("rows need each other, or a step has a loop or a product with weights")
+        raise DoesNotFit("rows need each other, or a step has a product with weights")
     program, rows = chain.program, chain.rows
     one = {} if rows is None else {rows: 1}
     words = 0
@@ -40,6 +41,9 @@ def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
         raise DoesNotFit(f"{held}, and a thread has {CHAIN_WORDS}")
     threads = min(CHAIN_THREADS, limits.threads_block)
     count = 1 if rows is None else chain.values[rows]
+    few = limits.multiprocessors * limits.warp
+    if words + weights > FEW_WORDS and rows is not None and count < few:
+        raise DoesNotFit(f"{words} words of state and values are much for each of {count} threads")
     names: dict[str, Any] = {"first": Number(0)}
     for name, source in zip(program.kernel.integers, program.integers):
         match source:
