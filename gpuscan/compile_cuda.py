@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from .codegen.chain import lower_chain
@@ -36,6 +36,7 @@ from .runtime.cuda import (
 )
 from .scan.op import Scan
 
+_INTEGERS = ("bool", *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)))
 _VIEWS = (BroadcastTo, DimShuffle, FirstRows, Reshape, Specify, Subtensor)
 
 
@@ -92,8 +93,10 @@ def sequenced(
     assert isinstance(v.op, Scan)
     step = v.op.step
     made, outputs, _ = _program(step.params, step.outputs, device, fuse, met)
-    launches = _step_launches(step.params, outputs, step.stop is not None)
-    return _Sequence(made, sequence_plan(v, reason, launches), launches)
+    numbers = _numbers(step.consts, outputs)
+    given = [p for p in step.params if p not in numbers]
+    launches = _step_launches(given, outputs, step.stop is not None)
+    return _Sequence(made, sequence_plan(v, reason, launches), launches, numbers)
 
 
 def sequence_plan(v: Variable, reason: str, launches: graphs.StepLaunches) -> LoopPlan:
@@ -101,6 +104,27 @@ def sequence_plan(v: Variable, reason: str, launches: graphs.StepLaunches) -> Lo
         name_of(v), "sequenced", reason, "launch", launches=launches.kernels,
         graph_steps=launches.steps, no_graph=launches.reason,
     )  # fmt: skip
+
+
+def _numbers(consts: Sequence[Variable], outputs: Sequence[Variable]) -> set[Variable]:
+    """The integers among a loop's consts that the host has to know in a step: they stay there."""
+    read: set[Variable] = set()
+    for v in toposort(outputs):
+        match v.op:
+            case CudaNest():
+                read.update(_sizes(v))
+            case OnDevice():
+                read.update(v.inputs[1:])
+            case OnHost():
+                read.update(v.inputs)
+    return {c for c in consts if c in read and c.ndim == 0 and c.dtype in _INTEGERS}
+
+
+def _sizes(v: Variable) -> Sequence[Variable]:
+    """The inputs of a CudaNest that are sizes."""
+    assert isinstance(v.op, CudaNest)
+    n = sum(isinstance(p, Given) for p in v.op.program.pointers)
+    return v.inputs[n : n + len(v.inputs) - len(v.op.given)]
 
 
 def _step_launches(
@@ -114,12 +138,10 @@ def _step_launches(
     for v in toposort(outputs):
         read: Sequence[Variable] = ()  # what must be known when a step is recorded
         match v.op:
-            case CudaNest(given=written, program=program):
+            case CudaNest():
                 kernels += 1
-                n_operands = sum(isinstance(p, Given) for p in program.pointers)
-                n_sizes = len(v.inputs) - len(written)
-                read = v.inputs[n_operands : n_operands + n_sizes]
-                if returns(program.kernel.body, FAILED):
+                read = _sizes(v)
+                if returns(v.op.program.kernel.body, FAILED):
                     reasons.append("a kernel checks positions, and NumPy says what is wrong")
             case CudaProduct():
                 kernels += 1
@@ -158,6 +180,7 @@ class _Sequence:
     step: Program
     plan: LoopPlan
     launches: graphs.StepLaunches
+    numbers: Collection[Variable]  # consts that stay on the host
     sizes: tuple[Variable, ...] = ()
 
 
@@ -244,11 +267,18 @@ def _replaced(
             new[v] = rebuild(v, inputs) if v.inputs else v
         elif isinstance(v.op, Dot) and _is_product(v):
             new[v] = inherit(CudaProduct(device)(*inputs), v)
-        elif device.has_views and isinstance(v.op, _VIEWS):
+        elif isinstance(v.op, _VIEWS) and (device.has_views or _is_indexing(v)):
             new[v] = inherit(OnDevice(v.op, device, v)(*inputs), v)
         else:
             new[v] = inherit(OnHost(v.op, device, v)(*inputs), v)
     return new
+
+
+def _is_indexing(v: Variable) -> bool:
+    """Whether a view is by x[...] at most, which arrays on every device have."""
+    if isinstance(v.op, DimShuffle):
+        return v.op.kept == list(range(v.inputs[0].ndim))
+    return isinstance(v.op, Specify | Subtensor)
 
 
 def _launch_of(nest: Nest, device: CudaDevice) -> Callable[[Mapping[str, int]], Launch]:
@@ -262,7 +292,8 @@ def _loop(
     assert isinstance(v.op, Scan)
     told = functools.partial(met.__setitem__, v)
     if isinstance(f, _Sequence):
-        return CudaSequence(v.op, f.step, f.launches, device, v, told)
+        stay = tuple([c in f.numbers for c in v.op.step.consts])
+        return CudaSequence(v.op, f.step, stay, f.launches, device, v, told)
     return CudaLoop(
         v.op, f.program, len(f.sizes), functools.partial(f.launch_of, device), device, v,
         (*v.inputs, *f.sizes), told,

@@ -38,7 +38,8 @@ class Program:
         source, values = self._print(inputs, outputs)
         namespace = dict(values)
         exec(compile(source, self.filename, "exec"), namespace)  # our own text, from the graph
-        self.function: Callable[..., tuple[Any, ...]] = namespace["program"]
+        # not to be found among its own names: nothing is to wait for the garbage collector
+        self.function: Callable[..., tuple[Any, ...]] = namespace.pop("program")
 
     def __call__(self, *values: Any) -> tuple[Any, ...]:
         try:

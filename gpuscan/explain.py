@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -178,9 +177,18 @@ def _sequenced(
     found = known.get(v)
     if isinstance(found, StepLaunches):  # of the device that runs it
         return sequence_plan(v, reason, found)
-    like: Any = SimpleNamespace(name=gpu.name, limits=gpu, has_views=True, has_own_arrays=True)
     inner = "auto" if fuse == "always" else fuse
+    like: Any = _Described(gpu)
     return sequenced(v, reason, like, inner, {}).plan
+
+
+class _Described:
+    """As much of a device as it takes to say what a step would start there."""
+
+    has_own_arrays = has_views = True
+
+    def __init__(self, limits: Limits) -> None:
+        self.name, self.limits = limits.name, limits
 
 
 def _plan(

@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 # Files whose tests name the device that they are about, or use none: --device changes nothing.
 _OWN_DEVICE = re.compile(
     r"test_(native|cuda|kernel|emulator|nvrtc|limits|cupy|pycuda|driver|selftest|explain|dot_precision|"
-    r"generated|benchmarks|layers|record|maths|philox)"
+    r"generated|graphs|benchmarks|layers|record|maths|philox)"
 )
 
 

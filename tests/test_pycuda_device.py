@@ -245,6 +245,111 @@ def test_memory_goes_back_when_no_context_is_current_and_at_the_end(
     assert run(environment, program) == "3\n"
 
 
+def test_steps_are_graphs_and_not_a_bit_is_another(environment: dict[str, str]) -> None:
+    program = """
+        import gc
+        from gpuscan.runtime import graphs
+        from gpuscan.runtime.pycuda import _own
+        graphs.KERNELS = 40
+        calls = []
+        class Recorder:
+            def __init__(self, library):
+                self.library = library
+            def __getattr__(self, name):
+                def call(*given):
+                    calls.append(name)
+                    return getattr(self.library, name)(*given)
+                return call
+        recorder = Recorder(driver._driver())
+        driver._driver = lambda: recorder
+
+        X, h, s, W = T.tensor3("X"), T.matrix("h"), T.vector("s"), T.matrix("W")
+        def step(x, h, s, W):  # the last sum is by blocks that count each other
+            h = T.tanh(x + T.dot(h, W) + s.sum())
+            return h, T.tanh(s + (T.sin(T.dot(W, W) * s.sum()) / 100).sum())
+        (hs, ss), _ = scan(step, sequences=[X], outputs_info=[h, s], non_sequences=[W])
+        outputs = [hs, ss, ss[-1], *T.grad((hs[-1] ** 2).sum(), [X, h])]
+        def made(outputs, device):
+            return function([X, h, s, W], outputs, device=device, fuse="never")
+        fs = made(outputs[:3], "pycuda"), elman("pycuda", fuse="never")
+        references = made(outputs[:3], "reference"), elman("reference")
+        for f in fs:
+            assert all(p.graph_steps for p in f.explain().scans), str(f.explain())
+        with device.active():
+            blocks = _own.pool.active_blocks
+        for n, batch, width in [(21, 3, 40), (21, 3, 40), (41, 1, 72), (41, 1, 72), (9, 3, 40)]:
+            X_, h_, W_ = elman_values(n, batch, width)
+            for f, reference, given in zip(
+                fs, references, ((X_, h_, np.ones(2, "f") / 4, W_ / 3), (X_, h_, W_ / 3))
+            ):
+                found = f(*given)
+                ahead, graphs.Graphs.ahead = graphs.Graphs.ahead, lambda *_: None
+                wanted = f(*given)
+                graphs.Graphs.ahead = ahead
+                for x, y, z in zip(found, wanted, reference(*given)):
+                    np.testing.assert_array_equal(x, y)
+                    np.testing.assert_allclose(x, z, rtol=2e-4, atol=2e-4)
+        for f in fs:
+            assert all(p.graph_steps for p in f.explain().scans), str(f.explain())
+        print(calls.count("cuGraphLaunch") > 15)
+        made = calls.count("cuGraphInstantiateWithFlags")
+        calls.clear()
+        del f, fs, found, wanted
+        gc.collect()
+        print(made > 5, calls.count("cuGraphExecDestroy") == made)
+        with device.active():
+            print(_own.pool.active_blocks - blocks)
+    """
+    start = START.replace("device=device)", "device=device, fuse=fuse)").replace(
+        "[hs, *g]):", '[hs, *g], fuse="auto"):'
+    )
+    assert run(environment, program, start=start) == "True\nTrue True\n0\n"
+
+
+def test_what_is_recorded_is_refused_what_a_driver_refuses(environment: dict[str, str]) -> None:
+    program = """
+        import pycuda.driver as drv
+        from gpuscan.errors import BuildError
+        def recorded(call):
+            with device.active():
+                try:
+                    with device.capture():
+                        call()
+                except (DeviceError, BuildError, drv.Error) as e:
+                    return str(e)
+        source = '#include "persistent.h"\\n' + (
+            'extern "C" __global__ void one(long long *n) { *n = 1; }')
+        how = Launch("one", source, (), 1, 32, 0, False, "launch", "", 0)
+        with device.active():
+            x, n = device.array(np.arange(6.0)), device.array(np.zeros(1, "i8"))
+            kernel = device.build(source, "one")
+        print(recorded(lambda: device.host(x)))
+        print(recorded(lambda: x.get()))
+        print(recorded(lambda: drv.memcpy_dtod(x.gpudata, x.gpudata, 8)))
+        print(recorded(drv.Context.synchronize))
+        print(recorded(lambda: drv.mem_alloc(8)))
+        print(recorded(lambda: device.build(source.replace("1;", "2;"), "one")))
+        with device.active():
+            with device.capture() as graph:
+                device.launch(kernel, how, [device.address(n)])
+                y = device.empty((6,), "float64")  # may be allocated, by the way
+                z = device.array(np.arange(6.0) + 7)  # and a host's array be taken
+                y[:3], y[3:] = x[3:], z[:3]
+            assert device.host(n)[0] == 0
+            device.array(np.zeros(6))  # takes nothing that is the graph's
+            for _ in range(2):
+                z[...] = np.zeros(6)
+                device.replay(graph)
+                np.testing.assert_array_equal(device.host(y), [3, 4, 5, 7, 8, 9])
+            print(device.host(n)[0], driver.current_context() != 0)
+    """
+    read, got, *refused, ended = run(environment, program).splitlines()
+    assert read == got == "a value is read while a CUDA graph is recorded"
+    assert len(refused) == 4
+    assert all("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED" in words for words in refused)
+    assert ended == "1 True"
+
+
 def test_gpu_arrays_come_in_without_a_copy(environment: dict[str, str]) -> None:
     program = """
         import pycuda.autoprimaryctx

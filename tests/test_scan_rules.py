@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from models import MODELS
 
 import gpuscan as theano
 from gpuscan import tensor as T
@@ -14,7 +15,6 @@ from gpuscan.ops.reduce import Reduce
 from gpuscan.ops.shape import Join
 from gpuscan.ops.softmax import LogSoftmax, Softmax
 from gpuscan.scan.op import Scan
-from tests.models import MODELS
 
 
 def loops(f):
@@ -349,7 +349,7 @@ def numbers(*shapes):
 @pytest.mark.parametrize(
     ("name", "carries", "traces"),
     [
-        ("gru_reset_before", 1, 1),  # of h; U's gradient is that of two products, padded
+        ("gru_reset_before", 1, 2),  # of h; U's gradient is that of two products, padded
         ("leapfrog", 3, 2),  # of q, p and the step's size; the force is taken twice a step
         ("hmm", 1, 2),  # of a; rows of B are looked up
     ],
@@ -400,6 +400,16 @@ def test_what_is_not_the_same_in_every_step_stays_in_the_loop(product):
     h, _ = theano.scan(lambda x, s, h: T.tanh(x + product(h, s, w)), [x, s], h0)
     f = rewritten([x, s, h0, w], T.grad((h**2).sum(), [w]), numbers((4, 3, 4), 4, (3, 4), (4, 4)))
     assert len(loops(f)[-1].op.step.carries) == 2
+
+
+def test_products_that_are_rounded_are_summed_in_the_loop():
+    x, h0 = T.tensor3("x"), T.matrix("h0")
+
+    def step(x, h, total):
+        return T.tanh(x + h), total + T.cast(3 * T.dot(h.T, h), "int32")
+
+    (_, total), _ = theano.scan(step, x, [h0, T.zeros((4, 4), "int32")])
+    rewritten([x, h0], [total[-1]], numbers((5, 3, 4), (3, 4)))
 
 
 @pytest.mark.parametrize(

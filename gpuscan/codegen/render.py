@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..record import record
 from ..types import FLOATS
 from .kernel import (
@@ -204,11 +206,11 @@ class Renderer:
                 yield f"{indent}{self.type(name.dtype)} {name.text} = {self.bare(value)};"
             case Point(array, written, condition, a, b):
                 const = "" if written else "const "
-                yield (
-                    f"{indent}{const}{self.type(array.dtype)} *const "
-                    f"{self.dialect.restrict}{array.name} = "
-                    f"{self.operand(condition, 1)} ? {self.argument(a)} : {self.argument(b)};"
-                )
+                place = self.argument(a)
+                if a != b:
+                    place = f"{self.operand(condition, 1)} ? {place} : {self.argument(b)}"
+                kind = f"{const}{self.type(array.dtype)} *const {self.dialect.restrict}"
+                yield f"{indent}{kind}{array.name} = {place};"
             case Steps(body):
                 begin = "0" if self.dialect.own else "first"
                 yield f"{indent}for (long long t = {begin}; t < last; t++) {{"
@@ -406,7 +408,8 @@ def _literal(value: Any, dtype: str) -> str:
                 return f"gs_nan_{_SUFFIX[dtype]}()"
             if math.isinf(value):
                 return f"({'' if value > 0 else '-'}gs_inf_{_SUFFIX[dtype]}())"
-            return float(value).hex() + ("f" if dtype == "float32" else "")
+            # the shortest decimal that rounds to the value
+            return f"{np.float32(value)}f" if dtype == "float32" else repr(float(value))
         case "bool":
             return "1" if value else "0"
         case "uint64":

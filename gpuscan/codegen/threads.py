@@ -433,7 +433,8 @@ class Known:
                 if e(start) == Number(0) and e(extent) == Number(1) and not _breaks(s.body):
                     inside = Known({**self.names, index.text: Number(0)}, self.terms)
                     return list(inside.statements(s.body))
-                return [replace(s, start=e(start), extent=e(extent), body=body(s.body))]
+                inner = body(s.body)
+                return [replace(s, start=e(start), extent=e(extent), body=inner)] if inner else []
             case Steps(inner):
                 return [Steps(body(inner))]
             case If(condition, inner, other):
@@ -444,7 +445,10 @@ class Known:
             case Use(name, arguments):
                 return [Use(name, tuple(map(e, arguments)))]
             case Point(array, written, condition, a, b):
-                return [Point(array, written, e(condition), e(a), e(b))]
+                known = e(condition)
+                if isinstance(known, Number):  # one place after all
+                    known, a, b = (known, a, a) if known.value else (known, b, b)
+                return [Point(array, written, known, e(a), e(b))]
             case Share(loops, inner, by, sizes):
                 ends = [replace(x, start=e(x.start), extent=e(x.extent)) for x in loops]
                 return [Share(tuple(ends), body(inner), by, tuple(map(e, sizes)))]

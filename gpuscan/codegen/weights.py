@@ -13,7 +13,7 @@ from .threads import routine
 LANES, GROUPS = 8, 4  # of a warp, as kernels/held.h has them
 VECTOR = 16  # bytes
 LEAST_HELD = 1024  # elements: fewer are as well in shared memory
-OTHER_REGISTERS = 95  # of a thread, for all but weights
+OTHER_REGISTERS = 103  # of a thread, for all but weights
 
 
 def _ceil(a: int, b: int) -> int:

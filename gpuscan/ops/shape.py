@@ -131,7 +131,7 @@ class DimShuffle(Op):
                 x = np.squeeze(x, dropped)
             if transposed:
                 x = np.transpose(x, order)
-            return np.asarray(x)[index]
+            return x[index]  # a GPU's array, too
 
         return run
 

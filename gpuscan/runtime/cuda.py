@@ -142,7 +142,7 @@ class CudaLoop(Op):
     program: LoopProgram
     n_sizes: int
     launch_of: Callable[..., Launch] = field(compare=False)
-    device: CudaDevice = field(compare=False)
+    device: CudaDevice
     node: Variable = field(compare=False)  # the Scan as it was written
     inputs: tuple[Variable, ...] = field(compare=False)  # what this op's inputs stand for
     told: Callable[[Any], None] = field(compare=False)  # sizes and operands' shapes of each run
@@ -330,8 +330,9 @@ class CudaSequence(Op):
 
     definition: Scan
     step: Callable[..., tuple[Any, ...]] = field(compare=False)
+    stay: tuple[bool, ...] = field(compare=False)  # per const whether it stays on the host
     launches: StepLaunches = field(compare=False)
-    device: CudaDevice = field(compare=False)
+    device: CudaDevice
     node: Variable = field(compare=False)
     told: Callable[[StepLaunches], None] = field(compare=False)  # where there can be no graph
 
@@ -345,13 +346,15 @@ class CudaSequence(Op):
             return tuple([_dense(device, x) for x in self.step(*given)])
 
         counts = len(definition.step.seqs), len(definition.step.carries)
-        graphs = Graphs(step, counts, device, self.launches, self.told)
+        graphs = Graphs(step, counts, self.stay, device, self.launches, self.told)
 
         def run(n: Any, *operands: Any) -> tuple[Any, ...]:
             n = int(device.host(n))
             if n == 0:  # the shapes are the host's work
                 return definition.run(self.node, self.step, n, *map(device.host, operands))
-            given = [_dense(device, x) for x in operands]
+            first = len(operands) - len(self.stay)
+            stay = (*[False] * first, *self.stay)
+            given = [device.host(x) if s else _dense(device, x) for x, s in zip(operands, stay)]
             ahead = graphs.ahead(n, given)
             return definition.run(self.node, step, n, *given, empty=device.empty, ahead=ahead)
 
@@ -369,7 +372,7 @@ class CudaNest(Op):
     given: tuple[Variable, ...]
     program: NestProgram
     launch_of: Callable[..., Launch] = field(compare=False)
-    device: CudaDevice = field(compare=False)
+    device: CudaDevice
 
     def infer(self, *types: TensorType) -> TupleType:
         return TupleType(tuple(v.type for v in self.values))
@@ -468,7 +471,7 @@ class _NestRunner:
 class CudaProduct(Op):
     """A Dot of two matrices of floats, by the device's library."""
 
-    device: CudaDevice = field(compare=False)
+    device: CudaDevice
 
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
         return Dot().infer(x, y)
@@ -483,7 +486,7 @@ class OnDevice(Op):
     positions."""
 
     definition: Op
-    device: CudaDevice = field(compare=False)
+    device: CudaDevice
     node: Variable = field(compare=False)
 
     def infer(self, *types: TensorType) -> Any:
@@ -512,7 +515,7 @@ class OnHost(Op):
     """An op that has no kernel: NumPy runs it."""
 
     definition: Op
-    device: CudaDevice = field(compare=False)
+    device: CudaDevice
     node: Variable = field(compare=False)
 
     def infer(self, *types: TensorType) -> Any:

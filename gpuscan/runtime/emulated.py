@@ -15,6 +15,7 @@ import numpy as np
 
 from ..codegen.limits import Limits, of
 from ..codegen.program import Launch
+from ..errors import DeviceError
 from . import emulator
 
 _SCHEDULE = os.environ.get("GPUSCAN_EMULATED_SCHEDULE", "0")
@@ -33,6 +34,7 @@ class Recorded:
     def __init__(self) -> None:
         self.work: list[Callable[[], Any]] = []
         self.held: list[Any] = []
+        self.made: set[int] = set()  # by their ids, arrays whose values are not known now
 
 
 _own = _Thread()
@@ -58,6 +60,8 @@ class Emulated:
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         found = np.empty(shape, dtype)
         found.reshape(-1).view("uint8").fill(0xFF)  # what is not written shows
+        if _own.recorded is not None:
+            _own.recorded.made.add(id(found))
         return self._held(found)
 
     def _held(self, x: Any) -> Any:
@@ -66,6 +70,12 @@ class Emulated:
         return x
 
     def host(self, x: Any) -> Any:
+        if _own.recorded is not None:
+            of = x
+            while of is not None:
+                if id(of) in _own.recorded.made:
+                    raise DeviceError("a value is read while a graph is recorded")
+                of = getattr(of, "base", None)
         return x
 
     def address(self, x: Any) -> int:

@@ -40,14 +40,15 @@ def steps_of_graph(n: int, most: int) -> int:
 
 
 class Graphs:
-    """The graphs of a loop. Each is for the shapes of the operands, for a number of steps, and for
-    the stream that the loop runs on: work on two streams has no order, and a graph has only one
-    set of arrays."""
+    """The graphs of a loop. Each is for the shapes of the operands and the numbers among them that
+    the host knows, for a number of steps, and for the stream that the loop runs on: work on two
+    streams has no order, and a graph has only one set of arrays."""
 
     def __init__(
-        self, step: Callable[..., Values], counts: tuple[int, int], device: Any,
-        planned: StepLaunches, told: Callable[[StepLaunches], None],
+        self, step: Callable[..., Values], counts: tuple[int, int], stay: Sequence[bool],
+        device: Any, planned: StepLaunches, told: Callable[[StepLaunches], None],
     ) -> None:  # fmt: skip
+        self.stay = stay  # per const whether it stays on the host: in a graph it is as it was
         self.step, self.device, self.planned, self.told = step, device, planned, told
         self.n_seqs, self.n_carries = counts
         self.made: dict[tuple[Any, int], _Graph] = {}
@@ -87,7 +88,9 @@ class Graphs:
 
     def _key(self, seqs: Values, carries: Values, consts: Values) -> Any:
         rows = tuple([x.shape[1:] for x in seqs])
-        return self.device.stream(), rows, tuple([x.shape for x in (*carries, *consts)])
+        shapes = tuple([x.shape for x in (*carries, *consts)])
+        numbers = tuple([int(x) for x, stays in zip(consts, self.stay) if stays])
+        return (self.device.stream(), rows, shapes), numbers
 
     def _find(
         self, key: Any, n: int, t: int, seqs: Values, carries: Values, consts: Values
@@ -98,12 +101,14 @@ class Graphs:
         sizes = [size for k, size in self.made if k == key and size <= n - t]
         if len(self.met) >= _MOST_MET:
             self.met.clear()
+        # a number that is another one in each call would have a graph made in each
+        first_of_others = key not in self.met and any(k[0] == key[0] for k in self.met)
         lengths = self.met.setdefault(key, set())
         if lengths and n not in lengths and steps not in sizes:
             steps = min(sizes, key=lambda size: (n - t) % size, default=0)
         if len(lengths) < _MOST_MET:
             lengths.add(n)
-        if not steps or steps > n - t or key in self.failed:
+        if first_of_others or not steps or steps > n - t or key in self.failed:
             return None
         if (key, steps) in self.made:
             graph = self.made.pop((key, steps))
@@ -128,35 +133,37 @@ class _Graph:
         self, owner: Graphs, steps: int, seqs: Values, carries: Values, consts: Values
     ) -> None:
         device = owner.device
-        self.device, self.steps = device, steps
-        self.rows = [device.empty((steps, *x.shape[1:]), x.dtype) for x in seqs]
-        self.carries = [device.empty(x.shape, x.dtype) for x in carries]
-        self.consts = [device.empty(x.shape, x.dtype) for x in consts]
-        # A new carry may be an old one, so that the last ones must be saved before they are put
-        # where the next steps find them.
-        saved = [device.empty(x.shape, x.dtype) for x in carries]
-        self.traces: list[Any] = []
+        self.device, self.steps, self.stay = device, steps, owner.stay
         with device.capture() as self.graph:
-            self._record(owner)
-            for target, x in zip(saved, self.last):
+            self.rows = [device.empty((steps, *x.shape[1:]), x.dtype) for x in seqs]
+            self.carries = [device.empty(x.shape, x.dtype) for x in carries]
+            self.consts = [
+                x if stays else device.empty(x.shape, x.dtype)
+                for x, stays in zip(consts, self.stay)
+            ]
+            self.traces: list[Any] = []
+            last = self._record(owner)
+            # A new carry may be an old one, so that the last ones must be saved before they are put
+            # where the next steps find them.
+            saved = [device.empty(x.shape, x.dtype) for x in carries]
+            for target, x in zip((*saved, *self.carries), (*last, *saved)):
                 device.copy(target, x)
-            for target, x in zip(self.carries, saved):
-                device.copy(target, x)
-        del self.last
 
-    def _record(self, owner: Graphs) -> None:
+    def _record(self, owner: Graphs) -> Values:
+        """The steps; gives the last carries."""
         device, k = self.device, owner.n_carries
-        self.last: Values = self.carries
+        last: Values = self.carries
         for t in range(self.steps):
-            found = owner.step(*[x[t, ...] for x in self.rows], *self.last, *self.consts)
-            self.last, rows = found[:k], found[k:]
+            found = owner.step(*[x[t, ...] for x in self.rows], *last, *self.consts)
+            last, rows = found[:k], found[k:]
             if t == 0:
                 self.traces = [device.empty((self.steps, *x.shape), x.dtype) for x in rows]
             old = [x.shape for x in self.carries], [x.shape[1:] for x in self.traces]
-            if old != ([x.shape for x in self.last], [x.shape for x in rows]):
+            if old != ([x.shape for x in last], [x.shape for x in rows]):
                 raise ValueError("a shape changes from step to step")
             for target, x in zip(self.traces, rows):
                 device.copy(target[t, ...], x)
+        return last
 
     def run(
         self, many: int, t: int, seqs: Values, carries: Values, consts: Values, traces: Values
@@ -164,8 +171,11 @@ class _Graph:
         """Runs the graph so many times from step t on, puts the rows of the traces where they
         belong, and gives the carries then."""
         copy = self.device.copy
-        for target, x in zip((*self.carries, *self.consts), (*carries, *consts)):
+        for target, x in zip(self.carries, carries):
             copy(target, x)
+        for target, x, stays in zip(self.consts, consts, self.stay):
+            if not stays:
+                copy(target, x)
         for start in range(t, t + many * self.steps, self.steps):
             part = slice(start, start + self.steps)
             for target, x in zip(self.rows, seqs):

@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v5 = v3 + v4;
             const float v6 = x0[t * s1_0 + i1 * s1_1 + i2];
             const float v7 = v6 * v6;
-            const float v8 = 0x1.0000000000000p+0f - v7;
+            const float v8 = 1.0f - v7;
             const float v9 = v5 * v8;
             y0[t * z0 + i1 * 32 + i2] = v9;
         }
@@ -37,5 +37,4 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         p7_held.multiply(n0, y0 + t * z0, 32, 1, 32, sums_float32, d0);
     }
     gs_finish(done, last);
-    return;
 }

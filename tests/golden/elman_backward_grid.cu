@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v5 = v3 + v4;
             const float v6 = x0_early[i1 * u0_count + (i2 - u0_first)];
             const float v7 = v6 * v6;
-            const float v8 = 0x1.0000000000000p+0f - v7;
+            const float v8 = 1.0f - v7;
             const float v9 = v5 * v8;
             y0[t * z0 + i1 * 256 + i2] = v9;
         }
@@ -53,5 +53,4 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         p7_held.multiply(n0, y0 + t * z0, 256, 1, 256, sums_float32, d0 + u0_first);
     }
     gs_finish(done, last);
-    return;
 }

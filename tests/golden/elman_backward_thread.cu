@@ -24,12 +24,12 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
             const float v7 = v5 + v6;
             const float v8 = x0[t * s1_0 + i4];
             const float v9 = v8 * v8;
-            const float v10 = 0x1.0000000000000p+0f - v9;
+            const float v10 = 1.0f - v9;
             const float v11 = v7 * v10;
             y0[t * z0 + i4] = v11;
         }
         for (long long i13 = 0; i13 < 2; i13++) {
-            float s14 = 0x0.0p+0f;
+            float s14 = 0.0f;
             for (long long i15 = 0; i15 < 2; i15++) {
                 const float v16 = y0[t * z0 + i15];
                 const float v17 = k0[i15 * s4_0 + i13 * s4_1];
@@ -45,5 +45,4 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
         a0[i21] = c0[i21];
     }
     gs_finish(done, last);
-    return;
 }

@@ -1,7 +1,7 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
-        const float *__restrict__ U, const float *__restrict__ k1, float *y0, float *a0,
+        const float *__restrict__ U, const float *__restrict__ k1, float *y0, float *h0_0,
         long long *done, long long last, long long rows, long long rows_a_block,
         long long sums_float32_place, long long w6_place, long long s1_0, long long s1_1,
         long long s3_0, long long s3_1, long long z0) {
@@ -10,16 +10,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     const long long n2 = rows - row < rows_a_block ? rows - row : rows_a_block;
     x0 += row * s1_1;
     y0 += row * 32;
-    a0 += row * 32;
+    h0_0 += row * 32;
     gs_held<float, 32, 32, 256, 1> p7_held;
     p7_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w6 = (float *)(shared + w6_place);
     p7_held.load(0, U, s3_0, s3_1, 32, sums_float32);
     for (long long t = 0; t < last; t++) {
-        const float *const c0 = t ? y0 + (t - 1) * z0 : a0;
+        const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
         __syncthreads();
-        p7_held.multiply(n2, c0, 32, 1, 32, sums_float32, w6);
+        p7_held.multiply(n2, h0_now, 32, 1, 32, sums_float32, w6);
         __syncthreads();
         for (int all_i2 = threadIdx.x; all_i2 < n2 * 32; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / 32;
@@ -34,5 +34,4 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         }
     }
     gs_finish(done, last);
-    return;
 }

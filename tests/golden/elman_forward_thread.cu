@@ -1,7 +1,7 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict__ x0,
-        const float *__restrict__ U, const float *__restrict__ k1, float *y0, float *a0,
+        const float *__restrict__ U, const float *__restrict__ k1, float *y0, float *h0_0,
         long long *done, long long last, long long rows, long long s1_0, long long s1_1,
         long long s3_0, long long s3_1, long long z0) {
     const long long row = gs_thread();
@@ -10,18 +10,18 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
     }
     x0 += row * s1_1;
     y0 += row * 2;
-    a0 += row * 2;
-    float c0[2];
-    float d0[2];
+    h0_0 += row * 2;
+    float h0_now[2];
+    float h0_next[2];
     float w7[2];
     for (long long i2 = 0; i2 < 2; i2++) {
-        c0[i2] = a0[i2];
+        h0_now[i2] = h0_0[i2];
     }
     for (long long t = 0; t < last; t++) {
         for (long long i4 = 0; i4 < 2; i4++) {
-            float s5 = 0x0.0p+0f;
+            float s5 = 0.0f;
             for (long long i6 = 0; i6 < 2; i6++) {
-                const float v7 = c0[i6];
+                const float v7 = h0_now[i6];
                 const float v8 = U[i6 * s3_0 + i4 * s3_1];
                 s5 = s5 + (v7 * v8);
             }
@@ -34,19 +34,18 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
             const float v14 = k1[i10];
             const float v15 = v13 + v14;
             const float v16 = gs_tanh_f32(v15);
-            d0[i10] = v16;
+            h0_next[i10] = v16;
         }
         for (long long i18 = 0; i18 < 2; i18++) {
-            const float v19 = d0[i18];
+            const float v19 = h0_next[i18];
             y0[t * z0 + i18] = v19;
         }
         for (long long i21 = 0; i21 < 2; i21++) {
-            c0[i21] = d0[i21];
+            h0_now[i21] = h0_next[i21];
         }
     }
     for (long long i23 = 0; i23 < 2; i23++) {
-        a0[i23] = c0[i23];
+        h0_0[i23] = h0_now[i23];
     }
     gs_finish(done, last);
-    return;
 }

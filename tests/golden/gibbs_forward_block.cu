@@ -1,15 +1,13 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ W,
-        const long long *__restrict__ k1, const long long *__restrict__ k2,
-        const long long *__restrict__ k3, const float *__restrict__ k4,
-        const float *__restrict__ k5, const float *__restrict__ k6, float *y0, float *a0,
-        unsigned long long *rng_1_0, unsigned long long *rng_1_1, unsigned long long *rng_0_0,
-        unsigned long long *rng_0_1, const unsigned long long *__restrict__ l14, long long *done,
-        long long last, long long rows, long long rows_a_block, long long sums_float32_place,
-        long long w15_place, long long w16_place, long long w17_place, long long w19_place,
-        long long w20_place, long long s4_0, long long s4_1, long long s9_0, long long s9_1,
-        long long z0) {
+        const float *__restrict__ k4, const float *__restrict__ k5, const float *__restrict__ k6,
+        float *y0, float *a0, unsigned long long *rng_1_0, unsigned long long *rng_1_1,
+        unsigned long long *rng_0_0, unsigned long long *rng_0_1,
+        const unsigned long long *__restrict__ l14, long long *done, long long last, long long rows,
+        long long rows_a_block, long long sums_float32_place, long long w15_place,
+        long long w16_place, long long w17_place, long long w19_place, long long w20_place,
+        long long s4_0, long long s4_1, long long s9_0, long long s9_1, long long z0) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n7 = rows - row < rows_a_block ? rows - row : rows_a_block;
@@ -29,9 +27,6 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const w17 = (float *)(shared + w17_place);
     float *const w19 = (float *)(shared + w19_place);
     float *const w20 = (float *)(shared + w20_place);
-    const long long q1 = k1[0];
-    const long long q2 = k2[0];
-    const long long q3 = k3[0];
     p18_held.load(0, W, s4_0, s4_1, 32, sums_float32);
     __syncthreads();
     p21_held.load(0, k5, s9_0, s9_1, 48, sums_float32);
@@ -65,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v15 = v13 + v14;
             const float v16 = gs_sigmoid_f32(v15);
             const unsigned char v17 = v12 < v16;
-            const float v18 = v17 ? 0x1.0000000000000p+0f : 0x0.0p+0f;
+            const float v18 = v17 ? 1.0f : 0.0f;
             w19[i10 * 32 + i11] = v18;
         }
         __syncthreads();
@@ -80,10 +75,9 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v24 = v22 + v23;
             const float v25 = gs_sigmoid_f32(v24);
             const unsigned char v26 = v21 < v25;
-            const float v27 = v26 ? 0x1.0000000000000p+0f : 0x0.0p+0f;
+            const float v27 = v26 ? 1.0f : 0.0f;
             y0[t * z0 + i19 * 48 + i20] = v27;
         }
     }
     gs_finish(done, last);
-    return;
 }

@@ -1,14 +1,12 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ W,
-        const long long *__restrict__ k1, const long long *__restrict__ k2,
-        const long long *__restrict__ k3, const float *__restrict__ k4,
-        const float *__restrict__ k5, const float *__restrict__ k6, float *y0, float *a0,
-        unsigned long long *rng_1_0, unsigned long long *rng_1_1, unsigned long long *rng_0_0,
-        unsigned long long *rng_0_1, long long *meeting, const unsigned long long *__restrict__ l14,
-        float *w19, long long *done, long long last, long long sums_float32_place,
-        long long w15_place, long long w16_place, long long w17_place, long long w20_place,
-        long long k4_early_place, long long s4_0, long long s4_1, long long s9_0, long long s9_1,
+        const float *__restrict__ k4, const float *__restrict__ k5, const float *__restrict__ k6,
+        float *y0, float *a0, unsigned long long *rng_1_0, unsigned long long *rng_1_1,
+        unsigned long long *rng_0_0, unsigned long long *rng_0_1, long long *meeting,
+        const unsigned long long *__restrict__ l14, float *w19, long long *done, long long last,
+        long long sums_float32_place, long long w15_place, long long w16_place, long long w17_place,
+        long long w20_place, long long s4_0, long long s4_1, long long s9_0, long long s9_1,
         long long n7, long long z0) {
     GS_SHARED(shared);
     const long long u0_first = 4 * (96 * blockIdx.x / gridDim.x);
@@ -30,10 +28,6 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const w16 = (float *)(shared + w16_place);
     float *const w17 = (float *)(shared + w17_place);
     float *const w20 = (float *)(shared + w20_place);
-    float *const k4_early = (float *)(shared + k4_early_place);
-    const long long q1 = k1[0];
-    const long long q2 = k2[0];
-    const long long q3 = k3[0];
     p18_held.load(0, W + u1_first * s4_1, s4_0, s4_1, u1_count, sums_float32);
     __syncthreads();
     p21_held.load(0, k5 + u0_first * s9_1, s9_0, s9_1, u0_count, sums_float32);
@@ -55,13 +49,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         __syncthreads();
         gs_uniform_rows_f32(rng_1_now, u0_first, n7, 384, u0_count, w15, u0_count);
         gs_uniform_rows_f32(rng_0_now, u1_first, n7, 256, u1_count, w16, u1_count);
-        const gs_u64 ticket = gs_enter(meeting);
-        for (int all_i11 = threadIdx.x; all_i11 < n7 * u1_count; all_i11 += blockDim.x) {
-            const long long i10 = all_i11 / (int)u1_count;
-            const long long i11 = u1_first + all_i11 % (int)u1_count;
-            k4_early[i10 * u1_count + (i11 - u1_first)] = k4[i11];
-        }
-        if (gs_leave(meeting, ticket)) return;
+        if (gs_meet(meeting)) return;
         p18_held.multiply(n7, c0, 384, 1, u1_count, sums_float32, w17);
         __syncthreads();
         for (int all_i11 = threadIdx.x; all_i11 < n7 * u1_count; all_i11 += blockDim.x) {
@@ -69,11 +57,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i11 = u1_first + all_i11 % (int)u1_count;
             const float v12 = w16[0 - u1_first + i10 * u1_count + i11];
             const float v13 = w17[0 - u1_first + i10 * u1_count + i11];
-            const float v14 = k4_early[i10 * u1_count + (i11 - u1_first)];
+            const float v14 = k4[i11];
             const float v15 = v13 + v14;
             const float v16 = gs_sigmoid_f32(v15);
             const unsigned char v17 = v12 < v16;
-            const float v18 = v17 ? 0x1.0000000000000p+0f : 0x0.0p+0f;
+            const float v18 = v17 ? 1.0f : 0.0f;
             w19[i10 * 256 + i11] = v18;
         }
         if (gs_meet(meeting)) return;
@@ -88,10 +76,9 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v24 = v22 + v23;
             const float v25 = gs_sigmoid_f32(v24);
             const unsigned char v26 = v21 < v25;
-            const float v27 = v26 ? 0x1.0000000000000p+0f : 0x0.0p+0f;
+            const float v27 = v26 ? 1.0f : 0.0f;
             y0[t * z0 + i19 * 384 + i20] = v27;
         }
     }
     gs_finish(done, last);
-    return;
 }

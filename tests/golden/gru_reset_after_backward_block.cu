@@ -41,18 +41,18 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v6 = x0[t * s1_0 + i1 * s1_1 + i2];
             const float v7 = v5 * v6;
             w14[i1 * 32 + i2] = v7;
-            const float v8 = 0x1.0000000000000p+0f - v6;
+            const float v8 = 1.0f - v6;
             const float v9 = v5 * v8;
             const float v10 = x3[t * s4_0 + i1 * s4_1 + i2];
             const float v11 = v10 * v10;
-            const float v12 = 0x1.0000000000000p+0f - v11;
+            const float v12 = 1.0f - v11;
             const float v13 = v9 * v12;
             y0[t * z0 + 32 + 32 + i1 * n17 + i2] = v13;
             const float v14 = x2[t * s3_0 + i1 * s3_1 + i2];
             const float v15 = v13 * v14;
             const float v16 = x1[t * s2_0 + i1 * s2_1 + i2];
             const float v17 = v15 * v16;
-            const float v18 = 0x1.0000000000000p+0f - v16;
+            const float v18 = 1.0f - v16;
             const float v19 = v17 * v18;
             y1[t * z1 + i1 * 96 + i2] = v19;
             const float v20 = x4[t * s5_0 + i1 * s5_1 + i2];
@@ -69,12 +69,6 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y1[t * z1 + 32 + 32 + i1 * 96 + i2] = v29;
         }
         __syncthreads();
-        for (int all_i31 = threadIdx.x; all_i31 < 0; all_i31 += blockDim.x) {
-            const long long i30 = all_i31 / 0;
-            const long long i31 = all_i31 % 0;
-            y1[t * z1 + 32 + 32 + 32 + i30 * 96 + i31] = 0x0.0p+0f;
-        }
-        __syncthreads();
         for (int all_i33 = threadIdx.x; all_i33 < n0 * 32; all_i33 += blockDim.x) {
             const long long i32 = all_i33 / 32;
             const long long i33 = all_i33 % 32;
@@ -89,12 +83,6 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y0[t * z0 + 32 + i35 * n17 + i36] = v37;
         }
         __syncthreads();
-        for (int all_i39 = threadIdx.x; all_i39 < 0; all_i39 += blockDim.x) {
-            const long long i38 = all_i39 / 0;
-            const long long i39 = all_i39 % 0;
-            y0[t * z0 + 32 + 32 + 32 + i38 * n17 + i39] = 0x0.0p+0f;
-        }
-        __syncthreads();
         p16_held.multiply(n0, y1 + t * z1, 96, 1, 32, sums_float32, w15);
         __syncthreads();
         for (int all_i41 = threadIdx.x; all_i41 < n0 * 32; all_i41 += blockDim.x) {
@@ -107,5 +95,4 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         }
     }
     gs_finish(done, last);
-    return;
 }

@@ -3,7 +3,7 @@
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ k0,
         const float *__restrict__ k1, const float *__restrict__ k2, const float *__restrict__ k3,
-        float *y0, float *y1, float *y2, float *y3, float *y4, float *a0, long long *done,
+        float *y0, float *y1, float *y2, float *y3, float *y4, float *h0_0, long long *done,
         long long last, long long rows, long long rows_a_block, long long sums_float32_place,
         long long w14_place, long long w16_place, long long w18_place, long long s1_0,
         long long s1_1, long long s2_0, long long s2_1, long long s3_0, long long s3_1,
@@ -20,7 +20,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     y2 += row * 32;
     y3 += row * 32;
     y4 += row * 32;
-    a0 += row * 32;
+    h0_0 += row * 32;
     gs_held<float, 32, 32, 256, 3> p15_held;
     p15_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
@@ -33,9 +33,9 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     __syncthreads();
     p15_held.load(2, k3, s8_0, s8_1, 32, sums_float32);
     for (long long t = 0; t < last; t++) {
-        const float *const c0 = t ? y0 + (t - 1) * z0 : a0;
+        const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
         __syncthreads();
-        p15_held.multiply(n13, c0, 32, 1, 32, sums_float32, w14, w16, w18);
+        p15_held.multiply(n13, h0_now, 32, 1, 32, sums_float32, w14, w16, w18);
         __syncthreads();
         for (int all_i2 = threadIdx.x; all_i2 < n13 * 32; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / 32;
@@ -59,14 +59,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v16 = v14 + v15;
             const float v17 = gs_tanh_f32(v16);
             y4[t * z4 + i1 * 32 + i2] = v17;
-            const float v18 = 0x1.0000000000000p+0f - v6;
+            const float v18 = 1.0f - v6;
             const float v19 = v18 * v17;
-            const float v20 = c0[i1 * 32 + i2];
+            const float v20 = h0_now[i1 * 32 + i2];
             const float v21 = v6 * v20;
             const float v22 = v19 + v21;
             y0[t * z0 + i1 * 32 + i2] = v22;
         }
     }
     gs_finish(done, last);
-    return;
 }

@@ -3,7 +3,7 @@
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ k0,
         const float *__restrict__ k1, const float *__restrict__ k2, float *y0, float *y1, float *y2,
-        float *y3, float *a0, long long *meeting, float *w17, long long *done, long long last,
+        float *y3, float *h0_0, long long *meeting, float *w17, long long *done, long long last,
         long long sums_float32_place, long long w12_place, long long w14_place, long long w16_place,
         long long w18_place, long long w19_place, long long x0_early_place,
         long long x2_early_place, long long y2_late_place, long long y3_late_place, long long n11,
@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     __syncthreads();
     p20_held.load(0, k0 + u0_first * s5_1, s5_0, s5_1, u0_count, sums_float32);
     for (long long t = 0; t < last; t++) {
-        const float *const c0 = t ? y0 + (t - 1) * z0 : a0;
+        const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
         const gs_u64 ticket = gs_enter(meeting);
         if (t > 0) {
             for (int all_i2 = threadIdx.x; all_i2 < n11 * u0_count; all_i2 += blockDim.x) {
@@ -51,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             x2_early[i1 * u0_count + (i2 - u0_first)] = x2[t * s3_0 + i1 * s3_1 + i2];
         }
         if (gs_leave(meeting, ticket)) return;
-        p13_held.multiply(n11, c0, 256, 1, u0_count, sums_float32, w12, w14);
+        p13_held.multiply(n11, h0_now, 256, 1, u0_count, sums_float32, w12, w14);
         __syncthreads();
         for (int all_i2 = threadIdx.x; all_i2 < n11 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
@@ -61,14 +61,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v5 = v3 + v4;
             const float v6 = gs_sigmoid_f32(v5);
             y2_late[i1 * u0_count + (i2 - u0_first)] = v6;
-            const float v7 = 0x1.0000000000000p+0f - v6;
+            const float v7 = 1.0f - v6;
             w16[0 - u0_first + i1 * u0_count + i2] = v7;
             const float v8 = x2_early[i1 * u0_count + (i2 - u0_first)];
             const float v9 = w14[0 - u0_first + i1 * u0_count + i2];
             const float v10 = v8 + v9;
             const float v11 = gs_sigmoid_f32(v10);
             y3_late[i1 * u0_count + (i2 - u0_first)] = v11;
-            const float v12 = c0[i1 * 256 + i2];
+            const float v12 = h0_now[i1 * 256 + i2];
             const float v13 = v11 * v12;
             w17[i1 * 256 + i2] = v13;
             const float v14 = v6 * v12;
@@ -101,5 +101,4 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         }
     }
     gs_finish(done, last);
-    return;
 }

@@ -1,18 +1,26 @@
 #include "persistent.h"
 
-extern "C" __global__ void __launch_bounds__(256, 1) loop(const long long *__restrict__ k0,
-        const long long *__restrict__ k1, const float *__restrict__ k2,
+extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ k2,
         const float *__restrict__ k3, float *y0, float *a0, unsigned long long *rng_1_0,
         unsigned long long *rng_1_1, unsigned long long *rng_0_0, unsigned long long *rng_0_1,
-        const unsigned long long *__restrict__ l11, long long *done, long long last,
-        long long w10_place, long long w12_place, long long w13_place, long long w14_place,
-        long long w15_place, long long w16_place, long long w17_place, long long w18_place,
-        long long w19_place, long long w20_place, long long w21_place, long long w22_place,
-        long long w23_place, long long w24_place, long long w25_place, long long w26_place,
-        long long w27_place, long long n4, long long n5, long long s6_0, long long s7_0,
+        const unsigned long long *__restrict__ l10, long long *done, long long last, long long rows,
+        long long rows_a_block, long long w11_place, long long w12_place, long long w13_place,
+        long long w14_place, long long w15_place, long long w16_place, long long w17_place,
+        long long w18_place, long long w19_place, long long w20_place, long long w21_place,
+        long long w22_place, long long w23_place, long long n5, long long s6_0, long long s7_0,
         long long z0) {
     GS_SHARED(shared);
-    float *const w10 = (float *)(shared + w10_place);
+    const long long row = blockIdx.x * rows_a_block;
+    const long long n4 = rows - row < rows_a_block ? rows - row : rows_a_block;
+    k2 += row * s6_0;
+    k3 += row * s7_0;
+    y0 += row * n5;
+    a0 += row * n5;
+    rng_1_0 += blockIdx.x * 2;
+    rng_1_1 += blockIdx.x * 2;
+    rng_0_0 += blockIdx.x * 2;
+    rng_0_1 += blockIdx.x * 2;
+    float *const w11 = (float *)(shared + w11_place);
     float *const w12 = (float *)(shared + w12_place);
     float *const w13 = (float *)(shared + w13_place);
     float *const w14 = (float *)(shared + w14_place);
@@ -24,196 +32,172 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const long long *__res
     float *const w20 = (float *)(shared + w20_place);
     float *const w21 = (float *)(shared + w21_place);
     float *const w22 = (float *)(shared + w22_place);
-    float *const w23 = (float *)(shared + w23_place);
-    float *const w24 = (float *)(shared + w24_place);
-    float *const w25 = (float *)(shared + w25_place);
-    float *const w26 = (float *)(shared + w26_place);
-    unsigned char *const w27 = (unsigned char *)(shared + w27_place);
-    const long long q1 = k0[0];
-    const long long q2 = k1[0];
+    unsigned char *const w23 = (unsigned char *)(shared + w23_place);
     for (long long t = 0; t < last; t++) {
         const float *const c0 = t ? y0 + (t - 1) * z0 : a0;
         const unsigned long long *const rng_1_now = t % 2 ? rng_1_1 : rng_1_0;
         unsigned long long *const rng_1_next = t % 2 ? rng_1_0 : rng_1_1;
         const unsigned long long *const rng_0_now = t % 2 ? rng_0_1 : rng_0_0;
         unsigned long long *const rng_0_next = t % 2 ? rng_0_0 : rng_0_1;
-        __syncthreads();
-        for (int all_i4 = threadIdx.x; all_i4 < n4 * n5; all_i4 += blockDim.x) {
-            const long long i3 = all_i4 / (int)n5;
-            const long long i4 = all_i4 % (int)n5;
-            const float v5 = c0[i3 * n5 + i4];
-            const float v6 = gs_sqr_f32(v5);
-            const float v7 = v6 / 0x1.0000000000000p+1f;
-            const float v8 = 0x1.0000000000000p+1f * v5;
-            const float v9 = gs_cos_f32(v8);
-            const float v10 = v7 + v9;
-            w10[i3 * n5 + i4] = v10;
-        }
-        for (long long i11 = threadIdx.x; i11 < 2; i11 += blockDim.x) {
-            const unsigned long long v12 = rng_1_now[i11];
-            const unsigned long long v13 = l11[i11];
-            const unsigned long long v14 = v12 + v13;
-            rng_1_next[i11] = v14;
-            const unsigned long long v15 = rng_0_now[i11];
-            const unsigned long long v16 = v15 + v13;
-            rng_0_next[i11] = v16;
+        for (long long i3 = threadIdx.x; i3 < 2; i3 += blockDim.x) {
+            const unsigned long long v4 = rng_1_now[i3];
+            const unsigned long long v5 = l10[i3];
+            const unsigned long long v6 = v4 + v5;
+            rng_1_next[i3] = v6;
+            const unsigned long long v7 = rng_0_now[i3];
+            const unsigned long long v8 = v7 + v5;
+            rng_0_next[i3] = v8;
         }
         __syncthreads();
-        gs_uniforms_f32(rng_1_now, 0, n4, w12);
-        for (long long i17 = threadIdx.x / GS_WARP; i17 < n4; i17 += blockDim.x / GS_WARP) {
-            float s18 = 0x0.0p+0f;
-            for (long long i19 = threadIdx.x % GS_WARP; i19 < n5; i19 += GS_WARP) {
-                const float v20 = w10[i17 * n5 + i19];
-                s18 = s18 + v20;
+        gs_uniforms_f32(rng_1_now, row, n4, w11);
+        for (long long i9 = threadIdx.x / GS_WARP; i9 < n4; i9 += blockDim.x / GS_WARP) {
+            float s10 = 0.0f;
+            for (long long i11 = threadIdx.x % GS_WARP; i11 < n5; i11 += GS_WARP) {
+                const float v12 = c0[i9 * n5 + i11];
+                const float v13 = gs_sqr_f32(v12);
+                const float v14 = v13 / 2.0f;
+                const float v15 = 2.0f * v12;
+                const float v16 = gs_cos_f32(v15);
+                const float v17 = v14 + v16;
+                s10 = s10 + v17;
             }
-            s18 = gs_warp_sum_f32(s18);
+            s10 = gs_warp_sum_f32(s10);
             if (threadIdx.x % GS_WARP == 0) {
-                w13[i17] = s18;
+                w12[i9] = s10;
             }
         }
-        gs_uniforms_f32(rng_0_now, 0, n4 * n5, w14);
+        gs_uniforms_f32(rng_0_now, row * n5, n4 * n5, w13);
         __syncthreads();
-        for (int all_i22 = threadIdx.x; all_i22 < n4 * n5; all_i22 += blockDim.x) {
-            const long long i21 = all_i22 / (int)n5;
-            const long long i22 = all_i22 % (int)n5;
-            const float v23 = w14[i21 * n5 + i22];
-            const float v24 = gs_normal_icdf_f32(v23);
-            w15[i21 * n5 + i22] = v24;
-            const float v25 = gs_sqr_f32(v24);
-            w16[i21 * n5 + i22] = v25;
+        for (int all_i19 = threadIdx.x; all_i19 < n4 * n5; all_i19 += blockDim.x) {
+            const long long i18 = all_i19 / (int)n5;
+            const long long i19 = all_i19 % (int)n5;
+            const float v20 = w13[i18 * n5 + i19];
+            const float v21 = gs_normal_icdf_f32(v20);
+            w14[i18 * n5 + i19] = v21;
         }
         __syncthreads();
-        for (long long i26 = threadIdx.x / GS_WARP; i26 < n4; i26 += blockDim.x / GS_WARP) {
-            float s27 = 0x0.0p+0f;
-            for (long long i28 = threadIdx.x % GS_WARP; i28 < n5; i28 += GS_WARP) {
-                const float v29 = w16[i26 * n5 + i28];
-                s27 = s27 + v29;
+        for (long long i22 = threadIdx.x / GS_WARP; i22 < n4; i22 += blockDim.x / GS_WARP) {
+            float s23 = 0.0f;
+            for (long long i24 = threadIdx.x % GS_WARP; i24 < n5; i24 += GS_WARP) {
+                const float v25 = w14[i22 * n5 + i24];
+                const float v26 = gs_sqr_f32(v25);
+                s23 = s23 + v26;
             }
-            s27 = gs_warp_sum_f32(s27);
+            s23 = gs_warp_sum_f32(s23);
             if (threadIdx.x % GS_WARP == 0) {
-                w17[i26] = s27;
+                w15[i22] = s23;
             }
+        }
+        for (int all_i29 = threadIdx.x; all_i29 < n4 * n5; all_i29 += blockDim.x) {
+            const long long i28 = all_i29 / (int)n5;
+            const long long i29 = all_i29 % (int)n5;
+            const float v30 = c0[i28 * n5 + i29];
+            w16[i28 * n5 + i29] = v30;
         }
         for (int all_i32 = threadIdx.x; all_i32 < n4 * n5; all_i32 += blockDim.x) {
             const long long i31 = all_i32 / (int)n5;
             const long long i32 = all_i32 % (int)n5;
-            const float v33 = c0[i31 * n5 + i32];
+            const float v33 = w14[i31 * n5 + i32];
             w18[i31 * n5 + i32] = v33;
         }
-        for (int all_i35 = threadIdx.x; all_i35 < n4 * n5; all_i35 += blockDim.x) {
-            const long long i34 = all_i35 / (int)n5;
-            const long long i35 = all_i35 % (int)n5;
-            const float v36 = w15[i34 * n5 + i35];
-            w20[i34 * n5 + i35] = v36;
-        }
-        for (long long t30 = 0; t30 < 5; t30++) {
-            const float *const g37 = t30 % 2 ? w19 : w18;
-            const float *const g38 = t30 % 2 ? w21 : w20;
-            float *const o39 = (t30 + 1) % 2 ? w19 : w18;
-            float *const o40 = (t30 + 1) % 2 ? w21 : w20;
+        for (long long t27 = 0; t27 < 5; t27++) {
+            const float *const g34 = t27 % 2 ? w17 : w16;
+            const float *const g35 = t27 % 2 ? w19 : w18;
+            float *const o36 = (t27 + 1) % 2 ? w17 : w16;
+            float *const o37 = (t27 + 1) % 2 ? w19 : w18;
             __syncthreads();
-            for (int all_i42 = threadIdx.x; all_i42 < n4 * n5; all_i42 += blockDim.x) {
-                const long long i41 = all_i42 / (int)n5;
-                const long long i42 = all_i42 % (int)n5;
-                const float v43 = g37[i41 * n5 + i42];
-                const float v44 = g38[i41 * n5 + i42];
-                const float v45 = k2[i41 * s6_0 + i42];
-                const float v46 = 0x1.0000000000000p+1f * v43;
-                const float v47 = gs_sin_f32(v46);
-                const float v48 = v45 * v47;
-                const float v49 = v48 * 0x1.0000000000000p+1f;
-                const float v50 = k3[i41 * s7_0 + i42];
-                const float v51 = v50 * v43;
-                const float v52 = v51 * 0x1.0000000000000p+1f;
-                const float v53 = v49 + v52;
-                const float v54 = 0x1.3333340000000p-3f * v53;
-                const float v55 = v44 + v54;
-                const float v56 = 0x1.3333340000000p-2f * v55;
-                const float v57 = v43 + v56;
-                o39[i41 * n5 + i42] = v57;
-                const float v58 = 0x1.0000000000000p+1f * v57;
-                const float v59 = gs_sin_f32(v58);
-                const float v60 = v45 * v59;
-                const float v61 = v60 * 0x1.0000000000000p+1f;
-                const float v62 = v50 * v57;
-                const float v63 = v62 * 0x1.0000000000000p+1f;
-                const float v64 = v61 + v63;
-                const float v65 = 0x1.3333340000000p-3f * v64;
-                const float v66 = v55 + v65;
-                o40[i41 * n5 + i42] = v66;
+            for (int all_i39 = threadIdx.x; all_i39 < n4 * n5; all_i39 += blockDim.x) {
+                const long long i38 = all_i39 / (int)n5;
+                const long long i39 = all_i39 % (int)n5;
+                const float v40 = g34[i38 * n5 + i39];
+                const float v41 = g35[i38 * n5 + i39];
+                const float v42 = k2[i38 * s6_0 + i39];
+                const float v43 = 2.0f * v40;
+                const float v44 = gs_sin_f32(v43);
+                const float v45 = v42 * v44;
+                const float v46 = v45 * 2.0f;
+                const float v47 = k3[i38 * s7_0 + i39];
+                const float v48 = v47 * v40;
+                const float v49 = v48 * 2.0f;
+                const float v50 = v46 + v49;
+                const float v51 = 0.15000000596046448f * v50;
+                const float v52 = v41 + v51;
+                const float v53 = 0.30000001192092896f * v52;
+                const float v54 = v40 + v53;
+                o36[i38 * n5 + i39] = v54;
+                const float v55 = 2.0f * v54;
+                const float v56 = gs_sin_f32(v55);
+                const float v57 = v42 * v56;
+                const float v58 = v57 * 2.0f;
+                const float v59 = v47 * v54;
+                const float v60 = v59 * 2.0f;
+                const float v61 = v58 + v60;
+                const float v62 = 0.15000000596046448f * v61;
+                const float v63 = v52 + v62;
+                o37[i38 * n5 + i39] = v63;
             }
         }
-        const float *const g67 = 1 ? w19 : w18;
-        const float *const g68 = 1 ? w21 : w20;
+        const float *const g64 = w17;
+        const float *const g65 = w19;
         __syncthreads();
-        for (long long i69 = threadIdx.x; i69 < n4; i69 += blockDim.x) {
-            const float v70 = w13[i69];
-            const float v71 = w17[i69];
-            const float v72 = v71 / 0x1.0000000000000p+1f;
-            const float v73 = v70 + v72;
-            w22[i69] = v73;
+        for (long long i66 = threadIdx.x; i66 < n4; i66 += blockDim.x) {
+            const float v67 = w12[i66];
+            const float v68 = w15[i66];
+            const float v69 = v68 / 2.0f;
+            const float v70 = v67 + v69;
+            w20[i66] = v70;
         }
-        for (int all_i75 = threadIdx.x; all_i75 < n4 * n5; all_i75 += blockDim.x) {
-            const long long i74 = all_i75 / (int)n5;
-            const long long i75 = all_i75 % (int)n5;
-            const float v76 = g67[i74 * n5 + i75];
-            const float v77 = gs_sqr_f32(v76);
-            const float v78 = v77 / 0x1.0000000000000p+1f;
-            const float v79 = 0x1.0000000000000p+1f * v76;
-            const float v80 = gs_cos_f32(v79);
-            const float v81 = v78 + v80;
-            w23[i74 * n5 + i75] = v81;
-            const float v82 = g68[i74 * n5 + i75];
-            const float v83 = gs_sqr_f32(v82);
-            w24[i74 * n5 + i75] = v83;
-        }
-        __syncthreads();
-        for (long long i84 = threadIdx.x / GS_WARP; i84 < n4; i84 += blockDim.x / GS_WARP) {
-            float s85 = 0x0.0p+0f;
-            for (long long i86 = threadIdx.x % GS_WARP; i86 < n5; i86 += GS_WARP) {
-                const float v87 = w23[i84 * n5 + i86];
-                s85 = s85 + v87;
+        for (long long i71 = threadIdx.x / GS_WARP; i71 < n4; i71 += blockDim.x / GS_WARP) {
+            float s72 = 0.0f;
+            for (long long i73 = threadIdx.x % GS_WARP; i73 < n5; i73 += GS_WARP) {
+                const float v74 = g64[i71 * n5 + i73];
+                const float v75 = gs_sqr_f32(v74);
+                const float v76 = v75 / 2.0f;
+                const float v77 = 2.0f * v74;
+                const float v78 = gs_cos_f32(v77);
+                const float v79 = v76 + v78;
+                s72 = s72 + v79;
             }
-            s85 = gs_warp_sum_f32(s85);
+            s72 = gs_warp_sum_f32(s72);
             if (threadIdx.x % GS_WARP == 0) {
-                w25[i84] = s85;
+                w21[i71] = s72;
             }
         }
-        for (long long i88 = threadIdx.x / GS_WARP; i88 < n4; i88 += blockDim.x / GS_WARP) {
-            float s89 = 0x0.0p+0f;
-            for (long long i90 = threadIdx.x % GS_WARP; i90 < n5; i90 += GS_WARP) {
-                const float v91 = w24[i88 * n5 + i90];
-                s89 = s89 + v91;
+        for (long long i80 = threadIdx.x / GS_WARP; i80 < n4; i80 += blockDim.x / GS_WARP) {
+            float s81 = 0.0f;
+            for (long long i82 = threadIdx.x % GS_WARP; i82 < n5; i82 += GS_WARP) {
+                const float v83 = g65[i80 * n5 + i82];
+                const float v84 = gs_sqr_f32(v83);
+                s81 = s81 + v84;
             }
-            s89 = gs_warp_sum_f32(s89);
+            s81 = gs_warp_sum_f32(s81);
             if (threadIdx.x % GS_WARP == 0) {
-                w26[i88] = s89;
+                w22[i80] = s81;
             }
         }
         __syncthreads();
-        for (long long i92 = threadIdx.x; i92 < n4; i92 += blockDim.x) {
-            const float v93 = w12[i92];
-            const float v94 = w22[i92];
-            const float v95 = w25[i92];
-            const float v96 = w26[i92];
-            const float v97 = v96 / 0x1.0000000000000p+1f;
-            const float v98 = v95 + v97;
-            const float v99 = v94 - v98;
-            const float v100 = gs_exp_f32(v99);
-            const unsigned char v101 = v93 < v100;
-            w27[i92] = v101;
+        for (long long i85 = threadIdx.x; i85 < n4; i85 += blockDim.x) {
+            const float v86 = w11[i85];
+            const float v87 = w20[i85];
+            const float v88 = w21[i85];
+            const float v89 = w22[i85];
+            const float v90 = v89 / 2.0f;
+            const float v91 = v88 + v90;
+            const float v92 = v87 - v91;
+            const float v93 = gs_exp_f32(v92);
+            const unsigned char v94 = v86 < v93;
+            w23[i85] = v94;
         }
         __syncthreads();
-        for (int all_i103 = threadIdx.x; all_i103 < n4 * n5; all_i103 += blockDim.x) {
-            const long long i102 = all_i103 / (int)n5;
-            const long long i103 = all_i103 % (int)n5;
-            const unsigned char v104 = w27[i102];
-            const float v105 = g67[i102 * n5 + i103];
-            const float v106 = c0[i102 * n5 + i103];
-            const float v107 = v104 ? v105 : v106;
-            y0[t * z0 + i102 * n5 + i103] = v107;
+        for (int all_i96 = threadIdx.x; all_i96 < n4 * n5; all_i96 += blockDim.x) {
+            const long long i95 = all_i96 / (int)n5;
+            const long long i96 = all_i96 % (int)n5;
+            const unsigned char v97 = w23[i95];
+            const float v98 = g64[i95 * n5 + i96];
+            const float v99 = c0[i95 * n5 + i96];
+            const float v100 = v97 ? v98 : v99;
+            y0[t * z0 + i95 * n5 + i96] = v100;
         }
     }
     gs_finish(done, last);
-    return;
 }

@@ -22,7 +22,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
     }
     for (long long t = 0; t < last; t++) {
         for (long long i4 = 0; i4 < 2; i4++) {
-            float s5 = 0x0.0p+0f;
+            float s5 = 0.0f;
             for (long long i6 = 0; i6 < 2; i6++) {
                 const float v7 = c0[i6];
                 const float v8 = k0[i6 * s3_0 + i4 * s3_1];
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
             const float v13 = v11 * v12;
             w8[i10] = v13;
         }
-        float s15 = 0x0.0p+0f;
+        float s15 = 0.0f;
         for (long long i16 = 0; i16 < 2; i16++) {
             const float v17 = w8[i16];
             s15 = s15 + v17;
@@ -62,5 +62,4 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
         a0[i31] = c0[i31];
     }
     gs_finish(done, last);
-    return;
 }

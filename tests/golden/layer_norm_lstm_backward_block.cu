@@ -5,25 +5,21 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *__restrict__ x4, const float *__restrict__ x5, const float *__restrict__ x6,
         const float *__restrict__ x7, const float *__restrict__ x8, const float *__restrict__ x9,
         const float *__restrict__ x10, const float *__restrict__ x11, const float *__restrict__ x12,
-        const float *__restrict__ x13, const float *__restrict__ x14,
-        const long long *__restrict__ k1, const float *__restrict__ k2,
-        const long long *__restrict__ k3, const float *__restrict__ k4,
-        const long long *__restrict__ k5, const float *__restrict__ k6,
-        const long long *__restrict__ k7, const float *__restrict__ k8, float *y0, float *y1,
-        float *a0, float *b0, float *a1, float *b1, long long *done, long long last, long long rows,
-        long long rows_a_block, long long sums_float32_place, long long w31_place,
-        long long w32_place, long long w33_place, long long w34_place, long long w35_place,
-        long long w36_place, long long w37_place, long long w38_place, long long w39_place,
-        long long w40_place, long long w41_place, long long w42_place, long long w43_place,
-        long long w44_place, long long w45_place, long long w46_place, long long w47_place,
-        long long w48_place, long long w49_place, long long w50_place, long long w51_place,
-        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
-        long long s3_1, long long s4_0, long long s4_1, long long s5_0, long long s5_1,
-        long long s6_0, long long s6_1, long long s7_0, long long s7_1, long long s8_0,
-        long long s8_1, long long s9_0, long long s9_1, long long s10_0, long long s10_1,
-        long long s11_0, long long s11_1, long long s12_0, long long s12_1, long long s13_0,
-        long long s13_1, long long s14_0, long long s14_1, long long s15_0, long long s15_1,
-        long long s26_0, long long s26_1, long long z0, long long z1) {
+        const float *__restrict__ x13, const float *__restrict__ x14, const float *__restrict__ k2,
+        const float *__restrict__ k4, const float *__restrict__ k6, const float *__restrict__ k8,
+        float *y0, float *y1, float *a0, float *b0, float *a1, float *b1, long long *done,
+        long long last, long long rows, long long rows_a_block, long long sums_float32_place,
+        long long w31_place, long long w32_place, long long w33_place, long long w34_place,
+        long long w35_place, long long w36_place, long long w37_place, long long w38_place,
+        long long w39_place, long long w40_place, long long w41_place, long long w42_place,
+        long long w43_place, long long w44_place, long long w45_place, long long w46_place,
+        long long w47_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
+        long long s3_0, long long s3_1, long long s4_0, long long s4_1, long long s5_0,
+        long long s5_1, long long s6_0, long long s6_1, long long s7_0, long long s7_1,
+        long long s8_0, long long s8_1, long long s9_0, long long s9_1, long long s10_0,
+        long long s10_1, long long s11_0, long long s11_1, long long s12_0, long long s12_1,
+        long long s13_0, long long s13_1, long long s14_0, long long s14_1, long long s15_0,
+        long long s15_1, long long s26_0, long long s26_1, long long z0, long long z1) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n4 = rows - row < rows_a_block ? rows - row : rows_a_block;
@@ -48,8 +44,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     b0 += row * 32;
     a1 += row * 32;
     b1 += row * 32;
-    gs_held<float, 128, 32, 256, 1> p52_held;
-    p52_held.clear();
+    gs_held<float, 128, 32, 256, 1> p48_held;
+    p48_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w31 = (float *)(shared + w31_place);
     float *const w32 = (float *)(shared + w32_place);
@@ -68,15 +64,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const w45 = (float *)(shared + w45_place);
     float *const w46 = (float *)(shared + w46_place);
     float *const w47 = (float *)(shared + w47_place);
-    float *const w48 = (float *)(shared + w48_place);
-    float *const w49 = (float *)(shared + w49_place);
-    float *const w50 = (float *)(shared + w50_place);
-    float *const w51 = (float *)(shared + w51_place);
-    const long long q1 = k1[0];
-    const long long q2 = k3[0];
-    const long long q3 = k5[0];
-    const long long q4 = k7[0];
-    p52_held.load(0, k8, s26_0, s26_1, 32, sums_float32);
+    p48_held.load(0, k8, s26_0, s26_1, 32, sums_float32);
     for (long long t = 0; t < last; t++) {
         const float *const c0 = t % 2 ? b0 : a0;
         float *const d0 = t % 2 ? a0 : b0;
@@ -88,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i6 = all_i6 % 32;
             const float v7 = c1[i5 * 32 + i6];
             const float v8 = x0[t * s1_0 + i5 * s1_1 + i6];
-            const float v9 = 0x1.0000000000000p+0f - v8;
+            const float v9 = 1.0f - v8;
             const float v10 = v7 * v9;
             w31[i5 * 32 + i6] = v10;
             const float v11 = c0[i5 * 32 + i6];
@@ -99,231 +87,238 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v16 = v14 * v15;
             const float v17 = x13[t * s14_0 + i5 * s14_1 + i6];
             const float v18 = v17 * v17;
-            const float v19 = 0x1.0000000000000p+0f - v18;
+            const float v19 = 1.0f - v18;
             const float v20 = v16 * v19;
             const float v21 = x1[t * s2_0 + i5 * s2_1];
             const float v22 = v20 / v21;
             w32[i5 * 32 + i6] = v22;
-            const float v23 = -v20;
-            const float v24 = x12[t * s13_0 + i5 * s13_1 + i6];
-            const float v25 = v23 * v24;
-            const float v26 = v25 / v21;
-            w33[i5 * 32 + i6] = v26;
-            const float v27 = x6[t * s7_0 + i5 * s7_1 + i6];
-            const float v28 = x11[t * s12_0 + i5 * s12_1];
-            const float v29 = x9[t * s10_0 + i5 * s10_1 + i6];
+            const float v23 = x6[t * s7_0 + i5 * s7_1 + i6];
+            const float v24 = x11[t * s12_0 + i5 * s12_1];
+            const float v25 = x9[t * s10_0 + i5 * s10_1 + i6];
+            const float v26 = v24 * v25;
+            const float v27 = v23 * v26;
+            const float v28 = x7[t * s8_0 + i5 * s8_1 + i6];
+            const float v29 = x8[t * s9_0 + i5 * s9_1 + i6];
             const float v30 = v28 * v29;
-            const float v31 = v27 * v30;
-            const float v32 = x7[t * s8_0 + i5 * s8_1 + i6];
-            const float v33 = x8[t * s9_0 + i5 * s9_1 + i6];
-            const float v34 = v32 * v33;
-            const float v35 = v31 + v34;
-            const float v36 = x2[t * s3_0 + i5 * s3_1];
-            const float v37 = v35 - v36;
-            w34[i5 * 32 + i6] = v37;
-            const float v38 = v14 * v17;
-            const float v39 = v38 * v15;
-            const float v40 = 0x1.0000000000000p+0f - v15;
-            const float v41 = v39 * v40;
-            y0[t * z0 + 32 + 32 + i5 * 128 + i6] = v41;
-            const float v42 = v33 * v33;
-            const float v43 = 0x1.0000000000000p+0f - v42;
-            w35[i5 * 32 + i6] = v43;
-            const float v44 = v13 * v8;
-            w36[i5 * 32 + i6] = v44;
+            const float v31 = v27 + v30;
+            const float v32 = x2[t * s3_0 + i5 * s3_1];
+            const float v33 = v31 - v32;
+            w33[i5 * 32 + i6] = v33;
+            const float v34 = v14 * v17;
+            const float v35 = v34 * v15;
+            const float v36 = 1.0f - v15;
+            const float v37 = v35 * v36;
+            y0[t * z0 + 32 + 32 + i5 * 128 + i6] = v37;
+            const float v38 = v29 * v29;
+            const float v39 = 1.0f - v38;
+            w34[i5 * 32 + i6] = v39;
+            const float v40 = v13 * v8;
+            w35[i5 * 32 + i6] = v40;
         }
         __syncthreads();
-        for (long long i45 = threadIdx.x / GS_WARP; i45 < n4; i45 += blockDim.x / GS_WARP) {
-            float s46 = 0x0.0p+0f;
-            for (long long i47 = threadIdx.x % GS_WARP; i47 < 32; i47 += GS_WARP) {
-                const float v48 = w33[i45 * 32 + i47];
-                s46 = s46 + v48;
+        for (long long i41 = threadIdx.x / GS_WARP; i41 < n4; i41 += blockDim.x / GS_WARP) {
+            float s42 = 0.0f;
+            for (long long i43 = threadIdx.x % GS_WARP; i43 < 32; i43 += GS_WARP) {
+                const float v44 = c0[i41 * 32 + i43];
+                const float v45 = x10[t * s11_0 + i41 * s11_1 + i43];
+                const float v46 = v44 + v45;
+                const float v47 = x0[t * s1_0 + i41 * s1_1 + i43];
+                const float v48 = 1.0f - v47;
+                const float v49 = v46 * v48;
+                const float v50 = x5[t * s6_0 + i41 * s6_1 + i43];
+                const float v51 = v49 * v50;
+                const float v52 = x13[t * s14_0 + i41 * s14_1 + i43];
+                const float v53 = v52 * v52;
+                const float v54 = 1.0f - v53;
+                const float v55 = v51 * v54;
+                const float v56 = -v55;
+                const float v57 = x12[t * s13_0 + i41 * s13_1 + i43];
+                const float v58 = v56 * v57;
+                const float v59 = x1[t * s2_0 + i41 * s2_1];
+                const float v60 = v58 / v59;
+                s42 = s42 + v60;
             }
-            s46 = gs_warp_sum_f32(s46);
+            s42 = gs_warp_sum_f32(s42);
             if (threadIdx.x % GS_WARP == 0) {
-                w37[i45] = s46;
+                w36[i41] = s42;
             }
         }
         __syncthreads();
-        for (long long i49 = threadIdx.x; i49 < n4; i49 += blockDim.x) {
-            const float v50 = w37[i49];
-            const float v51 = x1[t * s2_0 + i49 * s2_1];
-            const float v52 = v51 + v51;
-            const float v53 = v50 / v52;
-            const float v54 = k2[0];
-            const float v55 = v53 / v54;
-            w38[i49] = v55;
+        for (long long i61 = threadIdx.x; i61 < n4; i61 += blockDim.x) {
+            const float v62 = w36[i61];
+            const float v63 = x1[t * s2_0 + i61 * s2_1];
+            const float v64 = v63 + v63;
+            const float v65 = v62 / v64;
+            const float v66 = k2[0];
+            const float v67 = v65 / v66;
+            w37[i61] = v67;
         }
         __syncthreads();
-        for (int all_i57 = threadIdx.x; all_i57 < n4 * 32; all_i57 += blockDim.x) {
-            const long long i56 = all_i57 / 32;
-            const long long i57 = all_i57 % 32;
-            const float v58 = w31[i56 * 32 + i57];
-            const float v59 = w32[i56 * 32 + i57];
-            const float v60 = w38[i56];
-            const float v61 = w34[i56 * 32 + i57];
-            const float v62 = v60 * v61;
-            const float v63 = v62 * 0x1.0000000000000p+1f;
-            const float v64 = v59 + v63;
-            const float v65 = v58 + v64;
-            w39[i56 * 32 + i57] = v65;
-            const float v66 = -v64;
-            w40[i56 * 32 + i57] = v66;
+        for (int all_i69 = threadIdx.x; all_i69 < n4 * 32; all_i69 += blockDim.x) {
+            const long long i68 = all_i69 / 32;
+            const long long i69 = all_i69 % 32;
+            const float v70 = w31[i68 * 32 + i69];
+            const float v71 = w32[i68 * 32 + i69];
+            const float v72 = w37[i68];
+            const float v73 = w33[i68 * 32 + i69];
+            const float v74 = v72 * v73;
+            const float v75 = v74 * 2.0f;
+            const float v76 = v71 + v75;
+            const float v77 = v70 + v76;
+            w38[i68 * 32 + i69] = v77;
         }
-        __syncthreads();
-        for (long long i67 = threadIdx.x / GS_WARP; i67 < n4; i67 += blockDim.x / GS_WARP) {
-            float s68 = 0x0.0p+0f;
-            for (long long i69 = threadIdx.x % GS_WARP; i69 < 32; i69 += GS_WARP) {
-                const float v70 = w40[i67 * 32 + i69];
-                s68 = s68 + v70;
+        for (long long i78 = threadIdx.x / GS_WARP; i78 < n4; i78 += blockDim.x / GS_WARP) {
+            float s79 = 0.0f;
+            for (long long i80 = threadIdx.x % GS_WARP; i80 < 32; i80 += GS_WARP) {
+                const float v81 = w32[i78 * 32 + i80];
+                const float v82 = w37[i78];
+                const float v83 = w33[i78 * 32 + i80];
+                const float v84 = v82 * v83;
+                const float v85 = v84 * 2.0f;
+                const float v86 = v81 + v85;
+                const float v87 = -v86;
+                s79 = s79 + v87;
             }
-            s68 = gs_warp_sum_f32(s68);
+            s79 = gs_warp_sum_f32(s79);
             if (threadIdx.x % GS_WARP == 0) {
-                w41[i67] = s68;
+                w39[i78] = s79;
             }
         }
         __syncthreads();
-        for (long long i71 = threadIdx.x; i71 < n4; i71 += blockDim.x) {
-            const float v72 = w41[i71];
-            const float v73 = k2[0];
-            const float v74 = v72 / v73;
-            w42[i71] = v74;
+        for (long long i88 = threadIdx.x; i88 < n4; i88 += blockDim.x) {
+            const float v89 = w39[i88];
+            const float v90 = k2[0];
+            const float v91 = v89 / v90;
+            w40[i88] = v91;
         }
         __syncthreads();
-        for (int all_i76 = threadIdx.x; all_i76 < n4 * 32; all_i76 += blockDim.x) {
-            const long long i75 = all_i76 / 32;
-            const long long i76 = all_i76 % 32;
-            const float v77 = w39[i75 * 32 + i76];
-            const float v78 = w42[i75];
-            const float v79 = v77 + v78;
-            const float v80 = x8[t * s9_0 + i75 * s9_1 + i76];
-            const float v81 = v79 * v80;
-            const float v82 = x7[t * s8_0 + i75 * s8_1 + i76];
-            const float v83 = v81 * v82;
-            const float v84 = 0x1.0000000000000p+0f - v82;
-            const float v85 = v83 * v84;
-            y0[t * z0 + i75 * 128 + i76] = v85;
-            const float v86 = x11[t * s12_0 + i75 * s12_1];
-            const float v87 = x9[t * s10_0 + i75 * s10_1 + i76];
-            const float v88 = v86 * v87;
-            const float v89 = v79 * v88;
-            const float v90 = x6[t * s7_0 + i75 * s7_1 + i76];
-            const float v91 = v89 * v90;
-            const float v92 = 0x1.0000000000000p+0f - v90;
-            const float v93 = v91 * v92;
-            y0[t * z0 + 32 + i75 * 128 + i76] = v93;
-            const float v94 = v79 * v82;
-            const float v95 = w35[i75 * 32 + i76];
-            const float v96 = v94 * v95;
-            y0[t * z0 + 32 + 32 + 32 + i75 * 128 + i76] = v96;
-            const float v97 = c1[i75 * 32 + i76];
-            const float v98 = x0[t * s1_0 + i75 * s1_1 + i76];
-            const float v99 = v97 * v98;
-            const float v100 = v79 * v90;
-            const float v101 = v99 + v100;
-            const float v102 = v101 * v86;
-            d1[i75 * 32 + i76] = v102;
+        for (int all_i93 = threadIdx.x; all_i93 < n4 * 32; all_i93 += blockDim.x) {
+            const long long i92 = all_i93 / 32;
+            const long long i93 = all_i93 % 32;
+            const float v94 = w38[i92 * 32 + i93];
+            const float v95 = w40[i92];
+            const float v96 = v94 + v95;
+            const float v97 = x8[t * s9_0 + i92 * s9_1 + i93];
+            const float v98 = v96 * v97;
+            const float v99 = x7[t * s8_0 + i92 * s8_1 + i93];
+            const float v100 = v98 * v99;
+            const float v101 = 1.0f - v99;
+            const float v102 = v100 * v101;
+            y0[t * z0 + i92 * 128 + i93] = v102;
+            const float v103 = x11[t * s12_0 + i92 * s12_1];
+            const float v104 = x9[t * s10_0 + i92 * s10_1 + i93];
+            const float v105 = v103 * v104;
+            const float v106 = v96 * v105;
+            const float v107 = x6[t * s7_0 + i92 * s7_1 + i93];
+            const float v108 = v106 * v107;
+            const float v109 = 1.0f - v107;
+            const float v110 = v108 * v109;
+            y0[t * z0 + 32 + i92 * 128 + i93] = v110;
+            const float v111 = v96 * v99;
+            const float v112 = w34[i92 * 32 + i93];
+            const float v113 = v111 * v112;
+            y0[t * z0 + 32 + 32 + 32 + i92 * 128 + i93] = v113;
+            const float v114 = c1[i92 * 32 + i93];
+            const float v115 = x0[t * s1_0 + i92 * s1_1 + i93];
+            const float v116 = v114 * v115;
+            const float v117 = v96 * v107;
+            const float v118 = v116 + v117;
+            const float v119 = v118 * v103;
+            d1[i92 * 32 + i93] = v119;
         }
         __syncthreads();
-        for (int all_i104 = threadIdx.x; all_i104 < 0; all_i104 += blockDim.x) {
-            const long long i103 = all_i104 / 0;
-            const long long i104 = all_i104 % 0;
-            y0[t * z0 + 32 + 32 + 32 + 32 + i103 * 128 + i104] = 0x0.0p+0f;
+        for (int all_i123 = threadIdx.x; all_i123 < n4 * 128; all_i123 += blockDim.x) {
+            const long long i122 = all_i123 / 128;
+            const long long i123 = all_i123 % 128;
+            const float v124 = y0[t * z0 + i122 * 128 + i123];
+            const float v125 = k4[i123];
+            const float v126 = v124 * v125;
+            const float v127 = x3[t * s4_0 + i122 * s4_1];
+            const float v128 = v126 / v127;
+            w41[i122 * 128 + i123] = v128;
         }
-        __syncthreads();
-        for (int all_i106 = threadIdx.x; all_i106 < n4 * 128; all_i106 += blockDim.x) {
-            const long long i105 = all_i106 / 128;
-            const long long i106 = all_i106 % 128;
-            const float v107 = y0[t * z0 + i105 * 128 + i106];
-            const float v108 = k4[i106];
-            const float v109 = v107 * v108;
-            const float v110 = x3[t * s4_0 + i105 * s4_1];
-            const float v111 = v109 / v110;
-            w43[i105 * 128 + i106] = v111;
-            const float v112 = -v109;
-            const float v113 = x14[t * s15_0 + i105 * s15_1 + i106];
-            const float v114 = v112 * v113;
-            const float v115 = v114 / v110;
-            w44[i105 * 128 + i106] = v115;
-        }
-        __syncthreads();
-        for (long long i116 = threadIdx.x / GS_WARP; i116 < n4; i116 += blockDim.x / GS_WARP) {
-            float s117 = 0x0.0p+0f;
-            for (long long i118 = threadIdx.x % GS_WARP; i118 < 128; i118 += GS_WARP) {
-                const float v119 = w44[i116 * 128 + i118];
-                s117 = s117 + v119;
+        for (long long i129 = threadIdx.x / GS_WARP; i129 < n4; i129 += blockDim.x / GS_WARP) {
+            float s130 = 0.0f;
+            for (long long i131 = threadIdx.x % GS_WARP; i131 < 128; i131 += GS_WARP) {
+                const float v132 = y0[t * z0 + i129 * 128 + i131];
+                const float v133 = k4[i131];
+                const float v134 = v132 * v133;
+                const float v135 = -v134;
+                const float v136 = x14[t * s15_0 + i129 * s15_1 + i131];
+                const float v137 = v135 * v136;
+                const float v138 = x3[t * s4_0 + i129 * s4_1];
+                const float v139 = v137 / v138;
+                s130 = s130 + v139;
             }
-            s117 = gs_warp_sum_f32(s117);
+            s130 = gs_warp_sum_f32(s130);
             if (threadIdx.x % GS_WARP == 0) {
-                w45[i116] = s117;
-            }
-        }
-        __syncthreads();
-        for (long long i120 = threadIdx.x; i120 < n4; i120 += blockDim.x) {
-            const float v121 = w45[i120];
-            const float v122 = x3[t * s4_0 + i120 * s4_1];
-            const float v123 = v122 + v122;
-            const float v124 = v121 / v123;
-            const float v125 = k6[0];
-            const float v126 = v124 / v125;
-            w46[i120] = v126;
-        }
-        __syncthreads();
-        for (int all_i128 = threadIdx.x; all_i128 < n4 * 128; all_i128 += blockDim.x) {
-            const long long i127 = all_i128 / 128;
-            const long long i128 = all_i128 % 128;
-            const float v129 = w43[i127 * 128 + i128];
-            const float v130 = w46[i127];
-            const float v131 = x4[t * s5_0 + i127 * s5_1 + i128];
-            const float v132 = v130 * v131;
-            const float v133 = v132 * 0x1.0000000000000p+1f;
-            const float v134 = v129 + v133;
-            w47[i127 * 128 + i128] = v134;
-            const float v135 = -v134;
-            w48[i127 * 128 + i128] = v135;
-        }
-        __syncthreads();
-        for (long long i136 = threadIdx.x / GS_WARP; i136 < n4; i136 += blockDim.x / GS_WARP) {
-            float s137 = 0x0.0p+0f;
-            for (long long i138 = threadIdx.x % GS_WARP; i138 < 128; i138 += GS_WARP) {
-                const float v139 = w48[i136 * 128 + i138];
-                s137 = s137 + v139;
-            }
-            s137 = gs_warp_sum_f32(s137);
-            if (threadIdx.x % GS_WARP == 0) {
-                w49[i136] = s137;
+                w42[i129] = s130;
             }
         }
         __syncthreads();
         for (long long i140 = threadIdx.x; i140 < n4; i140 += blockDim.x) {
-            const float v141 = w49[i140];
-            const float v142 = k6[0];
-            const float v143 = v141 / v142;
-            w50[i140] = v143;
+            const float v141 = w42[i140];
+            const float v142 = x3[t * s4_0 + i140 * s4_1];
+            const float v143 = v142 + v142;
+            const float v144 = v141 / v143;
+            const float v145 = k6[0];
+            const float v146 = v144 / v145;
+            w43[i140] = v146;
         }
         __syncthreads();
-        for (int all_i145 = threadIdx.x; all_i145 < n4 * 128; all_i145 += blockDim.x) {
-            const long long i144 = all_i145 / 128;
-            const long long i145 = all_i145 % 128;
-            const float v146 = w47[i144 * 128 + i145];
-            const float v147 = w50[i144];
-            const float v148 = v146 + v147;
-            y1[t * z1 + i144 * 128 + i145] = v148;
+        for (int all_i148 = threadIdx.x; all_i148 < n4 * 128; all_i148 += blockDim.x) {
+            const long long i147 = all_i148 / 128;
+            const long long i148 = all_i148 % 128;
+            const float v149 = w41[i147 * 128 + i148];
+            const float v150 = w43[i147];
+            const float v151 = x4[t * s5_0 + i147 * s5_1 + i148];
+            const float v152 = v150 * v151;
+            const float v153 = v152 * 2.0f;
+            const float v154 = v149 + v153;
+            w44[i147 * 128 + i148] = v154;
         }
         __syncthreads();
-        p52_held.multiply(n4, y1 + t * z1, 128, 1, 32, sums_float32, w51);
+        for (long long i155 = threadIdx.x / GS_WARP; i155 < n4; i155 += blockDim.x / GS_WARP) {
+            float s156 = 0.0f;
+            for (long long i157 = threadIdx.x % GS_WARP; i157 < 128; i157 += GS_WARP) {
+                const float v158 = w44[i155 * 128 + i157];
+                const float v159 = -v158;
+                s156 = s156 + v159;
+            }
+            s156 = gs_warp_sum_f32(s156);
+            if (threadIdx.x % GS_WARP == 0) {
+                w45[i155] = s156;
+            }
+        }
         __syncthreads();
-        for (int all_i150 = threadIdx.x; all_i150 < n4 * 32; all_i150 += blockDim.x) {
-            const long long i149 = all_i150 / 32;
-            const long long i150 = all_i150 % 32;
-            const float v151 = w51[i149 * 32 + i150];
-            const float v152 = w36[i149 * 32 + i150];
-            const float v153 = v151 + v152;
-            const float v154 = x11[t * s12_0 + i149 * s12_1];
-            const float v155 = v153 * v154;
-            d0[i149 * 32 + i150] = v155;
+        for (long long i160 = threadIdx.x; i160 < n4; i160 += blockDim.x) {
+            const float v161 = w45[i160];
+            const float v162 = k6[0];
+            const float v163 = v161 / v162;
+            w46[i160] = v163;
+        }
+        __syncthreads();
+        for (int all_i165 = threadIdx.x; all_i165 < n4 * 128; all_i165 += blockDim.x) {
+            const long long i164 = all_i165 / 128;
+            const long long i165 = all_i165 % 128;
+            const float v166 = w44[i164 * 128 + i165];
+            const float v167 = w46[i164];
+            const float v168 = v166 + v167;
+            y1[t * z1 + i164 * 128 + i165] = v168;
+        }
+        __syncthreads();
+        p48_held.multiply(n4, y1 + t * z1, 128, 1, 32, sums_float32, w47);
+        __syncthreads();
+        for (int all_i170 = threadIdx.x; all_i170 < n4 * 32; all_i170 += blockDim.x) {
+            const long long i169 = all_i170 / 32;
+            const long long i170 = all_i170 % 32;
+            const float v171 = w47[i169 * 32 + i170];
+            const float v172 = w35[i169 * 32 + i170];
+            const float v173 = v171 + v172;
+            const float v174 = x11[t * s12_0 + i169 * s12_1];
+            const float v175 = v173 * v174;
+            d0[i169 * 32 + i170] = v175;
         }
     }
     gs_finish(done, last);
-    return;
 }

@@ -1,25 +1,31 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
-        const float *__restrict__ x1, const float *__restrict__ U, const long long *__restrict__ k1,
-        const long long *__restrict__ k2, const float *__restrict__ k3,
+        const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ x3,
+        const float *__restrict__ x4, const float *__restrict__ U, const float *__restrict__ k3,
         const float *__restrict__ k4, const float *__restrict__ k5, const float *__restrict__ k6,
+        const float *__restrict__ k7, const float *__restrict__ k8, const float *__restrict__ k9,
+        const float *__restrict__ k10, const float *__restrict__ k11, const float *__restrict__ k12,
         float *y0, float *y1, float *y2, float *y3, float *y4, float *y5, float *y6, float *y7,
-        float *y8, float *y9, float *y10, float *a0, float *a1, unsigned long long *rng_0_0,
-        unsigned long long *rng_0_1, const unsigned long long *__restrict__ l26, long long *done,
+        float *y8, float *y9, float *y10, float *h0_0, float *a1, unsigned long long *rng_0_0,
+        unsigned long long *rng_0_1, const unsigned long long *__restrict__ l35, long long *done,
         long long last, long long rows, long long rows_a_block, long long sums_float32_place,
-        long long w25_place, long long w27_place, long long w28_place, long long w30_place,
-        long long w31_place, long long w32_place, long long w33_place, long long w34_place,
-        long long w35_place, long long w36_place, long long w37_place, long long w38_place,
-        long long w39_place, long long w40_place, long long w41_place, long long w42_place,
-        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s6_0,
-        long long s6_1, long long z0, long long z1, long long z2, long long z3, long long z4,
-        long long z5, long long z6, long long z7, long long z8, long long z9, long long z10) {
+        long long w34_place, long long w36_place, long long w37_place, long long w39_place,
+        long long w40_place, long long w41_place, long long w42_place, long long w43_place,
+        long long w44_place, long long w45_place, long long w46_place, long long w47_place,
+        long long w48_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
+        long long s3_0, long long s3_1, long long s4_0, long long s4_1, long long s5_0,
+        long long s5_1, long long s9_0, long long s9_1, long long z0, long long z1, long long z2,
+        long long z3, long long z4, long long z5, long long z6, long long z7, long long z8,
+        long long z9, long long z10) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
-    const long long n7 = rows - row < rows_a_block ? rows - row : rows_a_block;
+    const long long n24 = rows - row < rows_a_block ? rows - row : rows_a_block;
     x0 += row * s1_1;
     x1 += row * s2_1;
+    x2 += row * s3_1;
+    x3 += row * s4_1;
+    x4 += row * s5_1;
     y0 += row * 32;
     y1 += row * 32;
     y2 += row * 32;
@@ -31,237 +37,243 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     y8 += row * 32;
     y9 += row * 32;
     y10 += row * 32;
-    a0 += row * 32;
+    h0_0 += row * 32;
     a1 += row * 32;
     rng_0_0 += blockIdx.x * 2;
     rng_0_1 += blockIdx.x * 2;
-    gs_held<float, 32, 128, 256, 1> p29_held;
-    p29_held.clear();
+    gs_held<float, 32, 128, 256, 1> p38_held;
+    p38_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
-    float *const w25 = (float *)(shared + w25_place);
-    float *const w27 = (float *)(shared + w27_place);
-    float *const w28 = (float *)(shared + w28_place);
-    float *const w30 = (float *)(shared + w30_place);
-    float *const w31 = (float *)(shared + w31_place);
-    float *const w32 = (float *)(shared + w32_place);
-    float *const w33 = (float *)(shared + w33_place);
     float *const w34 = (float *)(shared + w34_place);
-    float *const w35 = (float *)(shared + w35_place);
     float *const w36 = (float *)(shared + w36_place);
     float *const w37 = (float *)(shared + w37_place);
-    float *const w38 = (float *)(shared + w38_place);
     float *const w39 = (float *)(shared + w39_place);
     float *const w40 = (float *)(shared + w40_place);
     float *const w41 = (float *)(shared + w41_place);
     float *const w42 = (float *)(shared + w42_place);
-    const long long q1 = k1[0];
-    const long long q2 = k2[0];
-    p29_held.load(0, U, s6_0, s6_1, 128, sums_float32);
+    float *const w43 = (float *)(shared + w43_place);
+    float *const w44 = (float *)(shared + w44_place);
+    float *const w45 = (float *)(shared + w45_place);
+    float *const w46 = (float *)(shared + w46_place);
+    float *const w47 = (float *)(shared + w47_place);
+    float *const w48 = (float *)(shared + w48_place);
+    p38_held.load(0, U, s9_0, s9_1, 128, sums_float32);
     for (long long t = 0; t < last; t++) {
-        const float *const c0 = t ? y0 + (t - 1) * z0 : a0;
+        const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
         const float *const c1 = t ? y2 + (t - 1) * z2 : a1;
         const unsigned long long *const rng_0_now = t % 2 ? rng_0_1 : rng_0_0;
         unsigned long long *const rng_0_next = t % 2 ? rng_0_0 : rng_0_1;
         __syncthreads();
-        for (int all_i4 = threadIdx.x; all_i4 < n7 * 32; all_i4 += blockDim.x) {
+        for (int all_i4 = threadIdx.x; all_i4 < n24 * 32; all_i4 += blockDim.x) {
             const long long i3 = all_i4 / 32;
             const long long i4 = all_i4 % 32;
             const float v5 = x0[t * s1_0 + i3 * s1_1];
-            const float v6 = c0[i3 * 32 + i4];
+            const float v6 = h0_now[i3 * 32 + i4];
             const float v7 = v5 * v6;
-            w25[i3 * 32 + i4] = v7;
+            w34[i3 * 32 + i4] = v7;
         }
         for (long long i8 = threadIdx.x; i8 < 2; i8 += blockDim.x) {
             const unsigned long long v9 = rng_0_now[i8];
-            const unsigned long long v10 = l26[i8];
+            const unsigned long long v10 = l35[i8];
             const unsigned long long v11 = v9 + v10;
             rng_0_next[i8] = v11;
         }
         __syncthreads();
-        gs_uniform_rows_f32(rng_0_now, row * 32, n7, 32, 32, w27, 32);
+        gs_uniform_rows_f32(rng_0_now, row * 32, n24, 32, 32, w36, 32);
         __syncthreads();
-        p29_held.multiply(n7, w25, 32, 1, 128, sums_float32, w28);
-        for (int all_i13 = threadIdx.x; all_i13 < n7 * 32; all_i13 += blockDim.x) {
+        p38_held.multiply(n24, w34, 32, 1, 128, sums_float32, w37);
+        for (int all_i13 = threadIdx.x; all_i13 < n24 * 32; all_i13 += blockDim.x) {
             const long long i12 = all_i13 / 32;
             const long long i13 = all_i13 % 32;
-            const float v14 = w27[i12 * 32 + i13];
-            const unsigned char v15 = v14 < 0x1.99999a0000000p-3f;
-            const float v16 = v15 ? 0x1.0000000000000p+0f : 0x0.0p+0f;
+            const float v14 = w36[i12 * 32 + i13];
+            const unsigned char v15 = v14 < 0.20000000298023224f;
+            const float v16 = v15 ? 1.0f : 0.0f;
             y1[t * z1 + i12 * 32 + i13] = v16;
-            const float v17 = w25[i12 * 32 + i13];
+            const float v17 = w34[i12 * 32 + i13];
             const float v18 = v16 * v17;
-            w30[i12 * 32 + i13] = v18;
-            const float v19 = 0x1.0000000000000p+0f - v16;
-            w31[i12 * 32 + i13] = v19;
+            w39[i12 * 32 + i13] = v18;
+            const float v19 = 1.0f - v16;
+            w40[i12 * 32 + i13] = v19;
             const float v20 = x0[t * s1_0 + i12 * s1_1];
             const float v21 = c1[i12 * 32 + i13];
             const float v22 = v20 * v21;
             const float v23 = v16 * v22;
-            w32[i12 * 32 + i13] = v23;
+            w41[i12 * 32 + i13] = v23;
         }
         __syncthreads();
-        for (long long i24 = threadIdx.x / GS_WARP; i24 < n7; i24 += blockDim.x / GS_WARP) {
-            float s25 = 0x0.0p+0f;
+        for (long long i24 = threadIdx.x / GS_WARP; i24 < n24; i24 += blockDim.x / GS_WARP) {
+            float s25 = 0.0f;
             for (long long i26 = threadIdx.x % GS_WARP; i26 < 128; i26 += GS_WARP) {
-                const float v27 = w28[i24 * 128 + i26];
+                const float v27 = w37[i24 * 128 + i26];
                 s25 = s25 + v27;
             }
             s25 = gs_warp_sum_f32(s25);
             if (threadIdx.x % GS_WARP == 0) {
-                w33[i24] = s25;
+                w42[i24] = s25;
             }
         }
         __syncthreads();
-        for (long long i28 = threadIdx.x; i28 < n7; i28 += blockDim.x) {
-            const float v29 = w33[i28];
-            const float v30 = k4[0];
+        for (long long i28 = threadIdx.x; i28 < n24; i28 += blockDim.x) {
+            const float v29 = w42[i28];
+            const float v30 = k3[0];
             const float v31 = v29 / v30;
-            w34[i28] = v31;
+            w43[i28] = v31;
         }
         __syncthreads();
-        for (int all_i33 = threadIdx.x; all_i33 < n7 * 128; all_i33 += blockDim.x) {
+        for (int all_i33 = threadIdx.x; all_i33 < n24 * 128; all_i33 += blockDim.x) {
             const long long i32 = all_i33 / 128;
             const long long i33 = all_i33 % 128;
-            const float v34 = w28[i32 * 128 + i33];
-            const float v35 = w34[i32];
+            const float v34 = w37[i32 * 128 + i33];
+            const float v35 = w43[i32];
             const float v36 = v34 - v35;
             y6[t * z6 + i32 * 128 + i33] = v36;
-            const float v37 = gs_sqr_f32(v36);
-            w35[i32 * 128 + i33] = v37;
         }
         __syncthreads();
-        for (long long i38 = threadIdx.x / GS_WARP; i38 < n7; i38 += blockDim.x / GS_WARP) {
-            float s39 = 0x0.0p+0f;
-            for (long long i40 = threadIdx.x % GS_WARP; i40 < 128; i40 += GS_WARP) {
-                const float v41 = w35[i38 * 128 + i40];
-                s39 = s39 + v41;
+        for (long long i37 = threadIdx.x / GS_WARP; i37 < n24; i37 += blockDim.x / GS_WARP) {
+            float s38 = 0.0f;
+            for (long long i39 = threadIdx.x % GS_WARP; i39 < 128; i39 += GS_WARP) {
+                const float v40 = y6[t * z6 + i37 * 128 + i39];
+                const float v41 = gs_sqr_f32(v40);
+                s38 = s38 + v41;
             }
-            s39 = gs_warp_sum_f32(s39);
+            s38 = gs_warp_sum_f32(s38);
             if (threadIdx.x % GS_WARP == 0) {
-                w36[i38] = s39;
+                w44[i37] = s38;
             }
         }
         __syncthreads();
-        for (long long i42 = threadIdx.x; i42 < n7; i42 += blockDim.x) {
-            const float v43 = w36[i42];
-            const float v44 = k4[0];
+        for (long long i42 = threadIdx.x; i42 < n24; i42 += blockDim.x) {
+            const float v43 = w44[i42];
+            const float v44 = k3[0];
             const float v45 = v43 / v44;
-            const float v46 = v45 + 0x1.4f8b580000000p-17f;
+            const float v46 = v45 + 9.999999747378752e-06f;
             const float v47 = gs_sqrt_f32(v46);
             y5[t * z5 + i42] = v47;
         }
         __syncthreads();
-        for (int all_i49 = threadIdx.x; all_i49 < n7 * 128; all_i49 += blockDim.x) {
-            const long long i48 = all_i49 / 128;
-            const long long i49 = all_i49 % 128;
+        for (int all_i49 = threadIdx.x; all_i49 < n24 * 32; all_i49 += blockDim.x) {
+            const long long i48 = all_i49 / 32;
+            const long long i49 = all_i49 % 32;
             const float v50 = x1[t * s2_0 + i48 * s2_1 + i49];
-            const float v51 = k3[i49];
-            const float v52 = y6[t * z6 + i48 * 128 + i49];
+            const float v51 = k5[i49];
+            const float v52 = y6[t * z6 + i48 * 128 + (i49 + 64)];
             const float v53 = y5[t * z5 + i48];
             const float v54 = v52 / v53;
             const float v55 = v51 * v54;
             const float v56 = v50 + v55;
-            const float v57 = k5[i49];
+            const float v57 = k6[i49];
             const float v58 = v56 + v57;
-            w37[i48 * 128 + i49] = v58;
+            const float v59 = gs_sigmoid_f32(v58);
+            y7[t * z7 + i48 * 32 + i49] = v59;
+            const float v60 = x2[t * s3_0 + i48 * s3_1 + i49];
+            const float v61 = k7[i49];
+            const float v62 = y6[t * z6 + i48 * 128 + (i49 + 32)];
+            const float v63 = v62 / v53;
+            const float v64 = v61 * v63;
+            const float v65 = v60 + v64;
+            const float v66 = k8[i49];
+            const float v67 = v65 + v66;
+            const float v68 = gs_sigmoid_f32(v67);
+            y8[t * z8 + i48 * 32 + i49] = v68;
+            const float v69 = x3[t * s4_0 + i48 * s4_1 + i49];
+            const float v70 = k9[i49];
+            const float v71 = y6[t * z6 + i48 * 128 + i49];
+            const float v72 = v71 / v53;
+            const float v73 = v70 * v72;
+            const float v74 = v69 + v73;
+            const float v75 = k10[i49];
+            const float v76 = v74 + v75;
+            const float v77 = gs_sigmoid_f32(v76);
+            y9[t * z9 + i48 * 32 + i49] = v77;
+            const float v78 = x4[t * s5_0 + i48 * s5_1 + i49];
+            const float v79 = k11[i49];
+            const float v80 = y6[t * z6 + i48 * 128 + (i49 + 96)];
+            const float v81 = v80 / v53;
+            const float v82 = v79 * v81;
+            const float v83 = v78 + v82;
+            const float v84 = k12[i49];
+            const float v85 = v83 + v84;
+            const float v86 = gs_tanh_f32(v85);
+            y10[t * z10 + i48 * 32 + i49] = v86;
+            const float v87 = x0[t * s1_0 + i48 * s1_1];
+            const float v88 = c1[i48 * 32 + i49];
+            const float v89 = v87 * v88;
+            const float v90 = v68 * v89;
+            const float v91 = v77 * v86;
+            const float v92 = v90 + v91;
+            w45[i48 * 32 + i49] = v92;
+            const float v93 = w41[i48 * 32 + i49];
+            const float v94 = w40[i48 * 32 + i49];
+            const float v95 = v94 * v92;
+            const float v96 = v93 + v95;
+            y2[t * z2 + i48 * 32 + i49] = v96;
         }
         __syncthreads();
-        for (int all_i60 = threadIdx.x; all_i60 < n7 * 32; all_i60 += blockDim.x) {
-            const long long i59 = all_i60 / 32;
-            const long long i60 = all_i60 % 32;
-            const float v61 = w37[i59 * 128 + (i60 + 64)];
-            const float v62 = gs_sigmoid_f32(v61);
-            y7[t * z7 + i59 * 32 + i60] = v62;
-            const float v63 = w37[i59 * 128 + (i60 + 32)];
-            const float v64 = gs_sigmoid_f32(v63);
-            y8[t * z8 + i59 * 32 + i60] = v64;
-            const float v65 = w37[i59 * 128 + i60];
-            const float v66 = gs_sigmoid_f32(v65);
-            y9[t * z9 + i59 * 32 + i60] = v66;
-            const float v67 = w37[i59 * 128 + (i60 + 96)];
-            const float v68 = gs_tanh_f32(v67);
-            y10[t * z10 + i59 * 32 + i60] = v68;
-            const float v69 = x0[t * s1_0 + i59 * s1_1];
-            const float v70 = c1[i59 * 32 + i60];
-            const float v71 = v69 * v70;
-            const float v72 = v64 * v71;
-            const float v73 = v66 * v68;
-            const float v74 = v72 + v73;
-            w38[i59 * 32 + i60] = v74;
-            const float v75 = w32[i59 * 32 + i60];
-            const float v76 = w31[i59 * 32 + i60];
-            const float v77 = v76 * v74;
-            const float v78 = v75 + v77;
-            y2[t * z2 + i59 * 32 + i60] = v78;
-        }
-        __syncthreads();
-        for (long long i79 = threadIdx.x / GS_WARP; i79 < n7; i79 += blockDim.x / GS_WARP) {
-            float s80 = 0x0.0p+0f;
-            for (long long i81 = threadIdx.x % GS_WARP; i81 < 32; i81 += GS_WARP) {
-                const float v82 = w38[i79 * 32 + i81];
-                s80 = s80 + v82;
+        for (long long i97 = threadIdx.x / GS_WARP; i97 < n24; i97 += blockDim.x / GS_WARP) {
+            float s98 = 0.0f;
+            for (long long i99 = threadIdx.x % GS_WARP; i99 < 32; i99 += GS_WARP) {
+                const float v100 = w45[i97 * 32 + i99];
+                s98 = s98 + v100;
             }
-            s80 = gs_warp_sum_f32(s80);
+            s98 = gs_warp_sum_f32(s98);
             if (threadIdx.x % GS_WARP == 0) {
-                w39[i79] = s80;
+                w46[i97] = s98;
             }
         }
         __syncthreads();
-        for (long long i83 = threadIdx.x; i83 < n7; i83 += blockDim.x) {
-            const float v84 = w39[i83];
-            const float v85 = k6[0];
-            const float v86 = v84 / v85;
-            y4[t * z4 + i83] = v86;
+        for (long long i101 = threadIdx.x; i101 < n24; i101 += blockDim.x) {
+            const float v102 = w46[i101];
+            const float v103 = k4[0];
+            const float v104 = v102 / v103;
+            y4[t * z4 + i101] = v104;
         }
         __syncthreads();
-        for (int all_i88 = threadIdx.x; all_i88 < n7 * 32; all_i88 += blockDim.x) {
-            const long long i87 = all_i88 / 32;
-            const long long i88 = all_i88 % 32;
-            const float v89 = w38[i87 * 32 + i88];
-            const float v90 = y4[t * z4 + i87];
-            const float v91 = v89 - v90;
-            w40[i87 * 32 + i88] = v91;
-            const float v92 = gs_sqr_f32(v91);
-            w41[i87 * 32 + i88] = v92;
+        for (int all_i106 = threadIdx.x; all_i106 < n24 * 32; all_i106 += blockDim.x) {
+            const long long i105 = all_i106 / 32;
+            const long long i106 = all_i106 % 32;
+            const float v107 = w45[i105 * 32 + i106];
+            const float v108 = y4[t * z4 + i105];
+            const float v109 = v107 - v108;
+            w47[i105 * 32 + i106] = v109;
         }
         __syncthreads();
-        for (long long i93 = threadIdx.x / GS_WARP; i93 < n7; i93 += blockDim.x / GS_WARP) {
-            float s94 = 0x0.0p+0f;
-            for (long long i95 = threadIdx.x % GS_WARP; i95 < 32; i95 += GS_WARP) {
-                const float v96 = w41[i93 * 32 + i95];
-                s94 = s94 + v96;
+        for (long long i110 = threadIdx.x / GS_WARP; i110 < n24; i110 += blockDim.x / GS_WARP) {
+            float s111 = 0.0f;
+            for (long long i112 = threadIdx.x % GS_WARP; i112 < 32; i112 += GS_WARP) {
+                const float v113 = w47[i110 * 32 + i112];
+                const float v114 = gs_sqr_f32(v113);
+                s111 = s111 + v114;
             }
-            s94 = gs_warp_sum_f32(s94);
+            s111 = gs_warp_sum_f32(s111);
             if (threadIdx.x % GS_WARP == 0) {
-                w42[i93] = s94;
+                w48[i110] = s111;
             }
         }
         __syncthreads();
-        for (long long i97 = threadIdx.x; i97 < n7; i97 += blockDim.x) {
-            const float v98 = w42[i97];
-            const float v99 = k6[0];
-            const float v100 = v98 / v99;
-            const float v101 = v100 + 0x1.4f8b580000000p-17f;
-            const float v102 = gs_sqrt_f32(v101);
-            y3[t * z3 + i97] = v102;
+        for (long long i115 = threadIdx.x; i115 < n24; i115 += blockDim.x) {
+            const float v116 = w48[i115];
+            const float v117 = k4[0];
+            const float v118 = v116 / v117;
+            const float v119 = v118 + 9.999999747378752e-06f;
+            const float v120 = gs_sqrt_f32(v119);
+            y3[t * z3 + i115] = v120;
         }
         __syncthreads();
-        for (int all_i104 = threadIdx.x; all_i104 < n7 * 32; all_i104 += blockDim.x) {
-            const long long i103 = all_i104 / 32;
-            const long long i104 = all_i104 % 32;
-            const float v105 = w30[i103 * 32 + i104];
-            const float v106 = w31[i103 * 32 + i104];
-            const float v107 = y7[t * z7 + i103 * 32 + i104];
-            const float v108 = w40[i103 * 32 + i104];
-            const float v109 = y3[t * z3 + i103];
-            const float v110 = v108 / v109;
-            const float v111 = gs_tanh_f32(v110);
-            const float v112 = v107 * v111;
-            const float v113 = v106 * v112;
-            const float v114 = v105 + v113;
-            y0[t * z0 + i103 * 32 + i104] = v114;
+        for (int all_i122 = threadIdx.x; all_i122 < n24 * 32; all_i122 += blockDim.x) {
+            const long long i121 = all_i122 / 32;
+            const long long i122 = all_i122 % 32;
+            const float v123 = w39[i121 * 32 + i122];
+            const float v124 = w40[i121 * 32 + i122];
+            const float v125 = y7[t * z7 + i121 * 32 + i122];
+            const float v126 = w47[i121 * 32 + i122];
+            const float v127 = y3[t * z3 + i121];
+            const float v128 = v126 / v127;
+            const float v129 = gs_tanh_f32(v128);
+            const float v130 = v125 * v129;
+            const float v131 = v124 * v130;
+            const float v132 = v123 + v131;
+            y0[t * z0 + i121 * 32 + i122] = v132;
         }
     }
     gs_finish(done, last);
-    return;
 }

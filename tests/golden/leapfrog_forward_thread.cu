@@ -35,11 +35,11 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
     for (long long t = 0; t < last; t++) {
         for (long long i6 = 0; i6 < 2; i6++) {
             const float v7 = c0[i6];
-            const float v8 = (-0x1.0000000000000p-1f) * v7;
+            const float v8 = (-0.5f) * v7;
             w14[i6] = v8;
         }
         for (long long i10 = 0; i10 < 2; i10++) {
-            float s11 = 0x0.0p+0f;
+            float s11 = 0.0f;
             for (long long i12 = 0; i12 < 2; i12++) {
                 const float v13 = c0[i12];
                 const float v14 = k0[i12 * s3_0 + i10 * s3_1];
@@ -48,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
             w15[i10] = s11;
         }
         for (long long i16 = 0; i16 < 2; i16++) {
-            float s17 = 0x0.0p+0f;
+            float s17 = 0.0f;
             for (long long i18 = 0; i18 < 2; i18++) {
                 const float v19 = w14[i18];
                 const float v20 = k3[i18 * s6_0 + i16 * s6_1];
@@ -58,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
         }
         for (long long i22 = 0; i22 < 2; i22++) {
             const float v23 = w15[i22];
-            const float v24 = (-0x1.0000000000000p-1f) * v23;
+            const float v24 = (-0.5f) * v23;
             const float v25 = w16[i22];
             const float v26 = v24 + v25;
             y2[t * z2 + i22] = v26;
@@ -72,11 +72,11 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
             const float v33 = v32 * v30;
             const float v34 = v31 + v33;
             d0[i22] = v34;
-            const float v35 = (-0x1.0000000000000p-1f) * v34;
+            const float v35 = (-0.5f) * v34;
             w18[i22] = v35;
         }
         for (long long i37 = 0; i37 < 2; i37++) {
-            float s38 = 0x0.0p+0f;
+            float s38 = 0.0f;
             for (long long i39 = 0; i39 < 2; i39++) {
                 const float v40 = d0[i39];
                 const float v41 = k0[i39 * s3_0 + i37 * s3_1];
@@ -85,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
             w19[i37] = s38;
         }
         for (long long i43 = 0; i43 < 2; i43++) {
-            float s44 = 0x0.0p+0f;
+            float s44 = 0.0f;
             for (long long i45 = 0; i45 < 2; i45++) {
                 const float v46 = w18[i45];
                 const float v47 = k3[i45 * s6_0 + i43 * s6_1];
@@ -95,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
         }
         for (long long i49 = 0; i49 < 2; i49++) {
             const float v50 = w19[i49];
-            const float v51 = (-0x1.0000000000000p-1f) * v50;
+            const float v51 = (-0.5f) * v50;
             const float v52 = w20[i49];
             const float v53 = v51 + v52;
             y3[t * z3 + i49] = v53;
@@ -127,5 +127,4 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
         a1[i71] = c1[i71];
     }
     gs_finish(done, last);
-    return;
 }

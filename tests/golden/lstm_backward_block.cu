@@ -45,45 +45,38 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v8 = v6 * v7;
             const float v9 = x6[t * s7_0 + i1 * s7_1 + i2];
             const float v10 = v9 * v9;
-            const float v11 = 0x1.0000000000000p+0f - v10;
+            const float v11 = 1.0f - v10;
             const float v12 = v8 * v11;
             const float v13 = v3 + v12;
             const float v14 = x2[t * s3_0 + i1 * s3_1 + i2];
             const float v15 = v13 * v14;
             const float v16 = x1[t * s2_0 + i1 * s2_1 + i2];
             const float v17 = v15 * v16;
-            const float v18 = 0x1.0000000000000p+0f - v16;
+            const float v18 = 1.0f - v16;
             const float v19 = v17 * v18;
             y0[t * z0 + i1 * 128 + i2] = v19;
             const float v20 = x4[t * s5_0 + i1 * s5_1 + i2];
             const float v21 = v13 * v20;
             const float v22 = x3[t * s4_0 + i1 * s4_1 + i2];
             const float v23 = v21 * v22;
-            const float v24 = 0x1.0000000000000p+0f - v22;
+            const float v24 = 1.0f - v22;
             const float v25 = v23 * v24;
             y0[t * z0 + 32 + i1 * 128 + i2] = v25;
             const float v26 = v6 * v9;
             const float v27 = v26 * v7;
-            const float v28 = 0x1.0000000000000p+0f - v7;
+            const float v28 = 1.0f - v7;
             const float v29 = v27 * v28;
             y0[t * z0 + 32 + 32 + i1 * 128 + i2] = v29;
             const float v30 = v13 * v16;
             const float v31 = v14 * v14;
-            const float v32 = 0x1.0000000000000p+0f - v31;
+            const float v32 = 1.0f - v31;
             const float v33 = v30 * v32;
             y0[t * z0 + 32 + 32 + 32 + i1 * 128 + i2] = v33;
             const float v34 = v13 * v22;
             d1[i1 * 32 + i2] = v34;
         }
         __syncthreads();
-        for (int all_i36 = threadIdx.x; all_i36 < 0; all_i36 += blockDim.x) {
-            const long long i35 = all_i36 / 0;
-            const long long i36 = all_i36 % 0;
-            y0[t * z0 + 32 + 32 + 32 + 32 + i35 * 128 + i36] = 0x0.0p+0f;
-        }
-        __syncthreads();
         p15_held.multiply(n8, y0 + t * z0, 128, 1, 32, sums_float32, d0);
     }
     gs_finish(done, last);
-    return;
 }

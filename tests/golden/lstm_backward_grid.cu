@@ -15,9 +15,6 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     const long long u0_first = 4 * (64 * blockIdx.x / gridDim.x);
     const long long u0_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
     const long long u0_count = u0_end - u0_first;
-    const long long u1_first = 4 * (0 / gridDim.x);
-    const long long u1_end = 4 * (0 / gridDim.x);
-    const long long u1_count = u1_end - u1_first;
     gs_held<float, 1024, 4, 256, 1> p15_held;
     p15_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
@@ -59,41 +56,35 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v8 = v6 * v7;
             const float v9 = x6_early[i1 * u0_count + (i2 - u0_first)];
             const float v10 = v9 * v9;
-            const float v11 = 0x1.0000000000000p+0f - v10;
+            const float v11 = 1.0f - v10;
             const float v12 = v8 * v11;
             const float v13 = v3 + v12;
             const float v14 = x2_early[i1 * u0_count + (i2 - u0_first)];
             const float v15 = v13 * v14;
             const float v16 = x1_early[i1 * u0_count + (i2 - u0_first)];
             const float v17 = v15 * v16;
-            const float v18 = 0x1.0000000000000p+0f - v16;
+            const float v18 = 1.0f - v16;
             const float v19 = v17 * v18;
             y0[t * z0 + i1 * 1024 + i2] = v19;
             const float v20 = x4_early[i1 * u0_count + (i2 - u0_first)];
             const float v21 = v13 * v20;
             const float v22 = x3_early[i1 * u0_count + (i2 - u0_first)];
             const float v23 = v21 * v22;
-            const float v24 = 0x1.0000000000000p+0f - v22;
+            const float v24 = 1.0f - v22;
             const float v25 = v23 * v24;
             y0[t * z0 + 256 + i1 * 1024 + i2] = v25;
             const float v26 = v6 * v9;
             const float v27 = v26 * v7;
-            const float v28 = 0x1.0000000000000p+0f - v7;
+            const float v28 = 1.0f - v7;
             const float v29 = v27 * v28;
             y0[t * z0 + 256 + 256 + i1 * 1024 + i2] = v29;
             const float v30 = v13 * v16;
             const float v31 = v14 * v14;
-            const float v32 = 0x1.0000000000000p+0f - v31;
+            const float v32 = 1.0f - v31;
             const float v33 = v30 * v32;
             y0[t * z0 + 256 + 256 + 256 + i1 * 1024 + i2] = v33;
             const float v34 = v13 * v22;
             d1[i1 * 256 + i2] = v34;
-        }
-        __syncthreads();
-        for (int all_i36 = threadIdx.x; all_i36 < n8 * u1_count; all_i36 += blockDim.x) {
-            const long long i35 = all_i36 / (int)u1_count;
-            const long long i36 = u1_first + all_i36 % (int)u1_count;
-            y0[t * z0 + 256 + 256 + 256 + 256 + i35 * 1024 + i36] = 0x0.0p+0f;
         }
         const gs_u64 ticket = gs_enter(meeting);
         if (t + 1 < last) {
@@ -113,5 +104,4 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         p15_held.multiply(n8, y0 + t * z0, 1024, 1, 256, sums_float32, d0 + u0_first);
     }
     gs_finish(done, last);
-    return;
 }

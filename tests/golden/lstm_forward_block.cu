@@ -5,7 +5,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *__restrict__ k0, const float *__restrict__ k1, const float *__restrict__ k2,
         const float *__restrict__ k3, const float *__restrict__ k4, const float *__restrict__ k5,
         const float *__restrict__ k6, const float *__restrict__ k7, float *y0, float *y1, float *y2,
-        float *y3, float *y4, float *y5, float *a0, float *a1, long long *done, long long last,
+        float *y3, float *y4, float *y5, float *h0_0, float *a1, long long *done, long long last,
         long long rows, long long rows_a_block, long long sums_float32_place, long long w21_place,
         long long w23_place, long long w25_place, long long w27_place, long long s1_0,
         long long s1_1, long long s2_0, long long s2_1, long long s3_0, long long s3_1,
@@ -25,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     y3 += row * 32;
     y4 += row * 32;
     y5 += row * 32;
-    a0 += row * 32;
+    h0_0 += row * 32;
     a1 += row * 32;
     gs_held<float, 32, 32, 256, 4> p22_held;
     p22_held.clear();
@@ -42,10 +42,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     __syncthreads();
     p22_held.load(3, k6, s13_0, s13_1, 32, sums_float32);
     for (long long t = 0; t < last; t++) {
-        const float *const c0 = t ? y0 + (t - 1) * z0 : a0;
+        const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
         const float *const c1 = t ? y1 + (t - 1) * z1 : a1;
         __syncthreads();
-        p22_held.multiply(n20, c0, 32, 1, 32, sums_float32, w21, w23, w25, w27);
+        p22_held.multiply(n20, h0_now, 32, 1, 32, sums_float32, w21, w23, w25, w27);
         __syncthreads();
         for (int all_i2 = threadIdx.x; all_i2 < n20 * 32; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / 32;
@@ -89,5 +89,4 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         }
     }
     gs_finish(done, last);
-    return;
 }

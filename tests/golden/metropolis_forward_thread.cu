@@ -1,7 +1,7 @@
 #include "persistent.h"
 
-extern "C" __global__ void __launch_bounds__(32, 1) loop(const long long *__restrict__ k0,
-        float *y0, float *a0, unsigned long long *rng_1_0, unsigned long long *rng_0_0,
+extern "C" __global__ void __launch_bounds__(32, 1) loop(float *y0, float *a0,
+        unsigned long long *rng_1_0, unsigned long long *rng_0_0,
         const unsigned long long *__restrict__ l12, long long *done, long long last, long long rows,
         long long z0) {
     const long long row = gs_thread();
@@ -21,7 +21,6 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const long long *__rest
     float w11[1];
     float w13[1];
     float w14[1];
-    const long long q1 = k0[0];
     c0[0] = a0[0];
     for (long long i3 = 0; i3 < 2; i3++) {
         rng_1_now[i3] = rng_1_0[i3];
@@ -32,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const long long *__rest
     for (long long t = 0; t < last; t++) {
         const float v6 = c0[0];
         const float v7 = gs_sqr_f32(v6);
-        const float v8 = v7 - 0x1.0000000000000p+0f;
+        const float v8 = v7 - 1.0f;
         const float v9 = gs_sqr_f32(v8);
         w11[0] = v9;
         for (long long i10 = 0; i10 < 2; i10++) {
@@ -51,10 +50,10 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const long long *__rest
         const float v19 = c0[0];
         const float v20 = w14[0];
         const float v21 = gs_normal_icdf_f32(v20);
-        const float v22 = 0x1.99999a0000000p-1f * v21;
+        const float v22 = 0.800000011920929f * v21;
         const float v23 = v19 + v22;
         const float v24 = gs_sqr_f32(v23);
-        const float v25 = v24 - 0x1.0000000000000p+0f;
+        const float v25 = v24 - 1.0f;
         const float v26 = gs_sqr_f32(v25);
         const float v27 = v18 - v26;
         const float v28 = gs_exp_f32(v27);
@@ -79,5 +78,4 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const long long *__rest
         rng_0_0[i38] = rng_0_now[i38];
     }
     gs_finish(done, last);
-    return;
 }

@@ -108,11 +108,10 @@ class _Sink:
 
     def _add(self, d: Variable) -> None:
         """Traces d, or what it is computed from, where that is no more."""
-        if not (isinstance(d.op, Join) and all(i in self.lift for i in d.inputs)):
-            root = self._root(d)
-            if root not in self.lift:
-                self.added[root] = root.type.rows()()
-                self.lift.rows |= _with_parts(root, self.added[root])
+        root = self._root(d)
+        if root not in self.lift:
+            self.added[root] = root.type.rows()()
+            self.lift.rows |= _with_parts(root, self.added[root])
         self.lift.lift([d])
 
     def _root(self, d: Variable) -> Variable:
@@ -341,7 +340,7 @@ def _linear_inputs(sink: _Sink, v: Variable) -> set[int]:
         case Elemwise(scalar) if scalar is mul:
             same = {i for i, x in enumerate(v.inputs) if sink.once(x) is not None}
             return everything - same if len(same) == 1 else set()
-        case Elemwise() if v.op.label.startswith("cast_"):
+        case Elemwise() if v.op.label.startswith("cast_") and v.type.is_float:
             (x,) = v.inputs  # a wider dtype is asked for to sum in it
             return {0} if x.type.is_float and np.can_cast(v.dtype, x.dtype, "safe") else set()
     return set()
