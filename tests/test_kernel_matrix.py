@@ -100,7 +100,6 @@ def compiled() -> Iterator[dict[Any, list[Future[Kernel]]]]:
     pool.shutdown(cancel_futures=True)
 
 
-# What some kernels miss yet, and by how much: a better one must change these tables.
 # What may be missed; how much of it changes with the compiler. NVRTC 13.5 spills 100 bytes here.
 KNOWN = {"gru_reset_after 1024x16 backward h100": {"spills", "stack"}}
 
