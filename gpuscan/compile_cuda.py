@@ -22,22 +22,25 @@ from .evaluate import Program
 from .graph import Item, Variable, inherit, rebuild, results, toposort
 from .ops.index import Subtensor
 from .ops.linalg import Dot
-from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Reshape, Specify
+from .ops.sample import Uniform
+from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Join, Reshape, Specify
 from .record import record
 from .runtime import graphs
 from .runtime.cuda import (
     CudaDevice,
+    CudaJoin,
     CudaLoop,
     CudaNest,
     CudaProduct,
     CudaSequence,
+    CudaUniform,
     OnDevice,
     OnHost,
 )
 from .scan.op import Scan
 
 _INTEGERS = ("bool", *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)))
-_VIEWS = (BroadcastTo, DimShuffle, FirstRows, Reshape, Specify, Subtensor)
+_VIEWS = (BroadcastTo, DimShuffle, FirstRows, Join, Reshape, Specify, Subtensor)
 
 
 def compiled_cuda(
@@ -113,7 +116,7 @@ def _numbers(consts: Sequence[Variable], outputs: Sequence[Variable]) -> set[Var
         match v.op:
             case CudaNest():
                 read.update(_sizes(v))
-            case OnDevice():
+            case OnDevice() | CudaUniform():
                 read.update(v.inputs[1:])
             case OnHost():
                 read.update(v.inputs)
@@ -145,6 +148,11 @@ def _step_launches(
                     reasons.append("a kernel checks positions, and NumPy says what is wrong")
             case CudaProduct():
                 kernels += 1
+            case CudaJoin():
+                kernels += len(v.inputs)
+            case CudaUniform():
+                kernels += 1
+                read = v.inputs[1:]
             case CudaLoop(node=loop) | CudaSequence(node=loop):
                 reasons.append(f"there is a loop in a step, '{name_of(loop)}'")
             case OnDevice():
@@ -267,6 +275,10 @@ def _replaced(
             new[v] = rebuild(v, inputs) if v.inputs else v
         elif isinstance(v.op, Dot) and _is_product(v):
             new[v] = inherit(CudaProduct(device)(*inputs), v)
+        elif isinstance(v.op, Uniform) and v.dtype in ("float32", "float64"):
+            new[v] = inherit(CudaUniform(v.op, device)(*inputs), v)
+        elif isinstance(v.op, Join):
+            new[v] = inherit(CudaJoin(v.op, device)(*inputs), v)
         elif isinstance(v.op, _VIEWS) and (device.has_views or _is_indexing(v)):
             new[v] = inherit(OnDevice(v.op, device, v)(*inputs), v)
         else:

@@ -48,4 +48,23 @@ GS_FN void gs_own_uniforms_f64(const unsigned long long *state, long long first,
     }
 }
 
+/* The first `count` elements of a draw, by the threads of the whole grid. */
+template <class T>
+GS_FN void gs_grid_uniforms(const unsigned long long *state, T *out, long long count) {
+    constexpr int N = gs_vector<T>::size; /* elements of a counter */
+    const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
+    for (long long c = gs_thread(); c * N < count; c += gs_threads()) {
+        T u[N];
+        gs_uniforms_of(gs_random_block(key0, key1, state[1], (gs_u64)c, 0), u);
+        for (int k = 0; k < N && c * N + k < count; k++) out[c * N + k] = u[k];
+    }
+}
+
+/* `count` elements, row by row of `inner`, to rows that begin `apart` elements after each other. */
+template <class T>
+GS_FN void gs_grid_rows(const T *from, T *to, long long count, long long inner, long long apart) {
+    for (long long i = gs_thread(); i < count; i += gs_threads())
+        to[i / inner * apart + i % inner] = from[i];
+}
+
 #endif

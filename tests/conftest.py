@@ -1,6 +1,6 @@
 """Hypothesis profiles, the devices under test, and warnings as errors.
 
-HYPOTHESIS_PROFILE=dev (the default), ci (the same examples in every run) or thorough.
+HYPOTHESIS_PROFILE=dev (the default), ci and ci-slow (the same examples in every run) or thorough.
 pytest --device reference: functions run on this device, in the programs that tests start too. The
 default is the device of the settings, and for "auto" the one it takes, by name: there a build that
 fails is an error. --device native --device reference: tests that take `device` run on each, all
@@ -21,6 +21,10 @@ _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_bas
 settings.register_profile("dev", deadline=None, max_examples=30, suppress_health_check=_SLOW)
 settings.register_profile(
     "ci", deadline=None, max_examples=120, derandomize=True, print_blob=True,
+    suppress_health_check=_SLOW,
+)  # fmt: skip
+settings.register_profile(  # where an example is built for seconds
+    "ci-slow", deadline=None, max_examples=30, derandomize=True, print_blob=True,
     suppress_health_check=_SLOW,
 )  # fmt: skip
 settings.register_profile(

@@ -227,3 +227,50 @@ def test_sums_outside_of_loops_are_shared_by_many_blocks(seen, axis, shape):
     np.testing.assert_array_equal(found, f(value))  # in the same order every time
     if terms > 4000:
         assert {x.grid > 1 for x in seen.launches} == {True}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_draws_outside_of_fused_loops_are_launches_too(seen, dtype):
+    results = []
+    for device in ("emulated", "reference"):
+        rng = T.shared_randomstreams.RandomStreams(seed=3)
+        n, x0 = T.lscalar("n"), T.vector("x0", dtype=dtype)
+        x, updates = gpuscan.scan(
+            lambda x, rng=rng: x + rng.normal(x.shape, dtype=dtype), outputs_info=x0, n_steps=20
+        )
+        outputs = [rng.uniform((n, 3), dtype=dtype), rng.normal((n,), dtype=dtype), x]
+        f = gpuscan.function([n, x0], outputs, updates=updates, device=device, fuse="never")
+        results += [[f(size, np.zeros(5, dtype)) for size in (7, 0, 300)]]
+        if device == "emulated":
+            (plan,) = f.explain().scans
+            assert plan.graph_steps > 0  # nothing of a step runs on the host
+    for found, wanted in zip(*results):
+        for a, b in zip(found, wanted):
+            np.testing.assert_array_equal(a, b)
+    assert "uniforms" in {x.name for x in seen.launches}
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int16", "float32", "float64"])
+def test_joins_outside_of_loops_are_launches(seen, dtype):
+    x, y = T.TensorType(dtype, (False,) * 3)("x"), T.TensorType(dtype, (False,) * 3)("y")
+    f = gpuscan.function(
+        [x, y], [T.concatenate([x[::-1], y, x], axis) for axis in (0, 1, 2)], device="emulated"
+    )
+    a = (np.arange(24).reshape(2, 3, 4) % 3).astype(dtype)
+    for found, axis in zip(f(a, a + a), (0, 1, 2)):
+        np.testing.assert_array_equal(found, np.concatenate([a[::-1], a + a, a], axis))
+    assert {x.name for x in seen.launches} == {"rows"}
+    with pytest.raises(ValueError, match="dimension"):
+        f(a, a[:, :, :1])
+
+
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_90", "sm_120"])
+def test_the_kernels_of_draws_and_joins_compile(architecture):
+    from gpuscan.runtime import cuda, nvrtc
+
+    if reason := nvrtc.missing():
+        pytest.skip(reason)
+    for kind in ("float", "double"):
+        made = nvrtc.compile(cuda._UNIFORMS.format(threads=256, type=kind), architecture)
+        assert made.resources["uniforms"].spill_stores == 0
+        nvrtc.compile(cuda._ROWS.format(threads=256, type=kind), architecture)

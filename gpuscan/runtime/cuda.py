@@ -31,6 +31,8 @@ from ..errors import DeviceError
 from ..evaluate import Program
 from ..graph import Op, Variable
 from ..ops.linalg import Dot
+from ..ops.sample import Uniform
+from ..ops.shape import Join
 from ..record import field, record
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
@@ -478,6 +480,110 @@ class CudaProduct(Op):
 
     def eval(self, x: Any, y: Any) -> Any:
         return self.device.product(self.device.array(x), self.device.array(y))
+
+
+# ---- draws and joins outside of loops -----------------------------------------------------------
+
+_UNIFORMS = """#include "persistent.h"
+
+extern "C" __global__ void __launch_bounds__({threads}) uniforms(
+        const unsigned long long *state, {type} *out, long long count) {{
+    gs_grid_uniforms(state, out, count);
+}}
+"""
+_ROWS = """#include "persistent.h"
+
+extern "C" __global__ void __launch_bounds__({threads}) rows(
+        const {type} *from, {type} *to, long long count, long long inner, long long apart) {{
+    gs_grid_rows(from, to, count, inner, apart);
+}}
+"""
+_OF_BYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
+
+
+class _Simple:
+    """A kernel of a text that is the same for all sizes, with threads for the elements of one."""
+
+    def __init__(self, device: CudaDevice, name: str, text: str, kind: str) -> None:
+        self.device, self.name = device, name
+        self.threads = min(256, device.limits.threads_block)
+        self.text = text.format(threads=self.threads, type=kind)
+        self.kernel: Any = None  # built when it is first run
+
+    def __call__(self, count: int, *arguments: int) -> None:
+        if self.kernel is None:
+            self.kernel = self.device.build(self.text, self.name)
+        grid = min(self.device.limits.multiprocessors * 8, -(-count // self.threads))
+        launch = Launch(
+            self.name, self.text, (), grid, self.threads, 0, False, "launch", self.name, 0
+        )
+        self.device.launch(self.kernel, launch, arguments)
+
+
+@record
+class CudaUniform(Op):
+    """A draw: (state, *sizes) -> floats, the same as everywhere."""
+
+    definition: Uniform
+    device: CudaDevice
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return self.definition.infer(*types)
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        device, dtype = self.device, self.definition.dtype
+        kind, of_a_counter = ("double", 2) if dtype == "float64" else ("float", 4)
+        kernel = _Simple(device, "uniforms", _UNIFORMS, kind)
+
+        def run(state: Any, *sizes: Any) -> Any:
+            shape = [int(device.host(s)) for s in sizes]
+            if min(shape, default=0) < 0:
+                raise ValueError(f"negative size in the shape {tuple(shape)}")
+            out, count = device.empty(shape, dtype), math.prod(shape)
+            if count:
+                given = device.array(state)
+                places = device.address(given), device.address(out)
+                kernel(-(-count // of_a_counter), *places, count)
+            return out
+
+        return run
+
+
+@record
+class CudaJoin(Op):
+    """A Join: each part is copied to its place by a launch."""
+
+    definition: Join
+    device: CudaDevice
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return self.definition.infer(*types)
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        device, axis = self.device, self.definition.axis
+        item = np.dtype(node.dtype).itemsize
+        kernel = _Simple(device, "rows", _ROWS, _OF_BYTES[item])
+
+        def run(*parts: Any) -> Any:
+            shape = list(parts[0].shape)
+            for x in parts[1:]:
+                if x.ndim != len(shape) or any(
+                    a != b for k, (a, b) in enumerate(zip(x.shape, shape)) if k != axis
+                ):
+                    return np.concatenate([device.host(x) for x in parts], axis)  # which says so
+            shape[axis] = sum(x.shape[axis] for x in parts)
+            out, start = device.empty(shape, node.dtype), 0
+            apart = math.prod(shape[axis:])
+            for x in parts:
+                given = _dense(device, x)
+                inner = math.prod(x.shape[axis:])
+                if given.size:
+                    places = device.address(given), device.address(out) + start * item
+                    kernel(given.size, *places, given.size, inner, apart)
+                start += inner
+            return out
+
+        return run
 
 
 @record
