@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -42,6 +44,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=DEVICES,
         help="run on this device; may be given several times, for the tests that take `device`",
     )
+    parser.addoption(
+        "--nvrtc",
+        action="store_true",
+        help="with --device emulated: each kernel also compiles for a GPU, without spills",
+    )
 
 
 def _devices(config: pytest.Config) -> list[str]:
@@ -56,9 +63,28 @@ def pytest_configure(config: pytest.Config) -> None:
     from gpuscan.config import config as settings
     from gpuscan.runtime.device import missing
 
+    if config.getoption("nvrtc"):
+        _compile_for_gpus_too()
     here = [d for d in _devices(config) if not missing(d)]
     if here:
         settings.device = os.environ["GPUSCAN_DEVICE"] = here[0]
+
+
+def _compile_for_gpus_too() -> None:
+    """What the emulated device builds NVRTC compiles too, each text for one architecture, and holds
+    to its gates: no spill and no stack."""
+    from gpuscan.runtime import nvrtc
+    from gpuscan.runtime.emulated import Emulated
+
+    build, architectures = Emulated.build, ("sm_75", "sm_80", "sm_90", "sm_120")
+
+    def built(self: Emulated, source: str, name: str) -> Any:
+        architecture = architectures[zlib.crc32(source.encode()) % len(architectures)]
+        found = nvrtc.compile(source, architecture).resources[name]
+        assert (found.spill_stores, found.stack) == (0, 0), f"{name} on {architecture}:\n{source}"
+        return build(self, source, name)
+
+    Emulated.build = built  # type: ignore[method-assign]
 
 
 # Files whose tests name the device that they are about, or use none: --device changes nothing.

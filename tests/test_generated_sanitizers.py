@@ -70,15 +70,17 @@ class Recorded(Emulated):
         return found
 
     def launch(self, kernel: Any, launch: Launch, arguments: Any) -> None:
+        if "for (long long t" not in launch.source:  # no loop's
+            super().launch(kernel, launch, arguments)
+            return
         arrays = [
             self.arrays[given] if isinstance(what, Held | Done) else given
             for what, given in zip(launch.arguments, arguments, strict=True)
         ]
         before = [x.copy() if isinstance(x, np.ndarray) else x for x in arrays]
         super().launch(kernel, launch, arguments)
-        if "for (long long t" in launch.source:
-            made = [x.copy() for x in arrays if isinstance(x, np.ndarray)]
-            self.runs.append(Run(launch, before, made))
+        made = [x.copy() for x in arrays if isinstance(x, np.ndarray)]
+        self.runs.append(Run(launch, before, made))
 
 
 def runs(name: str, hidden: int, batch: int, scope: str) -> list[Run]:
