@@ -11,7 +11,6 @@ import numpy as np
 from ..record import replace
 from .kernel import (
     Array,
-    Expr,
     HeldWeight,
     InShared,
     Let,
@@ -42,7 +41,7 @@ from .program import (
     Trace,
     Unit,
 )
-from .threads import Known, Threads
+from .threads import Known, Threads, names
 from .weights import (
     LEAST_HELD,
     OTHER_REGISTERS,
@@ -256,7 +255,7 @@ class Blocks:
                 layout = Fragments(held, wide, len(group), self.threads, self.precision)
             if not layout.fits or layout.registers > self.registers - layout.others:
                 continue
-            partial = -(-layout.partial_bytes(rows) // 128) * 128
+            partial = _lines(layout.partial_bytes(rows))
             if 4 * partial > 3 * room:
                 continue
             self.registers -= layout.registers
@@ -282,7 +281,7 @@ class Blocks:
         if self.shared + size > self.limits.shared_block:
             return False
         self.prologue.append(InShared(staged.array, self._place(staged.array.name)))
-        self.shared += -(-size // 128) * 128
+        self.shared += _lines(size)
         return True
 
     def _place(self, name: str) -> Name:
@@ -293,10 +292,10 @@ class Blocks:
     def _share(self, scratch: Sequence[Any], place: str = "", other: str = "") -> None:
         """Scratch memory: in shared memory as far as there is room."""
         for pointer, source, elements, one in scratch:
-            size = -(-elements * np.dtype(source.dtype).itemsize // 128) * 128
+            taken = elements * np.dtype(source.dtype).itemsize
+            size = _lines(taken)
             fits = not one and self.shared + size <= self.limits.shared_block
             if place:
-                taken = elements * np.dtype(source.dtype).itemsize
                 place_of = place if fits else other
                 self.placed.append(Placed(pointer.array.name, place_of, taken))
             if fits:
@@ -329,6 +328,11 @@ class Blocks:
             self.prologue.append(Shift(pointer.array, binary("mul", BLOCK, size)))
 
 
+def _lines(size: int) -> int:
+    """So many bytes of shared memory, as whole lines."""
+    return -(-size // 128) * 128
+
+
 def _bytes(entry: Any) -> int:
     """Of scratch memory."""
     return int(entry[2] * np.dtype(entry[1].dtype).itemsize)
@@ -346,15 +350,5 @@ def _weight_sizes(program: LoopProgram) -> set[str]:
     found: set[str] = set()
     sizes = [s for pair in panels(program.kernel.body).values() for s in pair]
     for e in [*sizes, *(program.units.sizes if program.units else ())]:
-        found |= set(_names(e))
+        found |= set(names(e))
     return found
-
-
-def _names(e: Any) -> Iterator[str]:
-    match e:
-        case Name(text):
-            yield text
-        case Expr():
-            for x in (getattr(e, "a", None), getattr(e, "b", None)):
-                if x is not None:
-                    yield from _names(x)

@@ -8,7 +8,7 @@ from typing import Any
 from ..graph import Variable
 from ..ops.linalg import Dot
 from ..scan.op import Scan, Step
-from .kernel import Array, Load, Name, Store, product, row_major
+from .kernel import Array, Name, product, row_major
 from .loop import Loop, constant_rows
 from .lower import Memory
 from .plan import NotLowered
@@ -72,16 +72,11 @@ class _Chain(Loop):
     def turn(self) -> list[Any]:
         after: list[Any] = []
         for now, then, outside, shape in self._turned:
-            for s in self._copied(then, now, shape):
-                self.emit(s)
+            self.move(then, now, shape)
             after += self._copied(now, outside, shape)
         return after
 
     def _copied(self, source: Memory, target: Memory, shape: Sequence[Any]) -> list[Any]:
-        def body(index: list[Any]) -> None:
-            value = Load(source.array, source.offset(index))
-            self.emit(Store(target.array, target.offset(index), value))
-
         with self.block() as statements:
-            self.nest(shape, body, True)
+            self.move(source, target, shape)
         return list(statements)

@@ -202,7 +202,7 @@ class Control(Whole):
             last = self.advance(step, now, nexts, numbers)
             for j, c in carries.items():
                 if c.copied:
-                    self._move(c.second, c.first, self.sizes(step.carries[j]))
+                    self.move(c.second, c.first, self.sizes(step.carries[j]))
             if last is not None:
                 self.emit(If(last, (Assign(steps, t + 1), Break())))
         self.emit(For(t, n, tuple(body)))
@@ -256,7 +256,9 @@ class Control(Whole):
                 place = self.place_of(x)
                 self.memory.maps[-1 - self.depth_of(x)][p] = place
 
-    def _move(self, source: Memory, target: Memory, sizes: Sequence[Any]) -> None:
+    def move(self, source: Memory, target: Memory, sizes: Sequence[Any]) -> None:
+        """Copies elements from one place to another."""
+
         def body(index: list[Any]) -> None:
             value = Load(source.array, source.offset(index))
             self.emit(Store(target.array, target.offset(index), value))

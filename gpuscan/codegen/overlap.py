@@ -14,8 +14,6 @@ from ..record import record, replace
 from .kernel import (
     Array,
     Binary,
-    Call,
-    Choose,
     Enter,
     Finish,
     For,
@@ -32,9 +30,10 @@ from .kernel import (
     Store,
     Use,
     binary,
+    product,
     row_major,
 )
-from .threads import loads
+from .threads import loads, names
 
 T, LAST = Name("t"), Name("last")
 
@@ -104,7 +103,9 @@ class _Step:
         for s in body:
             match s:
                 case Let(name, Load(array, at)) if array.name in inputs and self._is_due(at):
-                    staged = Staged(Array(f"{array.name}_early", array.dtype), self._count())
+                    staged = Staged(
+                        Array(f"{array.name}_early", array.dtype), product(self.share.sizes)
+                    )
                     if any(x.array == staged.array for x in fetch) or not self.room(staged):
                         inner.append(s)
                         continue
@@ -126,14 +127,8 @@ class _Step:
 
     def _is_due(self, offset: Any) -> bool:
         """Whether an offset is another one in each step, and known when the step begins."""
-        names = set(_names(offset))
-        return T.text in names and not any(loads(offset)) and names <= self.known
-
-    def _count(self) -> Any:
-        count: Any = Number(1)
-        for size in self.share.sizes:
-            count = binary("mul", count, size)
-        return count
+        found = set(names(offset))
+        return T.text in found and not any(loads(offset)) and found <= self.known
 
     def _position(self) -> Any:
         """Of an element of the loops, among all of them."""
@@ -152,7 +147,9 @@ class _Step:
         inner = []
         for s in body:
             if isinstance(s, Store) and s.array.name in late:
-                staged = Staged(Array(f"{s.array.name}_late", s.array.dtype), self._count())
+                staged = Staged(
+                    Array(f"{s.array.name}_late", s.array.dtype), product(self.share.sizes)
+                )
                 if self.room(staged):
                     inner.append(Store(staged.array, self._position(), s.value))
                     value = Load(staged.array, self._position())
@@ -184,21 +181,6 @@ def _with(e: Any, t: Any) -> Any:
     if isinstance(e, Binary):
         return binary(e.op, _with(e.a, t), _with(e.b, t))
     return e
-
-
-def _names(e: Any) -> Iterator[str]:
-    match e:
-        case Name(text):
-            yield text
-        case Binary(_, a, b):
-            yield from _names(a)
-            yield from _names(b)
-        case Call(_, operands):
-            for x in operands:
-                yield from _names(x)
-        case Choose(a, b, c):
-            for x in (a, b, c):
-                yield from _names(x)
 
 
 def _all(body: Iterable[Any]) -> Iterator[Any]:

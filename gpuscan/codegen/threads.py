@@ -89,6 +89,22 @@ def loads(e: Any) -> Iterator[Array]:
             yield from loads(offset)
 
 
+def names(e: Any) -> Iterator[str]:
+    """The names in an expression."""
+    match e:
+        case Name(text):
+            yield text
+        case Binary(_, a, b):
+            yield from names(a)
+            yield from names(b)
+        case Call(_, operands):
+            for x in operands:
+                yield from names(x)
+        case Choose(a, b, c):
+            for x in (a, b, c):
+                yield from names(x)
+
+
 @record
 class Touched:
     read: frozenset[str] = frozenset()
