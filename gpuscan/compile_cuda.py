@@ -21,7 +21,6 @@ from .config import config
 from .evaluate import Program
 from .graph import Item, Variable, inherit, rebuild, results, toposort
 from .ops.index import Subtensor
-from .ops.linalg import Dot
 from .ops.sample import Uniform
 from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Join, Reshape, Specify
 from .record import record
@@ -37,6 +36,7 @@ from .runtime.cuda import (
     OnDevice,
     OnHost,
 )
+from .runtime.products import is_product
 from .scan.op import Scan
 
 _INTEGERS = ("bool", *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)))
@@ -273,7 +273,7 @@ def _replaced(
             new[v] = inherit(_loop(v, loops[v], device, met)(*inputs), v)
         elif not v.inputs or isinstance(v.op, Item | Dim) or getattr(v.op, "is_lazy", False):
             new[v] = rebuild(v, inputs) if v.inputs else v
-        elif isinstance(v.op, Dot) and _is_product(v):
+        elif is_product(v):
             new[v] = inherit(CudaProduct(device)(*inputs), v)
         elif isinstance(v.op, Uniform) and v.dtype in ("float32", "float64"):
             new[v] = inherit(CudaUniform(v.op, device)(*inputs), v)
@@ -310,7 +310,3 @@ def _loop(
         v.op, f.program, len(f.sizes), functools.partial(f.launch_of, device), device, v,
         (*v.inputs, *f.sizes), told,
     )  # fmt: skip
-
-
-def _is_product(v: Variable) -> bool:
-    return v.dtype in ("float32", "float64") and all(x.ndim == 2 for x in v.inputs)

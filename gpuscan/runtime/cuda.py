@@ -128,6 +128,19 @@ def _dense(device: CudaDevice, x: Any) -> Any:
     return x if not isinstance(x, np.ndarray) or x.flags.c_contiguous else _copied(device, x)
 
 
+class _Constants:
+    """The graph's constants on a device, each put there when it is first asked for."""
+
+    def __init__(self, device: CudaDevice) -> None:
+        self.device = device
+        self.held: dict[Fixed, Any] = {}
+
+    def of(self, fixed: Fixed) -> Any:
+        if fixed not in self.held:
+            self.held[fixed] = self.device.array(np.ascontiguousarray(fixed.constant.data))
+        return self.held[fixed]
+
+
 # ---- loops --------------------------------------------------------------------------------------
 
 
@@ -196,7 +209,7 @@ class _LoopRunner:
         self.n_seqs = len(step.seqs)
         self.read = {s.operand: s.whole for s in op.program.pointers if isinstance(s, Given)}
         self.plans: Plans[_LoopPlan] = Plans(op.program)
-        self.constants: dict[Any, Any] = {}
+        self.constants = _Constants(self.device)
         self._interpreted: Any = None
 
     def definition(self, *inputs: Any) -> Any:
@@ -234,12 +247,6 @@ class _LoopRunner:
             raise DeviceError(_NOT_MET.format(launch.name, launch.grid))
         return memory.results(min(done, steps))  # one that stops says one more where none did
 
-    def constant(self, fixed: Fixed) -> Any:
-        if fixed not in self.constants:
-            data = np.ascontiguousarray(fixed.constant.data)
-            self.constants[fixed] = self.device.array(data)
-        return self.constants[fixed]
-
 
 class _Memory:
     """The arrays of one run of a loop."""
@@ -273,7 +280,7 @@ class _Memory:
             case Given(k):
                 return self.arrays[k]
             case Fixed():
-                return self.runner.constant(held.source)
+                return self.runner.constants.of(held.source)
             case Trace(i):
                 shape, dtype = self.plan.rows[i]
                 self.traces[i] = self.device.empty((held.copies, self.steps, *shape), dtype)
@@ -408,7 +415,8 @@ class _NestRunner:
         self.n_operands = len(given)
         self.n_inputs = self.n_operands + len(program_sizes(op.program))
         self.plans: Plans[_NestPlan] = Plans(op.program)
-        self.constants: dict[Any, Any] = {}
+        self.constants = _Constants(self.device)
+        self.zeros: Any = None  # put on the device when they are first needed
         self._interpreted: Program | None = None
 
     def definition(self, *inputs: Any) -> Any:
@@ -439,7 +447,7 @@ class _NestRunner:
                 case Held(Result(k)):
                     held.append(results[k])
                 case Held(Fixed() as fixed):
-                    held.append(self._constant(fixed))
+                    held.append(self.constants.of(fixed))
                 case Held(Scratch(), _, elements, dtype):
                     held.append(device.empty((max(1, elements),), dtype))
                 case Held(Meeting()):
@@ -457,16 +465,10 @@ class _NestRunner:
             return self.definition(*inputs)
         return tuple(results)
 
-    def _constant(self, fixed: Fixed) -> Any:
-        if fixed not in self.constants:
-            data = np.ascontiguousarray(fixed.constant.data)
-            self.constants[fixed] = self.device.array(data)
-        return self.constants[fixed]
-
     def _zeros(self) -> Any:
-        if Meeting not in self.constants:
-            self.constants[Meeting] = self.device.array(np.zeros(MEETING, "int64"))
-        return self.constants[Meeting]
+        if self.zeros is None:
+            self.zeros = self.device.array(np.zeros(MEETING, "int64"))
+        return self.zeros
 
 
 @record
