@@ -46,8 +46,14 @@ __version__ = "0.1.0"
 Variable.operations["scan"] = scan  # jacobian and hessian are loops
 
 
+_LATER = ("data", "distributed", "mc", "optim", "saving")  # imported when they are named
+
+
 def __getattr__(name: str) -> Any:
-    """The modules of Theano's top level (theano.scan_module, theano.sandbox, theano.gof, ...)."""
+    """The parts that not every program needs, and the modules of Theano's top level
+    (theano.scan_module, theano.sandbox, theano.gof, ...)."""
+    if name in _LATER:
+        return importlib.import_module("." + name, __name__)
     if not name.startswith("__"):
         theano = importlib.import_module(".theano", __name__)
         if name == "theano":

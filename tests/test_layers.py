@@ -23,6 +23,8 @@ LAYERS = (
     ("codegen", "runtime"),
     ("compile", "compile_native", "compile_cuda", "explain"),
     ("function",),
+    ("optim", "data", "saving", "distributed"),
+    ("mc",),
     ("__init__", "theano", "examples", "selftest", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
