@@ -1,0 +1,1 @@
+"""Monte Carlo chains on the device."""
