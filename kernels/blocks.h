@@ -257,35 +257,37 @@ GS_FN void gs_uniforms_of(gs_words w, double (&u)[2]) {
     u[0] = gs_uniform_f64(w.x, w.y), u[1] = gs_uniform_f64(w.z, w.w);
 }
 
-/* Elements first + r * apart .. first + r * apart + count - 1 of a draw, of `rows` rows r, to
- * out[r * stride]; a thread takes the words of one counter. */
+/* Elements first + r * apart .. first + r * apart + count - 1 of a draw with rows of `row`
+ * elements, of `rows` rows r, to out[r * stride]; a thread takes the words of one counter. */
 template <class T>
-GS_FN void gs_uniform_rows(const unsigned long long *state, long long first, long long rows,
-                           long long apart, long long count, T *out, long long stride) {
+GS_FN void gs_uniform_rows(const unsigned long long *state, long long row, long long first,
+                           long long rows, long long apart, long long count, T *out,
+                           long long stride) {
     constexpr int N = gs_vector<T>::size; /* elements of a counter */
     const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
     const long long counters = (count + N - 2) / N + 1; /* of a row, at most */
+    first += gs_first_element(state, row);
     for (long long i = threadIdx.x; i < rows * counters; i += blockDim.x) {
-        const long long row = i / counters, begin = first + row * apart;
+        const long long r = i / counters, begin = first + r * apart;
         const long long counter = begin / N + i % counters;
         T u[N];
         gs_uniforms_of(gs_random_block(key0, key1, state[1], (gs_u64)counter, 0), u);
         GS_UNROLL for (int k = 0; k < N; k++) {
             const long long element = counter * N + k - begin;
-            if (element >= 0 && element < count) out[row * stride + element] = u[k];
+            if (element >= 0 && element < count) out[r * stride + element] = u[k];
         }
     }
 }
 
 #define GS_DRAWS(type, t)                                                                 \
-    GS_APART void gs_uniform_rows_##t(const unsigned long long *state, long long first,   \
-                                      long long rows, long long apart, long long count,   \
-                                      type *out, long long stride) {                      \
-        gs_uniform_rows(state, first, rows, apart, count, out, stride);                   \
+    GS_APART void gs_uniform_rows_##t(const unsigned long long *state, long long row,     \
+                                      long long first, long long rows, long long apart,   \
+                                      long long count, type *out, long long stride) {     \
+        gs_uniform_rows(state, row, first, rows, apart, count, out, stride);              \
     }                                                                                     \
-    GS_APART void gs_uniforms_##t(const unsigned long long *state, long long first,       \
-                                  long long count, type *out) {                           \
-        gs_uniform_rows(state, first, 1, 0, count, out, 0);                               \
+    GS_APART void gs_uniforms_##t(const unsigned long long *state, long long row,         \
+                                  long long first, long long count, type *out) {          \
+        gs_uniform_rows(state, row, first, 1, 0, count, out, 0);                          \
     }
 GS_FLOATS(GS_DRAWS)
 

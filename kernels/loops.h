@@ -7,10 +7,11 @@
 #include "products.h"
 #include "scalars.h"
 
-/* Elements first .. first + count - 1 of a draw. */
+/* Elements first .. first + count - 1 of a draw with rows of `row` elements. */
 static __attribute__((noinline, unused)) void gs_uniforms_f32(
-    const unsigned long long *state, long long first, long long count, float *out) {
+    const unsigned long long *state, long long row, long long first, long long count, float *out) {
     const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
+    first += gs_first_element(state, row);
     const gs_u64 draw = state[1];
     long long i = 0;
     for (; i < count && (first + i) % 4; i++)
@@ -31,8 +32,9 @@ static __attribute__((noinline, unused)) void gs_uniforms_f32(
 }
 
 static __attribute__((noinline, unused)) void gs_uniforms_f64(
-    const unsigned long long *state, long long first, long long count, double *out) {
+    const unsigned long long *state, long long row, long long first, long long count, double *out) {
     const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
+    first += gs_first_element(state, row);
     const gs_u64 draw = state[1];
 #pragma GCC ivdep
     for (long long i = 0; i < count; i++) {
@@ -45,14 +47,14 @@ static __attribute__((noinline, unused)) void gs_uniforms_f64(
 /* The same of `rows` rows, which are `apart` in the draw and `stride` in memory. */
 #define GS_UNIFORM_ROWS(type, t)                                                          \
     static inline __attribute__((unused)) void gs_uniform_rows_##t(                       \
-        const unsigned long long *state, long long first, long long rows, long long apart, \
-        long long count, type *out, long long stride) {                                   \
+        const unsigned long long *state, long long row, long long first, long long rows,  \
+        long long apart, long long count, type *out, long long stride) {                  \
         if (count == apart && stride == apart) {                                          \
-            gs_uniforms_##t(state, first, rows * count, out);                             \
+            gs_uniforms_##t(state, row, first, rows * count, out);                        \
             return;                                                                       \
         }                                                                                 \
         for (long long r = 0; r < rows; r++)                                              \
-            gs_uniforms_##t(state, first + r * apart, count, out + r * stride);           \
+            gs_uniforms_##t(state, row, first + r * apart, count, out + r * stride);      \
     }
 GS_UNIFORM_ROWS(float, f32)
 GS_UNIFORM_ROWS(double, f64)

@@ -30,16 +30,18 @@ GS_FN int gs_is_last(long long *counter) {
     return __syncthreads_or(last);
 }
 
-/* Elements first .. first + count - 1 of a draw, for one thread. */
-GS_FN void gs_own_uniforms_f32(const unsigned long long *state, long long first, long long count,
-                               float *out) {
+/* Elements first .. first + count - 1 of a draw with rows of `row` elements, for one thread. */
+GS_FN void gs_own_uniforms_f32(const unsigned long long *state, long long row, long long first,
+                               long long count, float *out) {
+    first += gs_first_element(state, row);
     for (long long i = 0; i < count; i++)
         out[i] = gs_uniform_f32(gs_random_word((gs_u32)state[0], (gs_u32)(state[0] >> 32),
                                                state[1], (gs_u64)(first + i), 0));
 }
 
-GS_FN void gs_own_uniforms_f64(const unsigned long long *state, long long first, long long count,
-                               double *out) {
+GS_FN void gs_own_uniforms_f64(const unsigned long long *state, long long row, long long first,
+                               long long count, double *out) {
+    first += gs_first_element(state, row);
     for (long long i = 0; i < count; i++) {
         const gs_u64 element = (gs_u64)(first + i);
         const gs_words w = gs_random_block((gs_u32)state[0], (gs_u32)(state[0] >> 32), state[1],
@@ -48,15 +50,20 @@ GS_FN void gs_own_uniforms_f64(const unsigned long long *state, long long first,
     }
 }
 
-/* The first `count` elements of a draw, by the threads of the whole grid. */
+/* The first `count` elements of a draw with rows of `row` elements, by the whole grid's threads. */
 template <class T>
-GS_FN void gs_grid_uniforms(const unsigned long long *state, T *out, long long count) {
+GS_FN void gs_grid_uniforms(const unsigned long long *state, long long row, T *out,
+                            long long count) {
     constexpr int N = gs_vector<T>::size; /* elements of a counter */
     const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
-    for (long long c = gs_thread(); c * N < count; c += gs_threads()) {
+    const long long first = gs_first_element(state, row), skip = first % N;
+    for (long long c = gs_thread(); c * N < count + skip; c += gs_threads()) {
         T u[N];
-        gs_uniforms_of(gs_random_block(key0, key1, state[1], (gs_u64)c, 0), u);
-        for (int k = 0; k < N && c * N + k < count; k++) out[c * N + k] = u[k];
+        gs_uniforms_of(gs_random_block(key0, key1, state[1], (gs_u64)(first / N + c), 0), u);
+        for (int k = 0; k < N; k++) {
+            const long long element = c * N + k - skip;
+            if (element >= 0 && element < count) out[element] = u[k];
+        }
     }
 }
 

@@ -41,6 +41,11 @@ GS_FN gs_u32 gs_random_word(gs_u32 key0, gs_u32 key1, gs_u64 draw, gs_u64 elemen
     return element & 2 ? high : low;
 }
 
+/* Where a draw begins whose first state[2] rows, of `row` elements each, are drawn elsewhere. */
+GS_FN gs_i64 gs_first_element(const unsigned long long *state, gs_i64 row) {
+    return (gs_i64)state[2] * row;
+}
+
 /* In (0, 1), both ends left out. */
 GS_FN float gs_uniform_f32(gs_u32 word) {
     return (float)(gs_i32)(word >> 9) * 1.1920928955078125e-7f + 5.9604644775390625e-8f;

@@ -529,13 +529,16 @@ class Case:
             if isinstance(v, SharedVariable) and name in arrays:
                 v.set_value(arrays[name])
         for i, s in enumerate(self._streams):
-            s.set_value(sample.state_value(self.seed, i))
+            s.set_value(self._stream_value(i))
+
+    def _stream_value(self, i: int) -> np.ndarray:
+        return sample.state_value(self.seed, i, rows=self.seed % 3)
 
     @cached_property
     def _streams(self) -> list[SharedVariable]:
         found = []
         for i, d in enumerate(self.draws):
-            s = shared(sample.state_value(self.seed, i), d.value.name)
+            s = shared(self._stream_value(i), d.value.name)
             s.default_update = sample.next_state(s)
             found.append(s)
         return found

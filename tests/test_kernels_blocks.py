@@ -48,8 +48,9 @@ steps_{t}(long long steps, long long apart, long long rows, long long wide, long
 """
 
 UNIFORMS = """
-uniforms_{t}(const unsigned long long *state, long long first, long long count, {type} *out) {{
-    gs_uniforms_{t}(state, first, count, out);
+uniforms_{t}(const unsigned long long *state, long long row, long long first, long long count,
+             {type} *out) {{
+    gs_uniforms_{t}(state, row, first, count, out);
 }}
 """
 
@@ -341,16 +342,22 @@ def test_products_of_what_is_flipped(kernels, t):
 @pytest.mark.parametrize("block", BLOCKS)
 def test_uniforms(kernels, block):
     key0, key1, draw = 0x12345678, 0x9ABCDEF0, 2**40 + 3
-    state = np.array([key0 | key1 << 32, draw], np.uint64)
-    for first in (0, 1, 2, 3, 6, 2**34 - 5):
+    for begin in (0, 1, 2, 3, 6, 2**34 - 5):
+        rows, row = begin // 3, 2  # are before this part of the draw
+        first = begin - rows * row
+        state = np.array([key0 | key1 << 32, draw, rows], np.uint64)
         for count in (0, 1, 2, 3, 5, 1000):
             u, v = np.full(count + 1, 7, np.float32), np.full(count + 1, 7, np.float64)
             for kernel, out in (("uniforms_f32", u), ("uniforms_f64", v)):
                 emulator.launch(
-                    kernels[kernel], 1, block, 0, [address(state), first, count, address(out)]
+                    kernels[kernel],
+                    1,
+                    block,
+                    0,
+                    [address(state), row, first, count, address(out)],
                 )
-            words = philox.words(key0, key1, draw, count, 0, first)
-            pairs = philox.words(key0, key1, draw, 2 * count, 0, 2 * first)
+            words = philox.words(key0, key1, draw, count, 0, begin)
+            pairs = philox.words(key0, key1, draw, 2 * count, 0, 2 * begin)
             assert np.array_equal(u[:-1], philox.uniform32(words))
             assert np.array_equal(v[:-1], philox.uniform64(pairs))
             assert u[-1] == v[-1] == 7

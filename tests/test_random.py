@@ -101,13 +101,13 @@ def test_the_index_may_pass_32_bits():
     assert u == philox.uniform64(four)[0]
 
 
-def test_the_state_is_key_and_count_and_advances_by_one():
+def test_the_state_is_key_count_and_rows_and_its_count_advances_by_one():
     rng = RandomStreams(77)
     rng.uniform((2,))
     draw = rng.uniform((2,))
-    np.testing.assert_array_equal(draw.rng.get_value(), np.array([77 | 1 << 32, 0], "uint64"))
+    np.testing.assert_array_equal(draw.rng.get_value(), np.array([77 | 1 << 32, 0, 0], "uint64"))
     after = value(draw.rng.default_update)
-    np.testing.assert_array_equal(after, np.array([77 | 1 << 32, 1], "uint64"))
+    np.testing.assert_array_equal(after, np.array([77 | 1 << 32, 1, 0], "uint64"))
 
 
 # ---- on what it depends -----------------------------------------------------------------------
@@ -136,6 +136,45 @@ def test_a_small_draw_is_the_start_of_a_large_one(name):
     small = value(DRAWS[name](RandomStreams(5), (4, 5)))
     large = value(DRAWS[name](RandomStreams(5), (60,)))
     np.testing.assert_array_equal(small.reshape(20, *small.shape[2:]), large[:20])
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_a_draw_may_go_on_after_rows_that_are_drawn_elsewhere(name):
+    whole = value(DRAWS[name](RandomStreams(5), (9, 5)))
+    for first, last in ((0, 4), (4, 9), (7, 8)):
+        rng = RandomStreams(5)
+        part = DRAWS[name](rng, (last - first, 5))
+        rng[part] = sample.state_value(5, 0, 0, first)
+        np.testing.assert_array_equal(value(part), whole[first:last])
+
+
+@pytest.mark.parametrize("size", [(5,), (5, 3), (5, 2, 2)])
+def test_rows_that_are_drawn_elsewhere_are_left_out_by_loops_too(size):
+    """On every device: the loop has rows that threads share, columns, and a scalar draw."""
+
+    def run(rows, before):
+        rng = RandomStreams(5)
+        n = T.lscalar()
+        shape = (n, *size[1:])
+
+        def step(x):
+            shared_by_rows = rng.uniform((), dtype="float32")
+            return x * rng.uniform(shape, dtype="float32") + shared_by_rows - rng.normal(shape)
+
+        out, updates = scan(step, outputs_info=T.zeros(shape, "float32"), n_steps=4)
+        wide = rng.uniform(shape, dtype="float64")
+        f = function([n], [out, wide], updates=updates)
+        for k, (state, _) in enumerate(rng.state_updates):
+            state.set_value(sample.state_value(5, k, 0, before))
+        return [*f(rows), *f(rows)]
+
+    whole = run(size[0], 0)
+    for first, last in ((0, 2), (2, 5), (3, 4)):
+        loop, wide, loop_after, wide_after = run(last - first, first)
+        np.testing.assert_array_equal(loop, whole[0][:, first:last])
+        np.testing.assert_array_equal(wide, whole[1][first:last])
+        np.testing.assert_array_equal(loop_after, whole[2][:, first:last])
+        np.testing.assert_array_equal(wide_after, whole[3][first:last])
 
 
 @pytest.mark.parametrize("name", DRAWS)
@@ -696,3 +735,11 @@ def test_two_streams_in_a_scan_keep_their_own_counts():
     for i in range(3):
         np.testing.assert_array_equal(u[i], philox.uniform32(words(5, 0, i, 2)))
         np.testing.assert_array_equal(z[i], philox.normal32(words(5, 1, i, 2)))
+
+
+def test_multinomial_with_as_many_categories_as_a_call_says():
+    p = T.matrix("p")
+    f = function([p], RandomStreams(3).multinomial(pvals=p))
+    for n in (1, 2, 5):
+        found = f(np.eye(n, dtype="f"))
+        assert np.array_equal(found, np.eye(n))

@@ -206,7 +206,7 @@ class _Count:
                 pass
             case "gs_gemm_steps", (_, _, rows, columns, depth, _, _, _, panel, *_):
                 pass  # for some steps at once: a step's part
-            case "gs_uniforms", (_, _, count, _):
+            case "gs_uniforms", (_, _, _, count, _):
                 n = self.size(count)
                 self._shared(times * self._draws(n, dtype), -(-n // DRAWN))
                 return True
@@ -247,7 +247,7 @@ class _Count:
                 return n * (INSTRUCTIONS["exp"] + INSTRUCTIONS["true_div"] + 4 * ACCESS)
             case Use(name, arguments) if routine(name) == "gs_uniforms":
                 dtype = "float64" if name.endswith("f64") else "float32"
-                return times * self._draws(self.size(arguments[2]), dtype)
+                return times * self._draws(self.size(arguments[3]), dtype)
         return 0.0
 
     def _draws(self, n: int, dtype: str) -> float:

@@ -293,15 +293,15 @@ class Whole(Lowering):
         t = _floats(v, "a draw")
         state = self.place_of(v.inputs[0])
         sizes, first = self.sizes(v), self.first_element(v)
-        given = (state.array, state.start)
+        given, row = (state.array, state.start), product(sizes[1:]) if sizes else Number(0)
         if (own := self.units_of(v)) is None:
-            operands = (given, first, product(sizes), (out.array, out.start))
+            operands = (given, row, first, product(sizes), (out.array, out.start))
             self.emit(Use(f"gs_uniforms_{t}", operands))
         else:  # some columns of each row
             rows, stride = product(sizes[:-1]), out.strides[-2] if v.ndim > 1 else Number(0)
             place = (out.array, out.start + own[0])
             columns = (first + own[0], rows, sizes[-1], own[1] - own[0])
-            self.emit(Use(f"gs_uniform_rows_{t}", (given, *columns, place, stride)))
+            self.emit(Use(f"gs_uniform_rows_{t}", (given, row, *columns, place, stride)))
         if v.ndim == 0:
             self.locals[v] = Load(out.array, out.start)
         self.memory[v] = out

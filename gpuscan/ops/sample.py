@@ -1,9 +1,11 @@
 """Random draws as pure functions of a generator's state.
 
-A state is a uint64 vector [key, n]: the key's low half is the seed's word, its high half the
+A state is a uint64 vector [key, n, r]: the key's low half is the seed's word, its high half the
 site, and n is the number of the next draw. A draw reads (state, parameters, sizes), and the next
-state is state + [0, 1]; so what is drawn depends on seed, site, draw and element, and on nothing
-else. Element i (in row-major order) takes these words of `philox.words(seed, site, n, lane)`:
+state is state + [0, 1, 0]; so what is drawn depends on seed, site, draw and element, and on nothing
+else. r is 0 where one process draws everything; a draw with r > 0 is what follows the first r rows,
+along the first axis, of a longer one. A draw without axes has no rows. Element i (in row-major
+order, r rows included) takes these words of `philox.words(seed, site, n, lane)`:
 
     one word      float16 and float32 uniforms              word i of lane 0
     two words     float64 uniforms                          words 2i, 2i + 1 of lane 0
@@ -34,7 +36,7 @@ from .reduce import sum as total
 from .scalar import add, clip, eq, floor, ge, gt, le, log, lt, normal_icdf, switch
 from .shape import broadcast_to, dim, dims, dimshuffle
 
-STATE = TensorType("uint64", (2,))
+STATE = TensorType("uint64", (3,))
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -43,20 +45,26 @@ _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 
 
-def state_value(seed: int, site: int, draw: int = 0) -> npt.NDArray[np.uint64]:
-    """The state of a site before draw number `draw`; seed and site are 32-bit words."""
-    return np.array([seed | site << 32, draw], np.uint64)
+def state_value(seed: int, site: int, draw: int = 0, rows: int = 0) -> npt.NDArray[np.uint64]:
+    """The state of a site before draw number `draw`, whose first `rows` rows are drawn elsewhere;
+    seed and site are 32-bit words."""
+    return np.array([seed | site << 32, draw, rows], np.uint64)
 
 
 def next_state(state: Variable) -> Variable:
     """The state after one draw."""
-    return add(state, constant_leaf(np.array([0, 1], np.uint64)))
+    return add(state, constant_leaf(np.array([0, 1, 0], np.uint64)))
 
 
 def _key(state: Any) -> tuple[int, int, int]:
     """Seed, site and draw."""
     key = int(state[0])
     return key & 0xFFFFFFFF, key >> 32, int(state[1])
+
+
+def _before(state: Any, shape: Sequence[int]) -> int:
+    """How many elements of the draw are in the rows before this part of it."""
+    return int(state[2]) * math.prod(shape[1:]) if shape else 0
 
 
 def _check_state(state: Any) -> None:
@@ -98,11 +106,12 @@ class Uniform(Op):
         shape = tuple(int(s) for s in sizes)
         if any(s < 0 for s in shape):
             raise ValueError(f"negative size in the shape {shape}")
-        count = math.prod(shape)
+        count, first = math.prod(shape), _before(state, shape)
         if self.dtype == "float64":
-            u: Any = philox.uniform64(philox.words(*_key(state), 2 * count))
+            words = philox.words(*_key(state), 2 * count, start=2 * first)
+            u: Any = philox.uniform64(words)
         else:
-            words = philox.words(*_key(state), count)
+            words = philox.words(*_key(state), count, start=first)
             u = philox.uniform32(words) if self.dtype == "float32" else uniform16(words)
         return u.reshape(shape)
 
@@ -162,7 +171,7 @@ def integers(state: Variable, n: Variable, sizes: Sequence[Variable]) -> Variabl
 def cdf(weights: Variable) -> Variable:
     """Running sums along the last axis over the whole, float64; the last is 1."""
     sums = cumsum(cast(weights, "float64"), axis=-1)
-    return sums / sums[(..., slice(-1, None))]
+    return sums / dimshuffle(sums[..., -1], *range(sums.ndim - 1), "x")
 
 
 def category(state: Variable, weights: Variable, sizes: Sequence[Variable]) -> Variable:
@@ -236,7 +245,7 @@ class Binomial(Op):
             raise ValueError("binomial: n < 0")
         if not np.all((p >= 0) & (p <= 1)):
             raise ValueError("binomial: p < 0, p > 1 or p is NaN")
-        index = np.arange(p.size)
+        index = _before(state, p.shape) + np.arange(p.size)
         return binomial_counts(state, index, np.ravel(n), np.ravel(p)).reshape(p.shape)
 
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
@@ -267,7 +276,8 @@ class Poisson(Op):
     def eval(self, state: Any, mean: Any) -> Any:
         if not np.all((mean >= 0) & (mean < 2.0**63)):
             raise ValueError("poisson: the mean is negative, NaN or too large")
-        return poisson_counts(state, np.arange(mean.size), np.ravel(mean)).reshape(mean.shape)
+        index = _before(state, mean.shape) + np.arange(mean.size)
+        return poisson_counts(state, index, np.ravel(mean)).reshape(mean.shape)
 
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
         return [None, _undefined(self)]
@@ -305,7 +315,9 @@ class Multinomial(Op):
             raise ValueError("multinomial: pvals < 0, pvals is NaN, or a row of pvals sums to 0")
         counts = np.zeros(rows.shape, np.int64)
         left = np.ravel(n).astype(np.int64)
-        first = np.arange(len(rows)) * k
+        # one distribution is no row of several: it is the same for all
+        before = _before(state, weights.shape) if weights.ndim > 1 else 0
+        first = before + np.arange(len(rows)) * k
         for j in range(k - 1):
             p = np.divide(rows[:, j], rest[:, j], out=np.zeros(len(rows)), where=rest[:, j] > 0)
             counts[:, j] = binomial_counts(state, first + j, left, p)

@@ -489,8 +489,8 @@ class CudaProduct(Op):
 _UNIFORMS = """#include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__({threads}) uniforms(
-        const unsigned long long *state, {type} *out, long long count) {{
-    gs_grid_uniforms(state, out, count);
+        const unsigned long long *state, long long row, {type} *out, long long count) {{
+    gs_grid_uniforms(state, row, out, count);
 }}
 """
 _ROWS = """#include "persistent.h"
@@ -544,8 +544,9 @@ class CudaUniform(Op):
             out, count = device.empty(shape, dtype), math.prod(shape)
             if count:
                 given = device.array(state)
-                places = device.address(given), device.address(out)
-                kernel(-(-count // of_a_counter), *places, count)
+                row = math.prod(shape[1:]) if shape else 0
+                threads = -(-count // of_a_counter) + 1  # the first counter may be half used
+                kernel(threads, device.address(given), row, device.address(out), count)
             return out
 
         return run

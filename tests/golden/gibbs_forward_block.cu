@@ -13,10 +13,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     const long long n7 = rows - row < rows_a_block ? rows - row : rows_a_block;
     y0 += row * 48;
     a0 += row * 48;
-    rng_1_0 += blockIdx.x * 2;
-    rng_1_1 += blockIdx.x * 2;
-    rng_0_0 += blockIdx.x * 2;
-    rng_0_1 += blockIdx.x * 2;
+    rng_1_0 += blockIdx.x * 3;
+    rng_1_1 += blockIdx.x * 3;
+    rng_0_0 += blockIdx.x * 3;
+    rng_0_1 += blockIdx.x * 3;
     gs_held<float, 48, 32, 256, 1> p18_held;
     p18_held.clear();
     gs_held<float, 32, 48, 256, 1> p21_held;
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         unsigned long long *const rng_1_next = t % 2 ? rng_1_0 : rng_1_1;
         const unsigned long long *const rng_0_now = t % 2 ? rng_0_1 : rng_0_0;
         unsigned long long *const rng_0_next = t % 2 ? rng_0_0 : rng_0_1;
-        for (long long i4 = threadIdx.x; i4 < 2; i4 += blockDim.x) {
+        for (long long i4 = threadIdx.x; i4 < 3; i4 += blockDim.x) {
             const unsigned long long v5 = rng_1_now[i4];
             const unsigned long long v6 = l14[i4];
             const unsigned long long v7 = v5 + v6;
@@ -46,8 +46,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             rng_0_next[i4] = v9;
         }
         __syncthreads();
-        gs_uniform_rows_f32(rng_1_now, row * 48, n7, 48, 48, w15, 48);
-        gs_uniform_rows_f32(rng_0_now, row * 32, n7, 32, 32, w16, 32);
+        gs_uniform_rows_f32(rng_1_now, 48, row * 48, n7, 48, 48, w15, 48);
+        gs_uniform_rows_f32(rng_0_now, 32, row * 32, n7, 32, 32, w16, 32);
         __syncthreads();
         p18_held.multiply(n7, c0, 48, 1, 32, sums_float32, w17);
         __syncthreads();

@@ -15,10 +15,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     const long long u1_first = 4 * (64 * blockIdx.x / gridDim.x);
     const long long u1_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
     const long long u1_count = u1_end - u1_first;
-    rng_1_0 += blockIdx.x * 2;
-    rng_1_1 += blockIdx.x * 2;
-    rng_0_0 += blockIdx.x * 2;
-    rng_0_1 += blockIdx.x * 2;
+    rng_1_0 += blockIdx.x * 3;
+    rng_1_1 += blockIdx.x * 3;
+    rng_0_0 += blockIdx.x * 3;
+    rng_0_1 += blockIdx.x * 3;
     gs_held<float, 384, 4, 256, 1> p18_held;
     p18_held.clear();
     gs_held<float, 256, 4, 256, 1> p21_held;
@@ -37,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         unsigned long long *const rng_1_next = t % 2 ? rng_1_0 : rng_1_1;
         const unsigned long long *const rng_0_now = t % 2 ? rng_0_1 : rng_0_0;
         unsigned long long *const rng_0_next = t % 2 ? rng_0_0 : rng_0_1;
-        for (long long i4 = threadIdx.x; i4 < 2; i4 += blockDim.x) {
+        for (long long i4 = threadIdx.x; i4 < 3; i4 += blockDim.x) {
             const unsigned long long v5 = rng_1_now[i4];
             const unsigned long long v6 = l14[i4];
             const unsigned long long v7 = v5 + v6;
@@ -47,8 +47,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             rng_0_next[i4] = v9;
         }
         __syncthreads();
-        gs_uniform_rows_f32(rng_1_now, u0_first, n7, 384, u0_count, w15, u0_count);
-        gs_uniform_rows_f32(rng_0_now, u1_first, n7, 256, u1_count, w16, u1_count);
+        gs_uniform_rows_f32(rng_1_now, 384, u0_first, n7, 384, u0_count, w15, u0_count);
+        gs_uniform_rows_f32(rng_0_now, 256, u1_first, n7, 256, u1_count, w16, u1_count);
         if (gs_meet(meeting)) return;
         p18_held.multiply(n7, c0, 384, 1, u1_count, sums_float32, w17);
         __syncthreads();

@@ -16,10 +16,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     k3 += row * s7_0;
     y0 += row * n5;
     a0 += row * n5;
-    rng_1_0 += blockIdx.x * 2;
-    rng_1_1 += blockIdx.x * 2;
-    rng_0_0 += blockIdx.x * 2;
-    rng_0_1 += blockIdx.x * 2;
+    rng_1_0 += blockIdx.x * 3;
+    rng_1_1 += blockIdx.x * 3;
+    rng_0_0 += blockIdx.x * 3;
+    rng_0_1 += blockIdx.x * 3;
     float *const w11 = (float *)(shared + w11_place);
     float *const w12 = (float *)(shared + w12_place);
     float *const w13 = (float *)(shared + w13_place);
@@ -39,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         unsigned long long *const rng_1_next = t % 2 ? rng_1_0 : rng_1_1;
         const unsigned long long *const rng_0_now = t % 2 ? rng_0_1 : rng_0_0;
         unsigned long long *const rng_0_next = t % 2 ? rng_0_0 : rng_0_1;
-        for (long long i3 = threadIdx.x; i3 < 2; i3 += blockDim.x) {
+        for (long long i3 = threadIdx.x; i3 < 3; i3 += blockDim.x) {
             const unsigned long long v4 = rng_1_now[i3];
             const unsigned long long v5 = l10[i3];
             const unsigned long long v6 = v4 + v5;
@@ -49,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             rng_0_next[i3] = v8;
         }
         __syncthreads();
-        gs_uniforms_f32(rng_1_now, row, n4, w11);
+        gs_uniforms_f32(rng_1_now, 1, row, n4, w11);
         for (long long i9 = threadIdx.x / GS_WARP; i9 < n4; i9 += blockDim.x / GS_WARP) {
             float s10 = 0.0f;
             for (long long i11 = threadIdx.x % GS_WARP; i11 < n5; i11 += GS_WARP) {
@@ -66,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
                 w12[i9] = s10;
             }
         }
-        gs_uniforms_f32(rng_0_now, row * n5, n4 * n5, w13);
+        gs_uniforms_f32(rng_0_now, n5, row * n5, n4 * n5, w13);
         __syncthreads();
         for (int all_i19 = threadIdx.x; all_i19 < n4 * n5; all_i19 += blockDim.x) {
             const long long i18 = all_i19 / (int)n5;

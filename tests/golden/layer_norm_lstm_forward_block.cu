@@ -39,8 +39,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     y10 += row * 32;
     h0_0 += row * 32;
     a1 += row * 32;
-    rng_0_0 += blockIdx.x * 2;
-    rng_0_1 += blockIdx.x * 2;
+    rng_0_0 += blockIdx.x * 3;
+    rng_0_1 += blockIdx.x * 3;
     gs_held<float, 32, 128, 256, 1> p38_held;
     p38_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
@@ -72,14 +72,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v7 = v5 * v6;
             w34[i3 * 32 + i4] = v7;
         }
-        for (long long i8 = threadIdx.x; i8 < 2; i8 += blockDim.x) {
+        for (long long i8 = threadIdx.x; i8 < 3; i8 += blockDim.x) {
             const unsigned long long v9 = rng_0_now[i8];
             const unsigned long long v10 = l35[i8];
             const unsigned long long v11 = v9 + v10;
             rng_0_next[i8] = v11;
         }
         __syncthreads();
-        gs_uniform_rows_f32(rng_0_now, row * 32, n24, 32, 32, w36, 32);
+        gs_uniform_rows_f32(rng_0_now, 32, row * 32, n24, 32, 32, w36, 32);
         __syncthreads();
         p38_held.multiply(n24, w34, 32, 1, 128, sums_float32, w37);
         for (int all_i13 = threadIdx.x; all_i13 < n24 * 32; all_i13 += blockDim.x) {

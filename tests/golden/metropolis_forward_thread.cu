@@ -12,20 +12,20 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(float *y0, float *a0,
     a0 += row;
     float c0[1];
     float d0[1];
-    rng_1_0 += row * 2;
-    unsigned long long rng_1_now[2];
-    unsigned long long rng_1_next[2];
-    rng_0_0 += row * 2;
-    unsigned long long rng_0_now[2];
-    unsigned long long rng_0_next[2];
+    rng_1_0 += row * 3;
+    unsigned long long rng_1_now[3];
+    unsigned long long rng_1_next[3];
+    rng_0_0 += row * 3;
+    unsigned long long rng_0_now[3];
+    unsigned long long rng_0_next[3];
     float w11[1];
     float w13[1];
     float w14[1];
     c0[0] = a0[0];
-    for (long long i3 = 0; i3 < 2; i3++) {
+    for (long long i3 = 0; i3 < 3; i3++) {
         rng_1_now[i3] = rng_1_0[i3];
     }
-    for (long long i4 = 0; i4 < 2; i4++) {
+    for (long long i4 = 0; i4 < 3; i4++) {
         rng_0_now[i4] = rng_0_0[i4];
     }
     for (long long t = 0; t < last; t++) {
@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(float *y0, float *a0,
         const float v8 = v7 - 1.0f;
         const float v9 = gs_sqr_f32(v8);
         w11[0] = v9;
-        for (long long i10 = 0; i10 < 2; i10++) {
+        for (long long i10 = 0; i10 < 3; i10++) {
             const unsigned long long v11 = rng_1_now[i10];
             const unsigned long long v12 = l12[i10];
             const unsigned long long v13 = v11 + v12;
@@ -43,8 +43,8 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(float *y0, float *a0,
             const unsigned long long v15 = v14 + v12;
             rng_0_next[i10] = v15;
         }
-        gs_own_uniforms_f32(rng_1_now, row, 1, w13);
-        gs_own_uniforms_f32(rng_0_now, row, 1, w14);
+        gs_own_uniforms_f32(rng_1_now, 1, row, 1, w13);
+        gs_own_uniforms_f32(rng_0_now, 1, row, 1, w14);
         const float v17 = w13[0];
         const float v18 = w11[0];
         const float v19 = c0[0];
@@ -63,18 +63,18 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(float *y0, float *a0,
         const float v32 = d0[0];
         y0[t * z0] = v32;
         c0[0] = d0[0];
-        for (long long i35 = 0; i35 < 2; i35++) {
+        for (long long i35 = 0; i35 < 3; i35++) {
             rng_1_now[i35] = rng_1_next[i35];
         }
-        for (long long i37 = 0; i37 < 2; i37++) {
+        for (long long i37 = 0; i37 < 3; i37++) {
             rng_0_now[i37] = rng_0_next[i37];
         }
     }
     a0[0] = c0[0];
-    for (long long i36 = 0; i36 < 2; i36++) {
+    for (long long i36 = 0; i36 < 3; i36++) {
         rng_1_0[i36] = rng_1_now[i36];
     }
-    for (long long i38 = 0; i38 < 2; i38++) {
+    for (long long i38 = 0; i38 < 3; i38++) {
         rng_0_0[i38] = rng_0_now[i38];
     }
     gs_finish(done, last);
