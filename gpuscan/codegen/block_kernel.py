@@ -20,8 +20,10 @@ from .kernel import (
     Shift,
     Use,
     binary,
+    names,
     product,
 )
+from .known import Known
 from .launches import FOLD_BYTES, THREADS, DoesNotFit, Parameters, Sized
 from .limits import Limits
 from .overlap import Staged, overlapped
@@ -41,7 +43,7 @@ from .program import (
     Trace,
     Unit,
 )
-from .threads import Known, Threads, names
+from .threads import Threads
 from .weights import (
     LEAST_HELD,
     OTHER_REGISTERS,

@@ -10,10 +10,11 @@ import numpy as np
 from ..record import replace
 from .block_kernel import whole_units
 from .kernel import For, If, Leave, Let, Local, Name, Number, Shift, Steps, Use, binary, product
+from .known import Known
 from .launches import DoesNotFit, Parameters, Sized, of_one_thread
 from .limits import Limits
 from .program import FirstRow, Held, Launch, Scratch, Size, State, Trace, Unit
-from .threads import Known, routine
+from .threads import routine
 from .weights import panels
 
 CHAIN_THREADS = 128  # of a block, at most

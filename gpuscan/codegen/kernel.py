@@ -24,7 +24,7 @@ its elements are addressed by an offset that the lowering works out.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..operators import Operators
@@ -168,6 +168,43 @@ def product(sizes: Sequence[Any]) -> Any:
 def row_major(sizes: Sequence[Any]) -> tuple[Any, ...]:
     """The strides of a contiguous array, in elements."""
     return tuple(product(sizes[i + 1 :]) for i in range(len(sizes)))
+
+
+def loads(e: Any) -> Iterator[Array]:
+    """The arrays that an expression reads."""
+    match e:
+        case Load(array, offset):
+            yield array
+            yield from loads(offset)
+        case Call(_, operands):
+            for x in operands:
+                yield from loads(x)
+        case Choose(a, b, c):
+            for x in (a, b, c):
+                yield from loads(x)
+        case Binary(_, a, b):
+            yield from loads(a)
+            yield from loads(b)
+        case (Array() as array, offset):  # a routine's argument
+            yield from loads(offset)
+
+
+def names(e: Any) -> Iterator[str]:
+    """The names in an expression."""
+    match e:
+        case Name(text):
+            yield text
+        case Load(_, offset):
+            yield from names(offset)
+        case Binary(_, a, b):
+            yield from names(a)
+            yield from names(b)
+        case Call(_, operands):
+            for x in operands:
+                yield from names(x)
+        case Choose(a, b, c):
+            for x in (a, b, c):
+                yield from names(x)
 
 
 # ---- statements -----------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from typing import Any
 from ..graph import Constant, Variable
 from ..ops import scalar
 from ..ops.elemwise import Elemwise
-from ..ops.shape import Dim, Join, Reshape
+from ..ops.index import Subtensor
+from ..ops.shape import Dim, DimShuffle, Join, Reshape, Specify
 from ..record import record
 from ..types import TensorType
 from .kernel import (
@@ -38,7 +39,7 @@ from .kernel import (
     binary,
     row_major,
 )
-from .plan import NotLowered, Plan
+from .plan import NotLowered, Plan, may_fail
 from .render import DTYPES
 from .stages import Stages
 
@@ -111,6 +112,14 @@ class Operand:
         return Call(scalar.add, (a, b), a.dtype, a.dtype)
 
 
+class Source(Operand):
+    """An input of a value that only moves elements: for its element rule an element is the stored
+    value that holds it, and where; None where no single one does."""
+
+    def at(self, index: Sequence[Any], where: Any = None) -> Any:
+        return self._lowering.source(self._v, [_expr(i) for i in index])
+
+
 class Lowering:
     """Statements for the values of one step.
 
@@ -177,6 +186,9 @@ class Lowering:
                 return seen[key]
         if not all(isinstance(x.type, TensorType) for x in v.inputs):
             raise NotLowered(f"{v.inputs[0].op.label} inside the step")
+        if isinstance(v.op, Join) and (place := self._common(v, index)):
+            whole, where = place
+            return self.element(whole, [self._once(("place", i), i) for i in where])
         operands = [Operand(self, x) for x in v.inputs]
         if isinstance(v.op, Elemwise):
             values = [x.at(index) for x in operands]
@@ -193,6 +205,36 @@ class Lowering:
         if found is None:
             raise NotLowered(f"{v.op.label} with these parameters has no kernel")
         return self._once(key, found) if isinstance(found, Choose) else found
+
+    def source(self, v: Variable, index: list[Any]) -> tuple[Variable, list[Any]] | None:
+        """The stored value that holds v's element, and where."""
+        index = [Number(0) if s == 1 else i for i, s in zip(index, v.type.shape, strict=True)]
+        if v in self.memory:
+            return v, index
+        if isinstance(v.op, Subtensor) and not may_fail(v):
+            found = v.op.element(
+                v, index, [Source(self, v.inputs[0]), *(Operand(self, x) for x in v.inputs[1:])]
+            )
+        elif isinstance(v.op, DimShuffle | Specify):
+            found = v.op.element(v, index, [Source(self, v.inputs[0])])
+        else:
+            return None
+        return found
+
+    def _common(self, v: Variable, index: list[Any]) -> tuple[Variable, list[Any]] | None:
+        """The same of a join whose parts are all of one stored value, such as what is rolled: then
+        an element is one read, at a position that depends on the part."""
+
+        def common(e: Any) -> tuple[Variable, list[Any]] | None:
+            if not isinstance(e, Choose):
+                return e
+            a, b = common(e.a), common(e.b)
+            if a is None or b is None or a[0] is not b[0]:
+                return None
+            return a[0], [x if x == y else e.condition.choose(x, y) for x, y in zip(a[1], b[1])]
+
+        assert isinstance(v.op, Join)
+        return common(v.op.element(v, index, [Source(self, x) for x in v.inputs]))
 
     def _reshaped(self, v: Variable, index: list[Any]) -> Any:
         """An element of a reshaped value, by its position in row-major order."""

@@ -30,10 +30,11 @@ from .kernel import (
     Store,
     Use,
     binary,
+    loads,
+    names,
     product,
     row_major,
 )
-from .threads import loads, names
 
 T, LAST = Name("t"), Name("last")
 

@@ -204,7 +204,7 @@ class Plan:
                 found = {v.inputs[0]}
             case Scan():
                 o = v.op.split(v.inputs)
-                found = {x for x in v.inputs if x.ndim == 0 or _may_fail(x)} | set(o.consts)
+                found = {x for x in v.inputs if x.ndim == 0 or may_fail(x)} | set(o.consts)
             case IfElse() if v in self.choices:
                 found = {v.inputs[0]}
             case AdvancedSubtensor():  # all positions are checked, whatever is read of it
@@ -214,7 +214,7 @@ class Plan:
         return {x for x in found if not isinstance(x, Constant)}
 
 
-def _may_fail(x: Variable) -> bool:
+def may_fail(x: Variable) -> bool:
     """Whether a position is checked when the value is read."""
     return isinstance(x.op, Subtensor) and At(HOLE) in x.op.pattern
 

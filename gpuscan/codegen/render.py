@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..record import record
+from ..record import record, replace
 from ..types import FLOATS
 from .kernel import (
     Alone,
@@ -51,6 +51,7 @@ from .kernel import (
     Use,
     product,
 )
+from .vectors import in_vectors
 
 _OPERATORS = {
     "add": "+", "sub": "-", "mul": "*", "int_div": "/", "mod": "%", "lt": "<", "le": "<=",
@@ -220,9 +221,14 @@ class Renderer:
                 yield f"{indent}{name.text} = {self.bare(value)};"
             case Store(array, offset, value):
                 yield f"{indent}{array.name}[{self.bare(offset)}] = {self.bare(value)};"
-            case For(index, extent, body, lanes, start):
-                if lanes and self.dialect.lanes:
-                    yield self.dialect.lanes
+            case For(lanes=True) if self.dialect.lanes:
+                for part in in_vectors(s):
+                    if isinstance(part, For):
+                        if part.lanes:
+                            yield self.dialect.lanes
+                        part = replace(part, lanes=False)
+                    yield from self.statement(part, indent)
+            case For(index, extent, body, start=start):
                 i = index.text
                 begin, end = self.bare(start), self.operand(extent, 5)
                 yield f"{indent}for (long long {i} = {begin}; {i} < {end}; {i}++) {{"

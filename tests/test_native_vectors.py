@@ -1,0 +1,91 @@
+"""What a loop in vectors reads with a choice of place: rolled, joined and padded values."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuscan import function, scan
+from gpuscan import tensor as T
+from gpuscan.runtime import compiler
+from gpuscan.types import TensorType
+
+pytestmark = pytest.mark.skipif(compiler.find() is None, reason="there is no C compiler")
+
+
+def both(step: Any, x: np.ndarray, static: bool) -> None:
+    """The step in a loop, on native and by the reference: elementwise chains are equal."""
+    known = x.shape if static else (None,) * x.ndim
+    v = TensorType(x.dtype.name, known)("x")
+    out, _ = scan(step, outputs_info=[v], n_steps=3)
+    one, other = (function([v], out, device=d)(x) for d in ("native", "reference"))
+    np.testing.assert_array_equal(one, other)
+
+
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple),
+    axis=st.integers(0, 2), shift=st.integers(-7, 7), static=st.booleans(), function=st.booleans(),
+    dtype=st.sampled_from(["float32", "float64", "int32"]),
+)  # fmt: skip
+def test_what_is_rolled(
+    shape: tuple[int, ...], axis: int, shift: int, static: bool, function: bool, dtype: str
+) -> None:
+    x = (np.arange(np.prod(shape)).reshape(shape) % 7 - 3).astype(dtype)
+    axis %= len(shape)
+
+    def step(y: Any) -> Any:
+        moved = T.roll(y, shift, axis) - T.roll(y, 1, -1)
+        return T.cast(T.tanh(moved) if function and dtype != "int32" else moved * 3, dtype)
+
+    both(step, x, static)
+
+
+@given(
+    sizes=st.lists(st.integers(0, 5), min_size=2, max_size=4), same=st.booleans(),
+    axis=st.integers(0, 1), static=st.booleans(),
+)  # fmt: skip
+def test_what_is_joined(sizes: list[int], same: bool, axis: int, static: bool) -> None:
+    """Parts of one value, in any order, or of two."""
+    n = sum(sizes)
+    ends = np.cumsum([0, *sizes])
+    x = np.linspace(-2, 2, 3 * max(n, 1), dtype="float32").reshape(3, -1)
+    x = x if axis else x.T.copy()
+
+    def step(y: Any) -> Any:
+        parts = []
+        for k, (a, b) in enumerate(itertools.pairwise(ends)):
+            source = y if same or k % 2 else y * 2
+            parts.append(source[:, int(a) : int(b)] if axis else source[int(a) : int(b)])
+        joined = T.concatenate(parts[::-1], axis=axis)
+        return T.exp(-T.sqr(joined)) - y if n else y
+
+    both(step, x, static)
+
+
+def test_a_pad_and_a_difference_in_long_rows() -> None:
+    def step(y: Any) -> Any:
+        padded = T.concatenate([T.zeros_like(y[:, :2]), y[:, :-2]], axis=1)
+        return T.nnet.sigmoid(y - padded) + T.concatenate([y[:, 5:], y[:, :5]], axis=1)
+
+    both(step, np.linspace(-3, 3, 2 * 700, dtype="float32").reshape(2, 700), True)
+    both(step, np.linspace(-3, 3, 2 * 9000, dtype="float32").reshape(2, 9000), True)
+
+
+def test_what_is_rolled_makes_vectors_with_a_function() -> None:
+    """The loop over the function has no choice in it; what it reads is fetched before it."""
+    x = TensorType("float32", (None, 128))("x")
+    out, _ = scan(lambda y: T.tanh(T.roll(y, 1, 1) + T.roll(y, -1, 1)), None, [x], n_steps=3)
+    texts: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        library = compiler.library
+        patch.setattr(compiler, "library", lambda s: texts.append(s) or library(s))
+        function([x], out, device="native")(np.ones((2, 128), "float32"))
+    (line,) = [x for x in "".join(texts).splitlines() if "gs_tanh" in x]
+    text = "".join(texts).split(line)[0]
+    loop = text[text.rindex("#pragma GCC ivdep") :]
+    assert "i < 128" in loop.replace(loop.split("long long ")[1].split(" ")[0], "i")
+    assert "?" not in loop
+    assert text.count("_row[128];") == 2
