@@ -363,6 +363,26 @@ def test_a_weights_gradient_leaves_the_loop(name, carries, traces):
     assert (len(back.op.step.carries), len(back.op.step.traces)) == (carries, traces)
 
 
+def test_the_gradient_of_a_gain_is_summed_behind_the_loop():
+    """Its sum over rows is all that would keep them together."""
+    x, U, gain = T.tensor3("x"), drawn(4, 4), drawn(4)
+    step = lambda x, h, U, gain: T.tanh(x + gain * T.tanh(T.dot(h, U)))  # noqa: E731
+    h, _ = theano.scan(step, x, T.zeros_like(x[0]), [U, gain])
+    values = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(x.dtype)
+    f = rewritten([x], T.grad((h**2).sum(), [U, gain]), [values], [values[:, :0]])
+    back = loops(f)[-1]
+    assert (len(back.op.step.carries), count(Reduce, back.op.step.outputs)) == (1, 0)
+
+
+def test_a_sum_over_rows_stays_where_nothing_of_that_size_is_stored():
+    """A mean over chains, say: the loop takes the same memory however long it is."""
+    x = T.matrix("x")
+    step = lambda x, total: (x * 0.9, total + (x * x).sum(axis=0))  # noqa: E731
+    (_, total), _ = theano.scan(step, None, [x, T.zeros_like(x[0])], n_steps=1000)
+    (loop,) = loops(theano.function([x], total[-1]))
+    assert (len(loop.op.step.carries), len(loop.op.step.traces)) == (2, 0)
+
+
 @pytest.mark.parametrize(
     "product",
     [

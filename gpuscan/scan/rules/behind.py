@@ -310,7 +310,10 @@ def _sum(sink: _Sink, v: Variable, products: bool) -> Variable | None:
     found = _sum_of_products(sink, v) or _sum_of_writes(sink, v)
     if found is None and not products:
         stored = not sink.needs(v)
-        if stored or (isinstance(v.op, Reduce) and not sink.needs(v.inputs[0])):
+        if isinstance(v.op, Reduce) and not stored:
+            stored = not sink.needs(v.inputs[0]) or _is_over_rows(sink, v)
+            stored = stored and sink.sink_or_trace(v.inputs[0]) is not None
+        if stored:
             found = total(sink.sink(v), axis=0, dtype=v.dtype)
     if found is None and (linear := _linear_inputs(sink, v)):
         inputs = [
@@ -319,6 +322,18 @@ def _sum(sink: _Sink, v: Variable, products: bool) -> Variable | None:
         known = [x for x in inputs if x is not None]
         found = rebuild(v, known) if len(known) == len(inputs) else None
     return None if found is None else specify(found, v.type.shape)
+
+
+def _is_over_rows(sink: _Sink, v: Variable) -> bool:
+    """Whether v sums rows, which would be all that keeps them together (the gradient of a gain),
+    and values as large as those come or go at every step anyway."""
+    (x,) = v.inputs
+    return (
+        v.op.kind == "sum"  # type: ignore[attr-defined]
+        and v.op.axes == (0,)  # type: ignore[attr-defined]
+        and x.ndim > 1
+        and any(row.type == x.type for row in sink.lift.rows)
+    )
 
 
 def _linear_inputs(sink: _Sink, v: Variable) -> set[int]:
