@@ -15,6 +15,7 @@ import numpy as np
 
 import gpuscan
 from gpuscan import tensor as T
+from gpuscan.examples import cells
 from gpuscan.gradient import grad
 from gpuscan.tensor.random import RandomStreams
 
@@ -153,16 +154,8 @@ def elman(m: Model, hidden: int) -> Model:
     x, weights = recurrent(m, 1)
     h0 = m.input("h0", BATCH, hidden)
 
-    def step(x: Any, h: Any, W: Any, U: Any, b: Any) -> Any:
-        return T.tanh(T.dot(x, W) + T.dot(h, U) + b)
-
-    h, _ = gpuscan.scan(step, x, h0, weights, name="elman")
+    h, _ = gpuscan.scan(cells.elman, x, h0, weights, name="elman")
     return m.returns(h, learns=True)
-
-
-def split(z: Any, hidden: int, gates: int = 4) -> list[Any]:
-    """The columns of each gate."""
-    return [z[:, k * hidden : (k + 1) * hidden] for k in range(gates)]
 
 
 @model
@@ -171,7 +164,7 @@ def lstm(m: Model, hidden: int) -> Model:
     h0, c0 = m.input("h0", BATCH, hidden), m.input("c0", BATCH, hidden)
 
     def step(x: Any, h: Any, c: Any, W: Any, U: Any, b: Any) -> Any:
-        i, f, o, u = split(T.dot(x, W) + T.dot(h, U) + b, hidden)
+        i, f, o, u = cells.gates(T.dot(x, W) + T.dot(h, U) + b, hidden)
         c = T.nnet.sigmoid(f) * c + T.nnet.sigmoid(i) * T.tanh(u)
         return T.nnet.sigmoid(o) * T.tanh(c), c
 
@@ -185,14 +178,7 @@ def gru_reset_before(m: Model, hidden: int) -> Model:
     x, weights = recurrent(m, 3)
     h0 = m.input("h0", BATCH, hidden)
 
-    def step(x: Any, h: Any, W: Any, U: Any, b: Any) -> Any:
-        below = split(T.dot(x, W) + b, hidden, 3)
-        across = split(T.dot(h, U[:, : 2 * hidden]), hidden, 2)
-        r, z = (T.nnet.sigmoid(a + c) for a, c in zip(below, across))
-        new = T.tanh(below[2] + T.dot(r * h, U[:, 2 * hidden :]))
-        return (1 - z) * new + z * h
-
-    h, _ = gpuscan.scan(step, x, h0, weights, name="gru")
+    h, _ = gpuscan.scan(cells.gru_reset_before(hidden), x, h0, weights, name="gru")
     return m.returns(h, learns=True)
 
 
@@ -203,19 +189,8 @@ def gru_reset_after(m: Model, hidden: int) -> Model:
     bh = m.weight("bh", hidden)
     h0 = m.input("h0", BATCH, hidden)
 
-    def step(x: Any, h: Any, W: Any, U: Any, b: Any, bh: Any) -> Any:
-        below, across = split(T.dot(x, W) + b, hidden, 3), split(T.dot(h, U), hidden, 3)
-        r, z = (T.nnet.sigmoid(a + c) for a, c in zip(below[:2], across))
-        new = T.tanh(below[2] + r * (across[2] + bh))
-        return (1 - z) * new + z * h
-
-    h, _ = gpuscan.scan(step, x, h0, [*weights, bh], name="gru")
+    h, _ = gpuscan.scan(cells.gru(hidden), x, h0, [*weights, bh], name="gru")
     return m.returns(h, learns=True)
-
-
-def normalized(x: Any) -> Any:
-    x = x - x.mean(axis=1, keepdims=True)
-    return x / T.sqrt(T.sqr(x).mean(axis=1, keepdims=True) + 1e-5)
 
 
 @model
@@ -229,9 +204,10 @@ def layer_norm_lstm(m: Model, hidden: int) -> Model:
 
     def step(x: Any, m: Any, h: Any, c: Any, W: Any, U: Any, b: Any, gain: Any) -> Any:
         h, c = m[:, None] * h, m[:, None] * c
-        i, f, o, u = split(T.dot(x, W) + gain * normalized(T.dot(h, U)) + b, hidden)
+        z = T.dot(x, W) + gain * cells.normalized(T.dot(h, U)) + b
+        i, f, o, u = cells.gates(z, hidden)
         new_c = T.nnet.sigmoid(f) * c + T.nnet.sigmoid(i) * T.tanh(u)
-        new_h = T.nnet.sigmoid(o) * T.tanh(normalized(new_c))
+        new_h = T.nnet.sigmoid(o) * T.tanh(cells.normalized(new_c))
         kept = random.binomial(size=h.shape, p=0.2, dtype="float32")
         return kept * h + (1 - kept) * new_h, kept * c + (1 - kept) * new_c, kept
 
