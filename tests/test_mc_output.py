@@ -473,6 +473,22 @@ def warned(draws):
     return [str(w.message) for w in caught]
 
 
+def test_summary_counts_transitions_that_could_not_be_made(az):
+    found = normals()
+    found.stats["diverging"][3, 7] = found.stats["diverging"][1, 9] = True
+    found.stats["invalid"] = np.zeros((4, 500), bool)
+    assert warned(output.labelled(found)) == [
+        "2 of 2000 transitions diverged (first draw 7 of chain 3), the target is too sharp for the "
+        "step size: raise target_accept, or choose other parameters for the model"
+    ]
+    found.stats["diverging"][:] = False
+    found.stats["invalid"][2, 4] = True
+    assert warned(output.labelled(found)) == [
+        "1 of 2000 moves led to a log density that is NaN or +infinity (first draw 4 of chain 2); "
+        "they were not taken"
+    ]
+
+
 def test_summary_warns(az):
     assert warned(output.labelled(normals())) == []
 

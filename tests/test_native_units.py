@@ -139,6 +139,36 @@ def test_gibbs_sampling_meets_twice_a_step() -> None:
     assert 0.05 < found[0].mean() < 0.95
 
 
+def test_units_that_are_the_rows_are_shared_out_with_them() -> None:
+    """A move that each row accepts or not: the rows' vectors are units too. Workers that share
+    rows once had all of these, beyond the ends of their arrays."""
+    level = T.vector("level")
+
+    def step(h: Any, level: Any, W: Any) -> Any:
+        new = h * 0.5
+        energy = T.sqr(T.dot(new, W)).sum(axis=1)
+        taken = energy < level
+        return T.switch(taken[:, None], new, h), T.switch(taken, energy, level)
+
+    (h, after), _ = scan(step, outputs_info=[H, level], non_sequences=W, n_steps=6)
+    f = function([H, level, W], [h[-1], after], device="native")
+    # eighths, whose products and sums are exact in any order
+    rng = np.random.default_rng(0)
+    values = [rng.integers(-8, 9, shape) / 8 for shape in ((30, 32), (30,), (32, 256))]
+    values[1] = values[1] * 400 + 400
+    values = [v.astype("float32") for v in values]
+    expected = function([H, level, W], [h[-1], after], device="reference")(*values)
+    assert 0 < (expected[1][0] != values[1]).mean() < 1
+    with config.change_flags(threads=3), mock.patch.object(threads, "WORTH_SHARING", 0):
+        watched = mock.patch.object(threads, "run", wraps=threads.run)
+        with mock.patch.object(plans.LoopPlan, "_faster", lambda self, units, rows: rows), watched:
+            found = f(*values)
+            (shares, meet) = threads.run.call_args.args[1:3]  # type: ignore[attr-defined]
+            assert len(shares) == 3 and not meet
+    equal([expected, found])
+    equal([expected, *by_threads(f, *values)])
+
+
 def test_rows_that_need_each_other_are_a_grid() -> None:
     step = lambda h, W: T.tanh(h @ W + h.mean(axis=0))  # noqa: E731
     h, _ = scan(step, outputs_info=[H], non_sequences=[W], n_steps=7)

@@ -116,8 +116,7 @@ class _Metropolis:
         return StepSize(self._target_for(position), self._dtype(position))
 
     def _target_for(self, position: State) -> float:
-        """Optimal for one number, and for many of them that are independent; few of these
-        are known to be one."""
+        """Best where there is one number, and where there are many that are independent."""
         if self._target is not None:
             return self._target
         count = static_int(product([d for x in position.values() for d in dims(x)[1:]]))

@@ -38,7 +38,8 @@ def summary(
 
     A chain with a value of a variable that isn't finite is left out of that variable's rows.
     Warns (SamplingWarning) of that, of R-hat > 1.01, of an effective sample size < 400, of
-    elements that never change, of a single chain, and of divergences.
+    elements that never change, of a single chain, and of transitions that diverged or had an
+    invalid log density.
     """
     if not 0 < ci_prob < 1:
         raise ValueError(f"ci_prob is between 0 and 1, got {ci_prob}")
@@ -54,7 +55,7 @@ def summary(
                 f"there are no draws: the posterior's dims are {dict(posterior.sizes)}"
             )
         table, bad = _judged(posterior, ci_prob)
-        bad = [*_non_finite(groups, posterior), *bad, *_divergences(groups)]
+        bad = [*_non_finite(groups, posterior), *bad, *_wrong(groups)]
     if show:
         print(_rounded(table))
     for text in bad:
@@ -232,14 +233,22 @@ def _non_finite(groups: dict[str, Any], posterior: Any) -> list[str]:
     ]
 
 
-def _divergences(groups: dict[str, Any]) -> list[str]:
-    stats = groups.get("sample_stats")
-    if stats is None or "diverging" not in stats:
-        return []
-    count = int(stats["diverging"].sum())
-    if not count:
-        return []
-    return [
-        f"{count} of {stats['diverging'].size} transitions diverged, the target is too sharp for "
-        f"the step size: raise target_accept, or choose other parameters for the model"
-    ]
+_WRONG = {
+    "diverging": "transitions diverged{first}, the target is too sharp for the step size: raise "
+    "target_accept, or choose other parameters for the model",
+    "invalid": "moves led to a log density that is NaN or +infinity{first}; they were not taken",
+}
+
+
+def _wrong(groups: dict[str, Any]) -> list[str]:
+    """What kernels say of transitions that could not be made."""
+    stats, found = groups.get("sample_stats"), []
+    for name, text in _WRONG.items():
+        if stats is None or name not in stats:
+            continue
+        flags = stats[name].transpose("draw", "chain")
+        if count := int(flags.sum()):
+            draw, chain = np.argwhere(flags.values)[0]
+            first = f" (first draw {flags.draw.values[draw]} of chain {flags.chain.values[chain]})"
+            found.append(f"{count} of {flags.size} {text.format(first=first)}")
+    return found

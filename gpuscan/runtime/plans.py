@@ -133,12 +133,31 @@ class NestPlan(SizedPlan):
             given[s.position] if isinstance(s, Size) else self.strides[s] for s in program.integers
         ]
         self.integers = struct.pack(f"{len(integers)}q", *integers)
-        first = self.results[0][0]
-        self.row_count = first[0] if first else 1
-        work = math.prod(first)
+        self.rows = [size_value(piece.rows, self.sizes) for piece in program.pieces]
+        self.work = [max(1, math.prod(self.shape(piece.work))) for piece in program.pieces]
+        self.row_count = sum(self.rows)
+        work = sum(self.work)
         if program.depth is not None:
             work = work * size_value(program.depth, self.sizes) // _MULTIPLICATIONS
-        self.is_shared = program.parts and work >= threads.WORTH_SHARING
+        self.is_shared = program.is_divided and work >= threads.WORTH_SHARING
+        self.made: dict[int, list[tuple[int, int]]] = {}
+
+    def shares(self, n: int) -> list[tuple[int, int]]:
+        """The positions of n workers, first and behind the last, that have about as much to do."""
+        found = self.made.get(n)
+        if found is None:
+            starts = [self._position(sum(self.work) * k // n) for k in range(n)]
+            found = self.made[n] = list(zip(starts, [*starts[1:], self.row_count]))
+        return found
+
+    def _position(self, work: int) -> int:
+        """Where so much of the work is done."""
+        start = 0
+        for rows, here in zip(self.rows, self.work):
+            if work < here:
+                return start + work * rows // here
+            start, work = start + rows, work - here
+        return start
 
 
 class LoopPlan(SizedPlan):
@@ -211,12 +230,13 @@ class LoopPlan(SizedPlan):
 
     def _part(self, by_units: bool, k: int, n: int) -> Part:
         sizes = dict(self.sizes)
-        row, units = None, [(0, size) for size in self.unit_sizes]
-        if by_units:
-            units = [_own_units(size, k, n) for size in self.unit_sizes]
-        elif self.row_name is not None:
-            row, end = (self.row_count * i // n for i in (k, k + 1))
-            sizes[self.row_name] = end - row
+        row, units = None, [_own_units(size, k, n) for size in self.unit_sizes]
+        if not by_units:
+            if self.row_name is not None:
+                row, end = (self.row_count * i // n for i in (k, k + 1))
+                sizes[self.row_name] = end - row
+            spans = () if self.program.units is None else self.program.units.sizes
+            units = [(0, size_value(s, sizes)) for s in spans]  # the rows may be such a span
         integers = [
             self._integer(source, name.text, sizes, row or 0, units)
             for source, name in zip(self.program.integers, self.program.kernel.integers)
@@ -269,15 +289,19 @@ def laid_out(x: Any, whole: bool) -> Any:
     """The operand as the kernel reads it: aligned, strides that are whole elements, the last
     axis dense unless any stride will do."""
     x = np.asarray(x)
+    return x if is_laid_out(x, whole) else np.array(x, order="C")
+
+
+def is_laid_out(x: np.ndarray, whole: bool) -> bool:
+    """Whether the kernel reads the operand as it is."""
     flags = x.flags
     if not flags.aligned:
-        return x.copy()
+        return False
     if flags.c_contiguous:
-        return x
-    odd = any(s % x.itemsize for s in x.strides)
-    if odd or not (whole or x.strides[-1] == x.itemsize or x.shape[-1] <= 1):
-        return np.ascontiguousarray(x)
-    return x
+        return True
+    if any(s % x.itemsize for s in x.strides):
+        return False
+    return whole or x.strides[-1] == x.itemsize or x.shape[-1] <= 1
 
 
 # In NumPy's ABI an array object is Python's header, the address of the data, and more; to ask
