@@ -132,7 +132,7 @@ class Stream:
             raise ValueError(f"chains is {o.chains}, and init has {count}")
         self.chains = np.arange(count)
         self._keep, self._metrics = names(o.keep, position), metrics(o.reduce)
-        self.seed = RandomStreams._fold(o.seed)
+        self.seed = RandomStreams.word_of(o.seed)
         if o.seed is None and saved is not None:
             self.seed = saved.about["seed"]
         traced = list(position) if self._metrics else self._keep

@@ -51,12 +51,12 @@ class Streams:
     def __init__(self, seed: Any = None) -> None:
         self.default_instance_seed = seed
         self.state_updates: list[tuple[SharedVariable, Variable]] = []
-        self._word = self._fold(seed)
+        self._word = self.word_of(seed)
 
     # ---- the container ------------------------------------------------------------------------
 
     @staticmethod
-    def _fold(seed: Any) -> int:
+    def word_of(seed: Any) -> int:
         """A seed as a 32-bit word. An int below 2^32 is that word itself; the digits d of a
         larger one, base 2^32 from the highest, and the ints of a sequence are folded in turn as
         h = h * 2654435769 + d.
@@ -79,7 +79,7 @@ class Streams:
     def seed(self, seed: Any = None) -> None:
         """Starts every stream again as if the container had been made with this seed; None
         takes the seed that it was made with."""
-        self._word = self._fold(self.default_instance_seed if seed is None else seed)
+        self._word = self.word_of(self.default_instance_seed if seed is None else seed)
         for k, (state, _) in enumerate(self.state_updates):
             state.set_value(self._initial(k), borrow=True)
 
@@ -364,7 +364,7 @@ class MRG_RandomStreams(Streams):
         super().__init__(seed)
 
     @staticmethod
-    def _fold(seed: Any) -> int:
+    def word_of(seed: Any) -> int:
         if isinstance(seed, list | tuple | np.ndarray):
             numbers = list(seed)
             if len(numbers) != 6:
@@ -376,7 +376,7 @@ class MRG_RandomStreams(Streams):
             raise TypeError("seed should be 1 integer or 6 integers")
         elif static_int(seed) == 0:
             raise ValueError("seed should not be 0", seed)
-        return Streams._fold(seed)
+        return Streams.word_of(seed)
 
     def uniform(
         self, size: Any = None, low: Any = 0.0, high: Any = 1.0, ndim: int | None = None,
