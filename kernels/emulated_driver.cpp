@@ -312,6 +312,11 @@ int cuMemFree_v2(uintptr_t address) {
     if (!allocations.erase(address)) return INVALID;
     return free((void *)address), FINE;
 }
+int cuMemHostAlloc(void **memory, size_t bytes, unsigned) {
+    if (contexts.empty()) return NO_CONTEXT;
+    return posix_memalign(memory, 256, bytes) ? NO_MEMORY : FINE;
+}
+int cuMemFreeHost(void *memory) { return free(memory), FINE; }
 int cuMemGetInfo_v2(size_t *left, size_t *all) { return *left = *all = MEMORY, FINE; }
 int cuMemcpyHtoD_v2(uintptr_t to, const void *from, size_t bytes) {
     return copy_now((void *)to, from, bytes, true, false);

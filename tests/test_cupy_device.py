@@ -27,6 +27,7 @@ import gpuscan
 from gpuscan import function, scan
 from gpuscan import tensor as T
 from gpuscan.codegen.program import Launch
+from gpuscan.data import prefetch
 from gpuscan.errors import DeviceError
 from gpuscan.runtime import cupy as cupy_device
 from gpuscan.runtime import device as devices
@@ -669,3 +670,59 @@ def test_gpus_that_are_hidden_are_not_looked_for(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with contextlib.suppress(ValueError):
         assert devices.missing("cuda") == "no GPU: CUDA_VISIBLE_DEVICES hides all"
+
+
+# ---- minibatches ---------------------------------------------------------------------------------
+
+
+def test_minibatches_go_through_page_locked_memory_on_a_stream_of_their_own(cupy: CuPy) -> None:
+    source = [(np.full((3, 4), i, "f"), np.arange(i, i + 5)) for i in range(6)]
+    cupy.stream = 0x7F00
+    with prefetch(source, 2, "cupy") as batches:
+        for (x, n), (x0, n0) in zip(batches, source, strict=True):
+            assert type(x) is type(n) is ndarray
+            np.testing.assert_array_equal(x.memory, x0)
+            np.testing.assert_array_equal(n.memory, n0)
+    calls = {name: [c for c in cupy.calls if c[0] == name] for name in {c[0] for c in cupy.calls}}
+    assert not calls.get("to the GPU") and not calls.get("cuMemcpyHtoD_v2")
+    assert 4 <= len(calls["cuMemHostAlloc"]) <= 6 < len(source) * 2  # used again
+    copies = calls["cuMemcpyHtoDAsync_v2"]
+    assert len(copies) == len(source) * 2
+    (own,) = {c[4] for c in copies}
+    assert own not in (0, 0x7F00, None)
+    # a copy waits for what was on the stream where its memory is from, and is waited for
+    order = [c for c in cupy.calls if c[0].startswith(("cuEvent", "cuStreamWait", "cuMemcpy"))]
+    order = [c for c in order if c[0] not in ("cuEventCreate", "cuEventDestroy_v2")]
+    i = order.index(copies[0])
+    names = ["cuEventRecord", "cuStreamWaitEvent", "cuMemcpyHtoDAsync_v2", "cuEventRecord"]
+    assert [c[0] for c in order[i - 2 : i + 2]] == names
+    before, waiting, _, copied = order[i - 2 : i + 2]
+    assert before[2] == 0x7F00 and waiting[1:3] == (own, before[1]) and copied[2] == own
+    assert ("cuEventSynchronize", copied[1], 0x7F00) in order
+
+
+def test_what_minibatches_took_of_the_driver_is_given_back(cupy: CuPy) -> None:
+    for x in prefetch([np.ones(3, "f")] * 3, 2, "cupy"):
+        assert x.memory.sum() == 3
+    del x
+    gc.collect()
+    count = {n: sum(c[0] == n for c in cupy.calls) for n in {c[0] for c in cupy.calls}}
+    for made, given_back in (
+        ("cuMemHostAlloc", "cuMemFreeHost"),
+        ("cuStreamCreate", "cuStreamDestroy_v2"),
+        ("cuEventCreate", "cuEventDestroy_v2"),
+    ):
+        assert count[made] == count[given_back] > 0
+
+
+def test_a_function_takes_a_minibatch_where_it_is(cupy: CuPy) -> None:
+    values = elman_values()
+    expected = elman("cupy")(*values)
+    f = elman("cupy")
+    with prefetch([tuple(values)], device="cupy") as batches:
+        for batch in batches:
+            cupy.calls.clear()
+            for x, y in zip(f(*batch), expected):
+                np.testing.assert_array_equal(x, y)
+    taken = {c[1] for c in cupy.calls if c[0] == "to the GPU"}
+    assert not taken & {values[0].nbytes, values[2].nbytes}

@@ -443,3 +443,24 @@ def test_without_a_gpu_the_reason_is_one_line() -> None:
     names = ("GPUSCAN_STAND_IN_DRIVER", "GPUSCAN_DEVICE")
     kept = {k: v for k, v in os.environ.items() if k not in names}
     assert run(kept, program, start="") == f"{no_gpu()}\n"
+
+
+def test_minibatches_are_copied_while_the_gpu_works(environment: dict[str, str]) -> None:
+    program = """
+        import pycuda.gpuarray
+        from gpuscan.data import prefetch
+        source = [(np.full((3, 4), i, "f"), np.arange(i + 1)) for i in range(9)]
+        with prefetch(source, 3, "pycuda") as batches:
+            for (x, n), (x0, n0) in zip(batches, source, strict=True):
+                assert isinstance(x, pycuda.gpuarray.GPUArray)
+                np.testing.assert_array_equal(x.get(), x0)
+                np.testing.assert_array_equal(n.get(), n0)
+        values = elman_values()
+        with prefetch([tuple(values)] * 2, device="pycuda") as batches:
+            for batch in batches:
+                for x, y in zip(elman("pycuda")(*batch), elman("reference")(*values)):
+                    np.testing.assert_allclose(x, y, rtol=3e-5, atol=3e-5)
+        for batch in prefetch(source, 3):
+            break
+    """
+    assert run(environment, program) == ""

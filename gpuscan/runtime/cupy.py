@@ -170,3 +170,6 @@ class CuPy:
 
     def replay(self, graph: driver.Graph) -> None:
         graph.launch(self.cupy.cuda.get_current_stream().ptr)
+
+    def uploads(self) -> driver.Uploads:
+        return driver.Uploads(self.address, lambda: self.cupy.cuda.get_current_stream().ptr)

@@ -13,9 +13,11 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..codegen.limits import PRESETS, Limits, occupancy
 from ..codegen.program import Launch
@@ -422,6 +424,75 @@ def copy(target: int, source: int, size: int, stream: int) -> None:
         ctypes.c_void_p(stream),
     )  # fmt: skip
     _check(status, "copying on the GPU")
+
+
+# ---- copies from the host beside other work ------------------------------------------------------
+
+_NO_TIMING = 2  # of an event
+
+
+@contextlib.contextmanager
+def _pushed(context: int) -> Iterator[Any]:
+    """The driver, with the context as the thread's current one."""
+    library, outer = _driver(), ctypes.c_void_p()
+    _check(library.cuCtxPushCurrent_v2(ctypes.c_void_p(context)), "making a context current")
+    try:
+        yield library
+    finally:
+        library.cuCtxPopCurrent_v2(ctypes.byref(outer))
+
+
+class _Owned:
+    """A handle of the driver, in a context, and how it is given back."""
+
+    def __init__(self, give_back: str, context: int, handle: ctypes.c_void_p) -> None:
+        self.give_back, self.context, self.handle = give_back, context, handle
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():  # then the driver frees what is left
+            with contextlib.suppress(DeviceError), _pushed(self.context) as library:
+                getattr(library, self.give_back)(self.handle)
+
+
+class Uploads:
+    """Copies from page-locked memory to the GPU on a stream of their own. address: of an array on
+    the GPU; stream: gives the one on which arrays are made and used."""
+
+    def __init__(self, address: Callable[[Any], int], stream: Callable[[], int]) -> None:
+        self.address, self.stream = address, stream
+        self.context, handle = current_context(), ctypes.c_void_p()
+        status = _driver().cuStreamCreate(ctypes.byref(handle), _NON_BLOCKING)
+        _check(status, "making a stream")
+        self.own = _Owned("cuStreamDestroy_v2", self.context, handle)
+
+    def staging(self, size: int) -> np.ndarray:
+        handle = ctypes.c_void_p()
+        with _pushed(self.context) as library:
+            status = library.cuMemHostAlloc(ctypes.byref(handle), ctypes.c_size_t(size), 0)
+            _check(status, f"allocating {size} bytes of page-locked memory")
+        memory = (ctypes.c_uint8 * size).from_address(handle.value or 0)
+        memory.owner = _Owned("cuMemFreeHost", self.context, handle)  # type: ignore[attr-defined]
+        return np.ctypeslib.as_array(memory)
+
+    def start(self, target: Any, source: np.ndarray) -> Any:
+        before, copied = self._event(), self._event()
+        library, own = _driver(), self.own.handle
+        status = library.cuEventRecord(before.handle, ctypes.c_void_p(self.stream()))
+        status = status or library.cuStreamWaitEvent(own, before.handle, 0)
+        status = status or library.cuMemcpyHtoDAsync_v2(
+            ctypes.c_uint64(self.address(target)), ctypes.c_void_p(source.ctypes.data),
+            ctypes.c_size_t(source.nbytes), own,
+        )  # fmt: skip
+        _check(status or library.cuEventRecord(copied.handle, own), "copying to the GPU")
+        return copied
+
+    def finish(self, copy: Any) -> None:
+        _check(_driver().cuEventSynchronize(copy.handle), "copying to the GPU")
+
+    def _event(self) -> _Owned:
+        handle = ctypes.c_void_p()
+        _check(_driver().cuEventCreate(ctypes.byref(handle), _NO_TIMING), "making an event")
+        return _Owned("cuEventDestroy_v2", self.context, handle)
 
 
 def not_read() -> DeviceError:

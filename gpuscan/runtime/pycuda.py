@@ -336,6 +336,9 @@ class PyCUDA:
     def replay(self, graph: driver.Graph) -> None:
         graph.launch(0)
 
+    def uploads(self) -> driver.Uploads:
+        return driver.Uploads(self.address, lambda: 0)
+
 
 def _number() -> int:
     """Which GPU: PyCUDA's own variable says it."""
