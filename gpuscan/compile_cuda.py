@@ -20,7 +20,8 @@ from .compile import Compiled, LoopPlan, name_of
 from .config import config
 from .evaluate import Program
 from .graph import Item, Variable, inherit, rebuild, results, toposort
-from .ops.index import Subtensor
+from .ops.index import AdvancedIncSubtensor, Subtensor
+from .ops.ordered import Ordered
 from .ops.sample import Uniform
 from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Join, Reshape, Specify
 from .record import record
@@ -31,12 +32,14 @@ from .runtime.cuda import (
     CudaLoop,
     CudaNest,
     CudaProduct,
+    CudaScatter,
     CudaSequence,
     CudaUniform,
     OnDevice,
     OnHost,
 )
 from .runtime.products import is_product
+from .runtime.scatter import is_scatter
 from .scan.op import Scan
 
 _INTEGERS = ("bool", *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)))
@@ -277,10 +280,15 @@ def _replaced(
             new[v] = inherit(CudaProduct(device)(*inputs), v)
         elif isinstance(v.op, Uniform) and v.dtype in ("float32", "float64"):
             new[v] = inherit(CudaUniform(v.op, device)(*inputs), v)
+        elif is_scatter(v):
+            assert isinstance(v.op, AdvancedIncSubtensor)
+            new[v] = inherit(CudaScatter(v.op, device)(*inputs), v)
         elif isinstance(v.op, Join):
             new[v] = inherit(CudaJoin(v.op, device)(*inputs), v)
         elif isinstance(v.op, _VIEWS) and (device.has_views or _is_indexing(v)):
             new[v] = inherit(OnDevice(v.op, device, v)(*inputs), v)
+        elif isinstance(v.op, Ordered) and (there := v.op.on(device, v)) is not None:
+            new[v] = inherit(there(*inputs), v)
         else:
             new[v] = inherit(OnHost(v.op, device, v)(*inputs), v)
     return new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .codegen.ahead import with_products
@@ -15,12 +15,14 @@ from .codegen.render import C, Renderer
 from .codegen.rows import lower_products
 from .compile import Compiled, LoopPlan, name_of
 from .graph import Variable, clients, inherit, rebuild, results, toposort
+from .ops.index import AdvancedIncSubtensor
 from .ops.shape import Join
 from .record import record
 from .runtime import compiler, threads
 from .runtime.device import Device
-from .runtime.native import Native, NativeJoin, NativeLoop, NativeNest
+from .runtime.native import Native, NativeJoin, NativeLoop, NativeNest, NativeSequence
 from .runtime.products import NativeProduct, is_product, product_kernel
+from .runtime.scatter import NativeScatter, is_scatter, scatter_kernel
 from .scan.op import Scan
 
 
@@ -32,11 +34,16 @@ def compiled_native(
     plans: list[LoopPlan] = []
     loops = [v for v in toposort(outputs) if isinstance(v.op, Scan)]
     fused: dict[Variable, _Fused] = {}
+    steps: dict[Variable, Callable[..., Any]] = {}  # programs of steps that have kernels of loops
     users = clients(outputs)
     for v in loops:
+        assert isinstance(v.op, Scan)
+        step = v.op.step
         try:
             if fuse == "never":
                 raise NotLowered("fuse='never'")
+            if v.op.segments_of is not None and fuse == "auto":
+                raise NotLowered("a step runs a segment of a loop, by threads")
             ahead = with_products(v, users)
             program, sizes = lower_loop(ahead.node, f"loop_{len(fused)}")
             fused[v] = _Fused(program, ahead.node, tuple(sizes), ahead.extra)
@@ -45,7 +52,12 @@ def compiled_native(
         except (NotLowered, RecursionError) as e:
             if fuse == "always":
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
-            plans.append(LoopPlan(name_of(v), "interpreted", f"{e}"))
+            path = "interpreted"
+            if fuse != "never" and any(isinstance(x.op, Scan) for x in toposort(step.outputs)):
+                made = compiled_native(step.params, step.outputs, device, fuse)
+                if any(plan.path != "interpreted" for plan in made.scans):
+                    path, steps[v] = "sequenced", made.program
+            plans.append(LoopPlan(name_of(v), path, f"{e}"))
     nests: list[Nest] = []
     if fuse != "never":
         nests, taken = lower_products(outputs, users)
@@ -55,13 +67,16 @@ def compiled_native(
     order = walk(outputs, set(), lambda v: _needs(v, fused, nest_of))
     products = {v.dtype for v in order if v not in nest_of and is_product(v)}
     products |= {nest.values[0].dtype for nest in nests if nest.program.least}  # for few rows
-    if not fused and not nests and not products:
+    scatters = {v.dtype for v in order if v not in nest_of and is_scatter(v)}
+    if not (fused or steps or nests or products or scatters):
         return Compiled(device.compile(inputs, outputs), device.name, tuple(plans))
-    functions = _loaded(device, [f.program for f in fused.values()], nests, products)
-    new = _replaced(order, fused, nest_of, functions)
+    routines = [functools.partial(product_kernel, dtype) for dtype in sorted(products)]
+    routines += [functools.partial(scatter_kernel, dtype) for dtype in sorted(scatters)]
+    functions = _loaded(device, [f.program for f in fused.values()], nests, routines)
+    new = _replaced(order, fused, steps, nest_of, functions)
     written = {made: v for v, made in new.items()}
-    made = device.compile(inputs, [new[v] for v in outputs], written)
-    return Compiled(made, device.name, tuple(plans))
+    whole = device.compile(inputs, [new[v] for v in outputs], written)
+    return Compiled(whole, device.name, tuple(plans))
 
 
 @record
@@ -89,19 +104,20 @@ def _needs(
 
 
 def _loaded(
-    device: Native, loops: Sequence[LoopProgram], nests: Sequence[Nest], products: Iterable[str]
-) -> dict[str, Any]:
-    """The kernels by name. The libraries that they and products of these dtypes call are built
-    with them: so it is here that a compiler fails, and not in a call."""
+    device: Native, loops: Sequence[LoopProgram], nests: Sequence[Nest],
+    routines: Sequence[Callable[[], Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """The kernels by name. The libraries of routines that stand beside them are built with them:
+    so it is here that a compiler fails, and not in a call."""
     kernels = [*[p.kernel for p in loops], *[nest.program.kernel for nest in nests]]
     names = [k.name for k in kernels]
     tasks: list[Callable[[], Any]] = []
     if kernels:
         tasks.append(functools.partial(device.load, Renderer(C).source(kernels), names))
-    tasks += [functools.partial(product_kernel, dtype) for dtype in sorted(products)]
+    tasks += routines
     shared = any(p.units is not None or p.rows_apart is not None for p in loops)
-    shared = shared or any(nest.program.parts for nest in nests)
-    if (products or shared) and threads.count() > 1:
+    shared = shared or any(nest.program.is_divided for nest in nests)
+    if (routines or shared) and threads.count() > 1:
         tasks.append(threads.library)
     found = compiler.side_by_side(tasks)
     return dict(zip(names, found[0])) if kernels else {}
@@ -110,6 +126,7 @@ def _loaded(
 def _replaced(
     order: Sequence[Variable],
     fused: Mapping[Variable, _Fused],
+    steps: Mapping[Variable, Callable[..., Any]],
     nest_of: Mapping[Variable, Nest],
     functions: Mapping[str, Any],
 ) -> dict[Variable, Variable]:
@@ -132,8 +149,14 @@ def _replaced(
             function = functions[f.program.kernel.name]
             loop = NativeLoop(f.node.op, f.program, function, v, f.inputs)
             new[v] = inherit(loop(*inputs), v)
+        elif v in steps:
+            assert isinstance(v.op, Scan)
+            new[v] = inherit(NativeSequence(v.op, steps[v], v)(*inputs), v)
         elif is_product(v):
             new[v] = inherit(NativeProduct()(*inputs), v)
+        elif is_scatter(v):
+            assert isinstance(v.op, AdvancedIncSubtensor)
+            new[v] = inherit(NativeScatter(v.op)(*inputs), v)
         elif isinstance(v.op, Join):
             new[v] = inherit(NativeJoin(v.op)(*inputs), v)
         else:

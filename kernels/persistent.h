@@ -67,6 +67,14 @@ GS_FN void gs_grid_uniforms(const unsigned long long *state, long long row, T *o
     }
 }
 
+/* out[rows[i]] += y[i] for i = 0 .. count - 1: a thread has columns, so each sum has its order. */
+template <class T>
+GS_FN void gs_grid_scatter(T *out, const T *y, const long long *rows, long long count,
+                           long long wide) {
+    for (long long j = gs_thread(); j < wide; j += gs_threads())
+        for (long long i = 0; i < count; i++) out[rows[i] * wide + j] += y[i * wide + j];
+}
+
 /* `count` elements, row by row of `inner`, to rows that begin `apart` elements after each other. */
 template <class T>
 GS_FN void gs_grid_rows(const T *from, T *to, long long count, long long inner, long long apart) {

@@ -1,11 +1,30 @@
-/* What a loop on the host calls for the rows of a softmax: gpuscan/ops/softmax.py gives the order of
- * the sum. A row's n elements are `stride` apart and are written over. */
+/* What a loop on the host calls for whole rows. */
 #ifndef GS_ROWS_H
 #define GS_ROWS_H
 
 #include "scalars.h"
 
 #define GS_LANES 32
+
+/* Adds the n elements of a row to a total. The lanes of a few hundred elements lose little, and the
+ * total of all such rows next to nothing. */
+#define GS_ADD_UP(type, t)                                                                \
+    GS_APART void gs_add_up_##t(const type *GS_RESTRICT x, long long n, double *total) {  \
+        type lanes[GS_LANES] = {0};                                                       \
+        const long long whole = n - n % GS_LANES;                                         \
+        for (long long start = 0; start < whole; start += GS_LANES)                       \
+            for (int l = 0; l < GS_LANES; l++) lanes[l] += x[start + l];                  \
+        for (long long i = whole; i < n; i++) lanes[i - whole] += x[i];                   \
+        for (int width = GS_LANES / 2; width > 0; width /= 2)                             \
+            for (int l = 0; l < width; l++) lanes[l] += lanes[l + width];                 \
+        *total += lanes[0];                                                               \
+    }
+
+GS_ADD_UP(float, f32)
+GS_ADD_UP(double, f64)
+
+/* Of a softmax gpuscan/ops/softmax.py gives the order of the sum. A row's n elements are `stride`
+ * apart and are written over. */
 
 /* A function of a row, also compiled for elements that lie together. */
 #define GS_AT_ANY_STRIDE(name, type, t)                                                   \

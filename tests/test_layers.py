@@ -21,7 +21,7 @@ LAYERS = (
     ("shared", "rewrite", "gradient", "printing", "clone"),
     ("scan", "rules", "tensor"),
     ("codegen", "runtime"),
-    ("compile", "compile_native", "compile_cuda", "explain"),
+    ("compile", "compile_native", "compile_cuda", "explain", "memory_report"),
     ("function",),
     ("optim", "data", "saving", "distributed"),
     ("mc",),

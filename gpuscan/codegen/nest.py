@@ -1,7 +1,8 @@
-"""Elementwise work outside loops: chains of it, with a sum at the root or not, as one loop nest.
+"""Elementwise work outside loops: chains of it, with a sum at the root or not, as loop nests.
 
 A value is stored where something else than elementwise work of its own shape reads it; what is
-not stored is computed in the nests that read it.
+not stored is computed in the nests that read it. Stored values of one shape that do not need each
+other share a nest, and nests that do not need each other, of whatever shapes, a kernel.
 """
 
 from __future__ import annotations
@@ -9,19 +10,38 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from .. import maths
 from ..graph import Constant, Variable, certain, clients, leaves, toposort
-from ..ops.elemwise import Elemwise
+from ..ops import scalar
+from ..ops.elemwise import Elemwise, scalars
 from ..ops.reduce import Reduce
-from ..ops.shape import BroadcastTo, DimShuffle, Specify, dims
+from ..ops.shape import BroadcastTo, DimShuffle, Specify
 from ..record import record
-from ..rules.shapes import pushed_dims
+from ..types import FLOATS
 from .frame import Frame
-from .kernel import Array, Kernel, Let, Load, Name, Number, Return, Store, row_major
+from .kernel import (
+    Array,
+    Call,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Local,
+    Name,
+    Number,
+    Return,
+    Store,
+    Use,
+    binary,
+    row_major,
+)
 from .lower import Memory
+from .nest_kernel import can_join
 from .plan import NotLowered, read, walk
-from .program import Given, NestProgram, Result
+from .program import Given, NestProgram, Piece, Result
 from .render import DTYPES
-from .sizes import Scope, by_the_host
+from .sizes import Scope, Sizes, by_the_host, sizes_of
 
 VIEWS = (BroadcastTo, DimShuffle, Specify)
 
@@ -38,6 +58,10 @@ class Nest:
     program: NestProgram
 
 
+PART = 512  # elements of a sum that are added up in lanes
+MOST_PARAMETERS = 400  # of a kernel: CUDA's takes 4 KiB, a pointer or an integer has 8 bytes
+
+
 def lower_nests(
     outputs: Sequence[Variable], taken: Collection[Variable] = (), lanes: bool = True
 ) -> list[Nest]:
@@ -45,43 +69,87 @@ def lower_nests(
     kernels. What has no kernel is left out: it runs by its op's NumPy meaning. Without `lanes`,
     on a device with memory of its own, every one is worth a kernel."""
     found: list[Nest] = []
-    for k, group in enumerate(_groups(outputs, taken, lanes)):
-        try:
-            found.append(ValuesNest(group.values, group.inline, lanes).lowered(f"nest_{k}"))
-        except (NotLowered, RecursionError):  # a chain of thousands: deeper than Python walks
-            continue
+    for groups in _kernels(outputs, _groups(outputs, taken, lanes)):
+        found += _lowered(groups, lanes, len(found))
     return found
+
+
+def _lowered(groups: Sequence[_Group], lanes: bool, k: int) -> list[Nest]:
+    """The groups as one kernel, number k; as two or more where they can't be one."""
+    try:
+        lowering = ValuesNest([g.values for g in groups], groups[0].inline, lanes)
+        nest = lowering.lowered(f"nest_{k}")
+        program = nest.program
+        parameters = len(program.pointers) + len(program.integers)
+        if len(groups) == 1 or (parameters <= MOST_PARAMETERS and (lanes or can_join(program))):
+            return [nest]
+    except (NotLowered, RecursionError):  # a chain of thousands: deeper than Python walks
+        if len(groups) == 1:
+            return []
+    half = len(groups) // 2
+    found = _lowered(groups[:half], lanes, k)
+    return found + _lowered(groups[half:], lanes, k + len(found))
 
 
 def is_fusable(v: Variable) -> bool:
     """Whether v is elementwise work or a sum of it, of dtypes that kernels know."""
-    if not isinstance(v.op, Elemwise | Reduce):
-        return False
-    dtypes = {v.dtype, *(x.dtype for x in v.inputs)}
-    if not dtypes <= DTYPES:
-        return False
     if isinstance(v.op, Reduce):
-        return v.ndim < v.inputs[0].ndim
-    return isinstance(v.op, Elemwise) and v.ndim > 0
+        return v.ndim < v.inputs[0].ndim and _is_known(v)
+    return isinstance(v.op, Elemwise) and v.ndim > 0 and _is_known(v)
+
+
+def _is_number(v: Variable) -> bool:
+    """Whether v is a float that is computed from numbers, which the host could do too."""
+    return isinstance(v.op, Elemwise) and v.ndim == 0 and v.type.is_float and _is_known(v)
+
+
+def _is_known(v: Variable) -> bool:
+    return {v.dtype, *(x.dtype for x in v.inputs)} <= DTYPES
+
+
+def _is_sum(v: Variable) -> bool:
+    return isinstance(v.op, Reduce)
+
+
+def _is_sum_of_all(v: Variable) -> bool:
+    return isinstance(v.op, Reduce) and v.op.kind == "sum" and v.ndim == 0 and v.dtype in FLOATS
 
 
 @record
 class _Group:
+    """Stored values that share a nest: a sum alone, or all of one shape and level. inline: what
+    may be computed on the way to them."""
+
     values: list[Variable]
     inline: set[Variable]
+    level: tuple[int, bool]  # groups need only those of lower ones
+    shape: tuple[Variable, ...] | None  # of a sum: None
 
 
-def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: bool) -> list[_Group]:
+@record
+class _Work:
+    """All that there is to be done, and the sizes of what it reads and gives."""
+
+    groups: list[_Group]
+    sizes: Sizes
+
+    def shape_of(self, v: Variable) -> tuple[Variable, ...]:
+        """The same for values whose sizes have to agree."""
+        return tuple([k.variable for axis in range(v.ndim) if (k := self.sizes.of(v, axis))])
+
+
+def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: bool) -> _Work:
     order = toposort(outputs)
     sure = certain(outputs)  # a branch that is not taken must not be computed
-    fusable = {v for v in order if is_fusable(v) and v in sure and v not in taken}
+    candidates = (v for v in order if is_fusable(v) or (lanes and _is_number(v)))
+    fusable = {v: None for v in candidates if v in sure and v not in taken}
     views = {v for v in order if isinstance(v.op, VIEWS)}
-    shaped = [v for v in order if v in fusable]
-    flat = iter(pushed_dims([d for v in shaped for d in dims(v)]))
-    shape = {v: tuple(next(flat) for _ in range(v.ndim)) for v in shaped}
+    given = [x for v in fusable for x in v.inputs if x not in fusable]
+    work = _Work([], sizes_of([Scope(list(fusable), given, by_the_host)]))
+    shape = {v: work.shape_of(v) for v in fusable}
 
-    # Groups of one level do not need each other: a level ends behind everything that is no
-    # elementwise work, behind a sum, and where the shape changes.
+    # Groups of one level do not need each other, but for sums: a level ends behind everything that
+    # is no elementwise work, behind a sum, and where the shape changes.
     level: dict[Variable, int] = {}
     seen_through: dict[Variable, Variable] = {}  # a view: the value that it is a view of
     for v in order:
@@ -89,7 +157,7 @@ def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: boo
         for x in v.inputs:
             root = seen_through.get(x, x)
             ends = root in fusable and (
-                isinstance(root.op, Reduce)
+                _is_sum(root)
                 or (isinstance(v.op, Elemwise) and v in fusable and shape[root] != shape[v])
             )
             deepest = max(deepest, level[x] + (1 if ends and v not in views else 0))
@@ -97,10 +165,17 @@ def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: boo
         if v in views:
             seen_through[v] = seen_through.get(v.inputs[0], v.inputs[0])
 
-    def key(v: Variable) -> Any:
-        return (level[v], v if isinstance(v.op, Reduce) else shape[v])
-
+    # What only values of its own shape read waits for the first of them, to be in their nest.
     users = clients(outputs)
+    for v in reversed(order):
+        if v in fusable and not _is_sum(v):
+            readers = [u for u in users[v] if u is not None]
+            if all(u in fusable and (shape[u] == shape[v] or _is_sum(u)) for u in readers):
+                level[v] = max(level[v], min((level[u] for u in readers), default=0))
+
+    def key(v: Variable) -> Any:
+        return (level[v], v if _is_sum(v) else shape[v])
+
     stored: set[Variable] = set()
     for v in reversed(order):
         if v not in fusable and v not in views:
@@ -112,24 +187,80 @@ def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: boo
                 if u in stored or v in fusable:
                     stored.add(v)  # read at other positions than its own
             elif v in fusable and key(u) != key(v):
-                one_sum = isinstance(u.op, Reduce) and len(users[v]) == 1 and level[u] == level[v]
+                one_sum = _is_sum(u) and len(users[v]) == 1 and level[u] == level[v]
                 if not one_sum:
                     stored.add(v)
-        if v in fusable and isinstance(v.op, Reduce):
+        if v in fusable and _is_sum(v):
             stored.add(v)
     inline = {v for v in (*fusable, *views) if v not in stored or v in views}
-    groups: dict[Any, list[Variable]] = {}
+    together: dict[Any, list[Variable]] = {}
     for v in order:
         if v in fusable and v in stored:
-            groups.setdefault(key(v), []).append(v)
-    return [_Group(g, inline) for g in groups.values() if not lanes or _worth(g, inline)]
+            together.setdefault(key(v), []).append(v)
+    for values in together.values():
+        if not lanes or _worth(values, inline):
+            is_sum = _is_sum(values[0])
+            at = level[values[0]], is_sum
+            work.groups.append(_Group(values, inline, at, None if is_sum else shape[values[0]]))
+    return work
+
+
+def _kernels(outputs: Sequence[Variable], work: _Work) -> list[list[_Group]]:
+    """The groups that share a kernel: those behind which equally many groups have to follow, one
+    after the other, none of which can need another. But a group that would let large values live
+    longer, as it waits for others, is alone."""
+    groups = sorted(work.groups, key=lambda g: g.level)
+    place = {v: k for k, g in enumerate(groups) for v in g.values}
+    reached: dict[Variable, int] = {}  # per value the groups that it needs, the nearest, as bits
+    needs = [0] * len(groups)
+    for v in toposort(outputs):
+        bits = 0
+        for x in v.inputs:
+            bits |= reached[x]
+        k = place.get(v)
+        if k is not None:
+            needs[k] |= bits & ~(1 << k)
+            bits = 1 << k
+        reached[v] = bits
+    follow = [0] * len(groups)  # how many, at least
+    for k in reversed(range(len(groups))):
+        for j in range(k):
+            if needs[k] >> j & 1:
+                follow[j] = max(follow[j], follow[k] + 1)
+
+    kept = set(outputs)
+    last: dict[Variable, int] = {}  # per operand what follows the last group that reads it
+    operands = [_read_from_outside(_inside(g.values, g.inline)) for g in groups]
+    for k, of_group in enumerate(operands):
+        for x in of_group:
+            last[x] = min(last.get(x, follow[k]), follow[k])
+
+    def may_wait(k: int) -> bool:
+        """Whether the operands that only this group holds are no more than its results."""
+        g = groups[k]
+        alone = [
+            x for x in operands[k] if x.inputs and x.ndim and x not in kept and last[x] == follow[k]
+        ]
+        fitting = [x for x in alone if g.shape is not None and work.shape_of(x) == g.shape]
+        return len(alone) == len(fitting) <= len(g.values)
+
+    found: dict[Any, list[_Group]] = {}
+    for k, g in enumerate(groups):
+        found.setdefault(follow[k] if may_wait(k) else (follow[k], k), []).append(g)
+    return list(found.values())
 
 
 def _worth(group: list[Variable], inline: set[Variable]) -> bool:
     """Whether a kernel saves anything: more than one pass over memory, or a function that NumPy
     evaluates in many passes."""
-    ops = [v for v in _inside(group, inline) if isinstance(v.op, Elemwise)]
-    return len(ops) > 1 or any("gs_" in v.op.scalar.c for v in ops)  # type: ignore[attr-defined]
+    functions = [v.op.scalar for v in _inside(group, inline) if isinstance(v.op, Elemwise)]
+    if _is_number(group[0]):
+        return any(f is scalar.pow or f.numpy in _MATHS for f in functions)
+    least = 1 if _is_sum_of_all(group[0]) else 2  # to add up is one pass more
+    return len(functions) >= least or any("gs_" in f.c for f in functions)
+
+
+_MATHS = frozenset(f for f in vars(maths).values() if callable(f))
 
 
 def _inside(group: Sequence[Variable], inline: set[Variable]) -> list[Variable]:
@@ -138,35 +269,120 @@ def _inside(group: Sequence[Variable], inline: set[Variable]) -> list[Variable]:
     return walk(group, set(), lambda v: [x for x in read(v) if x in own])
 
 
+def _read_from_outside(inside: Sequence[Variable]) -> list[Variable]:
+    """The operands of a kernel that computes these, without constants."""
+    computed = set(inside)
+    found = dict.fromkeys(x for v in inside for x in read(v) if x not in computed)
+    return [x for x in found if not isinstance(x, Constant)]
+
+
 class ValuesNest(Frame):
-    """A kernel for values outside of loops; `inline`: what it may compute on the way."""
+    """A kernel for groups of values outside of loops, each of which is a sum, or values of one
+    shape. inline: what it may compute on the way."""
 
     def __init__(
-        self, values: Sequence[Variable], inline: set[Variable], lanes: bool = True
+        self, groups: Sequence[Sequence[Variable]], inline: set[Variable], lanes: bool = True
     ) -> None:
         super().__init__()
         self.has_lanes = lanes
-        self.values = list(values)
+        self.groups = groups
+        self.values = [v for group in groups for v in group]
         self.packed_operands: set[Variable] = set()  # whose strides may be any
-        inside = _inside(values, inline)
-        computed = set(inside)
-        operands: dict[Variable, None] = {}
-        for v in inside:
-            for x in read(v):
-                if x not in computed and not isinstance(x, Constant):
-                    operands[x] = None
-        self.operands = list(operands)
-        self.learn([Scope(inside, self.operands, by_the_host)])
+        inside = _inside(self.values, inline)
+        self.operands = _read_from_outside(inside)
+        alike = [
+            (v, (group[0], axis), (v, axis))
+            for group in groups
+            for v in group[1:]
+            for axis in range(v.ndim)
+        ]
+        self.learn([Scope(inside, self.operands, by_the_host, alike)])
 
     def lowered(self, name: str) -> Nest:
         stored = self.enter()
-        outer = self.sizes(self.values[0])
-        parts = not isinstance(self.values[0].op, Reduce) and outer[0] != Number(1)
-        if parts:
-            self._nest_in_parts(stored)
+        start: Any = Number(0)  # positions before a piece
+        pieces: list[Piece] = []
+        for k, group in enumerate(self.groups):
+            first, last = Name("first"), Name("last")
+            if len(self.groups) > 1:
+                first, last = Name(f"first{k}"), Name(f"last{k}")
+            pieces.append(self._piece(group, {v: stored[v] for v in group}, first, last))
+            self._emit_piece(pieces[-1], start)
+            start = binary("add", start, pieces[-1].rows)
+        return self.nest_of(name, pieces)
+
+    def _piece(
+        self, group: Sequence[Variable], stored: dict[Variable, Memory], first: Name, last: Name
+    ) -> Piece:
+        v = group[0]
+        work = self.sizes(v.inputs[0] if _is_sum(v) else v)
+        rows = Number(1) if _is_sum(v) or v.ndim == 0 else work[0]
+        with self.block() as body:
+            if (
+                self.has_lanes
+                and v.ndim == 0
+                and v.op.label.startswith("sum")
+                and v.dtype in FLOATS
+            ):
+                self._sum(v, stored[v])
+            elif rows == Number(1):
+                self.step(group, stored)
+            else:
+                self._nest_in_parts(stored, first, last)
+        return Piece(tuple(body), first, last, rows, tuple(work))
+
+    def _sum(self, v: Variable, out: Memory) -> None:
+        """The sum of all elements: of some hundreds in lanes, and of all of these in float64."""
+        x = v.inputs[0]
+        sizes = self.sizes(x)
+        axis = max((i for i, s in enumerate(sizes) if s != Number(1)), default=0)
+        suffix, name = ("f32" if v.dtype == "float32" else "f64"), self.fresh("s", "float64").text
+        total, part = Array(name, "float64"), Array(f"{name}_part", v.dtype)
+
+        def row(index: list[Any]) -> None:
+            block, start = self.fresh("i", "int64"), self.fresh("start", "int64")
+            count, left = self.fresh("count", "int64"), binary("sub", sizes[axis], start)
+            with self.block() as body:
+                self.emit(Let(start, block * PART))
+                self.emit(Let(count, (left < PART).choose(left, Number(PART))))
+                self.emit(Local(part, PART))
+
+                def fill(place: list[Any]) -> None:
+                    there = [*index[:axis], start + place[0], *index[axis + 1 :]]
+                    value = self.element(x, there)
+                    if x.dtype != v.dtype:
+                        value = Call(scalars[f"cast_{v.dtype}"], (value,), v.dtype, x.dtype)
+                    self.emit(Store(part, place[0], value))
+
+                self.nest([count], fill, True)
+                self.emit(Use(f"gs_add_up_{suffix}", (part, count, total)))
+            self.emit(For(block, (sizes[axis] + (PART - 1)) // PART, tuple(body)))
+
+        self.emit(Local(total, 1))
+        self.emit(Store(total, Number(0), Number(0.0, "float64")))
+        self.nest([Number(1) if i == axis else s for i, s in enumerate(sizes)], row, False)
+        found: Any = Load(total, Number(0))
+        if v.dtype != "float64":
+            found = Call(scalars[f"cast_{v.dtype}"], (found,), v.dtype, "float64")
+        self.emit(Store(out.array, Number(0), found))
+
+    def _emit_piece(self, piece: Piece, start: Any) -> None:
+        """The statements of a piece, for those of its rows that are among the positions."""
+        first, last = Name("first"), Name("last")
+        if piece.first == first:
+            body = piece.body
+        elif piece.rows == Number(1):
+            here = binary("and_", binary("le", first, start), binary("lt", start, last))
+            body = (If(here, piece.body),)
         else:
-            self.step(self.values, stored)
-        return self.nest_of(name, parts)
+            low, high = binary("sub", first, start), binary("sub", last, start)
+            body = (
+                Let(piece.first, (low > 0).choose(low, Number(0))),
+                Let(piece.last, (high < piece.rows).choose(high, piece.rows)),
+                *piece.body,
+            )
+        for s in body:
+            self.emit(s)
 
     def enter(self) -> dict[Variable, Memory]:
         """Operands and results as the host gives them: where the values go."""
@@ -185,7 +401,9 @@ class ValuesNest(Frame):
             stored[v] = Memory(array, row_major(self.sizes(v)))
         return stored
 
-    def nest_of(self, name: str, parts: bool, least: int = 0, depth: Any = None) -> Nest:
+    def nest_of(
+        self, name: str, pieces: Sequence[Piece], least: int = 0, depth: Any = None
+    ) -> Nest:
         """The kernel and its program, of the statements so far."""
         body = (*self.before, *self.statements(), Return(Number(0)))
         kernel = Kernel(
@@ -197,7 +415,8 @@ class ValuesNest(Frame):
             tuple(s for _, s in self.integers),
             tuple((v.dtype, tuple(self.sizes(v))) for v in self.values),
             tuple(self.equal),
-            parts,
+            tuple(self.before),
+            tuple(pieces),
             least,
             depth,
         )
@@ -205,11 +424,11 @@ class ValuesNest(Frame):
         operands, sizes = tuple(self.operands), tuple(self.outer_sizes)
         return Nest(tuple(self.values), operands, sizes, others, program)
 
-    def _nest_in_parts(self, stored: dict[Variable, Memory]) -> None:
+    def _nest_in_parts(self, stored: dict[Variable, Memory], first: Name, last: Name) -> None:
         """One nest; its outer axis runs from `first` to `last`, so that threads can share it."""
 
         def body(index: list[Any]) -> None:
             for v, m in stored.items():
                 self.emit(Store(m.array, m.offset(index), self.element(v, list(index))))
 
-        self.nest(self.sizes(self.values[0]), body, True, (Name("first"), Name("last")))
+        self.nest(self.sizes(next(iter(stored))), body, True, (first, last))

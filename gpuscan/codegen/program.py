@@ -153,9 +153,22 @@ class Result:
 
 
 @record
+class Piece:
+    """Some of a nest kernel's results, which need none of its others. body: what computes them,
+    rows `first` to before `last` of `rows` in all; where these are 1 it can't be divided. work:
+    sizes whose product is the number of elements that are computed, or added up."""
+
+    body: tuple[Any, ...]
+    first: Name
+    last: Name
+    rows: Any
+    work: tuple[Any, ...]
+
+
+@record
 class NestProgram:
-    """A loop nest in one kernel. `parts`: rows first .. last-1 of its outer axis can be computed
-    apart from the others. `least`: for fewer rows it is not made. `depth`: how many
+    """Loop nests in one kernel. Positions first .. last-1 of it are rows of its pieces, which are
+    counted one piece after the other. `least`: for fewer rows it is not made. `depth`: how many
     multiplications an element takes, where it is an element of a product."""
 
     kernel: Kernel
@@ -163,9 +176,15 @@ class NestProgram:
     integers: tuple[Any, ...]  # Size, Stride
     shapes: tuple[tuple[str, tuple[Any, ...]], ...]  # dtype and shape of each result
     equal: tuple[tuple[Any, Any], ...]
-    parts: bool
+    before: tuple[Any, ...]  # what all pieces need
+    pieces: tuple[Piece, ...]
     least: int = 0
     depth: Any = None
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether threads can share it."""
+        return len(self.pieces) > 1 or self.pieces[0].rows != Number(1)
 
 
 def size_value(e: Any, integers: Mapping[str, int]) -> int:

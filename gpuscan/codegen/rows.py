@@ -19,7 +19,7 @@ from .kernel import Array, For, Let, Name, Number, Store, Use, binary
 from .lower import Memory
 from .nest import VIEWS, Nest, ValuesNest, is_fusable
 from .plan import NotLowered
-from .program import Scratch
+from .program import Piece, Scratch
 
 BLOCK = 32  # rows
 LEAST_ROWS = 32  # with fewer, to lay out the right operand takes as long as the product
@@ -96,7 +96,7 @@ class _Rows(ValuesNest):
         x, weight = product.dot.inputs
         inline = {product.dot, *product.before, *product.behind, *views}
         inline -= {product.value, weight} | ({x} - product.before)
-        super().__init__([product.value], inline)
+        super().__init__([[product.value]], inline)
         self.packed_operands = {weight}
         self.product = product
 
@@ -135,7 +135,9 @@ class _Rows(ValuesNest):
                 self._fill(value, out, [count, wide], start, whole=True)
         blocks = (last - first + (BLOCK - 1)) // BLOCK
         self.emit(For(block, blocks, tuple(body)))
-        return self.nest_of(name, True, LEAST_ROWS, depth)
+        rows, wide = self.sizes(value)
+        pieces = [Piece(self.statements(), first, last, rows, (rows, wide))]
+        return self.nest_of(name, pieces, LEAST_ROWS, depth)
 
     def _block(self, letter: str, wide: Any, dtype: str, start: Any) -> Memory:
         """Memory for a block of rows, of which the first is row `start`."""

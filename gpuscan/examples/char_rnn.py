@@ -79,13 +79,18 @@ class Model:
         return np.zeros((batch, self.hidden), gpuscan.config.floatX)
 
     def one_hot(self, codes: Any) -> Any:
-        """Rows (of all codes, characters) with a 1 at the code. A product with them picks rows of
-        a matrix, and its gradient is a product too, which runs where the arrays are."""
+        """Rows (of all codes, characters) with a 1 at the code."""
         return T.extra_ops.to_one_hot(codes.flatten(), self.characters)
 
-    def lstm(self, x: Any, h: Any, c: Any, W: Any, U: Any, b: Any) -> list[Any]:
-        """The next h and c. The gates are in PyTorch's order."""
-        z, n = T.dot(x, W) + T.dot(h, U) + b, self.hidden
+    def table(self) -> Any:
+        """What each character brings to the gates (characters, 4 hidden): there are fewer
+        characters than there are steps to take it in."""
+        W, _, b = self.cell
+        return T.dot(self.embedding, W) + b
+
+    def lstm(self, x: Any, h: Any, c: Any, U: Any) -> list[Any]:
+        """The next h and c, from rows x of the table. The gates are in PyTorch's order."""
+        z, n = x + T.dot(h, U), self.hidden
         i, f, g, o = (z[:, k * n : (k + 1) * n] for k in range(4))
         c = T.sigmoid(f) * c + T.sigmoid(i) * T.tanh(g)
         return [T.sigmoid(o) * T.tanh(c), c]
@@ -98,14 +103,14 @@ class Model:
         training: with dropout."""
         keep = 1 - self.dropout if training else 1.0
 
-        def step(x: Any, h: Any, c: Any, *cell: Any) -> list[Any]:
-            h, c = self.lstm(x, h, c, *cell)
+        def step(code: Any, h: Any, c: Any, table: Any, U: Any) -> list[Any]:
+            h, c = self.lstm(table[code], h, c, U)
             seen = self.random.binomial(h.shape, p=keep, dtype=h.dtype) * h if keep < 1 else h
             return [h, c, seen]
 
-        x = T.dot(self.one_hot(codes[:-1]), self.embedding)
-        x = x.reshape((codes.shape[0] - 1, codes.shape[1], x.shape[1]))
-        (hs, cs, seen), updates = gpuscan.scan(step, x, [h, c, None], self.cell, name="lstm")
+        (hs, cs, seen), updates = gpuscan.scan(
+            step, codes[:-1], [h, c, None], [self.table(), self.cell[1]], name="lstm"
+        )
         out, bias = self.out
         scores = T.dot(seen.reshape((-1, self.hidden)), out) / keep + bias
         loss = cross_entropy(scores, self.one_hot(codes[1:]))
@@ -174,15 +179,15 @@ def writer(model: Model, device: str | None = None) -> Any:
     draws, each from what it says of the next after those before it."""
     first, temperature, length = T.iscalar("first"), T.scalar("temperature"), T.iscalar("length")
 
-    def step(last: Any, h: Any, c: Any, embedding: Any, out: Any, bias: Any, *cell: Any) -> Any:
-        h, c = model.lstm(T.dot(last, embedding), h, c, *cell)
+    def step(last: Any, h: Any, c: Any, table: Any, U: Any, out: Any, bias: Any) -> Any:
+        h, c = model.lstm(T.dot(last, table), h, c, U)
         p = T.nnet.softmax((T.dot(h, out) + bias) / temperature)
         return model.random.multinomial(pvals=p, dtype=last.dtype), h, c
 
     zeros = T.zeros((1, model.hidden))
     (drawn, *_), updates = gpuscan.scan(
         step, None, [model.one_hot(first), zeros, zeros],
-        [model.embedding, *model.out, *model.cell], length, name="writer",
+        [model.table(), model.cell[1], *model.out], length, name="writer",
     )  # fmt: skip
     return gpuscan.function(
         [first, temperature, length], T.argmax(drawn[:, 0], axis=1), updates=updates, device=device

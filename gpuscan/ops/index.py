@@ -271,25 +271,46 @@ class AdvancedIncSubtensor(Indexing):
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         known = node.inputs[1].type.shape
+        if not self.set:
+            return self.adder(node, _add_rows)
         index_of = indexer(self.pattern, node.inputs[2:])
-        reached = sum(not isinstance(e, NewAxis) for e in self.pattern)
 
         def run(x: Any, y: Any, *operands: Any) -> Any:
             index = index_of(operands)
             out = np.array(x, order="C")
-            lead, tail = out.shape[:reached], out.shape[reached:]
-            rows = np.arange(math.prod(lead)).reshape(lead)[index]
-            shape = rows.shape + tail
-            _check_fit(y, known, shape)
-            if self.set:
-                out[index] = y
-            else:  # NumPy adds repeatedly at full speed only along one axis
-                width = math.prod(tail)
-                at = (rows.reshape(-1, 1) * width + np.arange(width)).reshape(-1)
-                np.add.at(out.reshape(-1), at, np.broadcast_to(y, shape).reshape(-1))
+            _check_fit(y, known, out[index].shape)
+            out[index] = y
             return out
 
         return run
+
+    def adder(self, node: Variable, add: Callable[[Any, Any, Any], None]) -> Callable[..., Any]:
+        """The evaluator of an addition by `add(out, rows, y)`, which adds the rows of the matrix
+        y, one after another, to those rows of the matrix out."""
+        known, places = node.inputs[1].type.shape, self.places(node)
+
+        def run(x: Any, y: Any, *operands: Any) -> Any:
+            rows, shape, width = places(x.shape, operands)
+            _check_fit(y, known, shape)
+            out = np.array(x, order="C")
+            y = np.broadcast_to(y, shape).reshape(rows.size, width)
+            add(out.reshape(-1, width) if width else out.reshape(0, 0), rows, y)
+            return out
+
+        return run
+
+    def places(self, node: Variable) -> Callable[[Sequence[int], Sequence[Any]], Any]:
+        """A function of x's shape and the integers: which rows of x, as a matrix, are written,
+        the shape of what is written there, and how wide a row is."""
+        index_of = indexer(self.pattern, node.inputs[2:])
+        reached = sum(not isinstance(e, NewAxis) for e in self.pattern)
+
+        def found(sizes: Sequence[int], operands: Sequence[Any]) -> Any:
+            lead, tail = tuple(sizes[:reached]), tuple(sizes[reached:])
+            rows = np.arange(math.prod(lead)).reshape(lead)[index_of(operands)]
+            return rows.reshape(-1), rows.shape + tail, math.prod(tail)
+
+        return found
 
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
         return _write_pullback(self, AdvancedSubtensor(self.pattern), inputs, output, g)
@@ -301,6 +322,12 @@ class AdvancedIncSubtensor(Indexing):
         self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
     ) -> Variable | None:
         return _batched_write(self, inputs, batched, n)
+
+
+def _add_rows(out: Any, rows: Any, y: Any) -> None:
+    width = out.shape[1]  # NumPy adds repeatedly at full speed only along one axis
+    at = (rows.reshape(-1, 1) * width + np.arange(width)).reshape(-1)
+    np.add.at(out.reshape(-1), at, y.reshape(-1))
 
 
 def _write_pullback(

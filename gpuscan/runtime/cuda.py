@@ -30,6 +30,7 @@ from ..codegen.program import (
 from ..errors import DeviceError
 from ..evaluate import Program
 from ..graph import Op, Variable
+from ..ops.index import AdvancedIncSubtensor
 from ..ops.linalg import Dot
 from ..ops.sample import Uniform
 from ..ops.shape import Join
@@ -104,6 +105,27 @@ class CudaDevice(Protocol):
 
     def replay(self, graph: Any) -> None:
         """Runs what was recorded."""
+        ...
+
+    def uploads(self) -> Uploads:
+        """What brings arrays from the host while the device works."""
+        ...
+
+
+class Uploads(Protocol):
+    """Copies from the host beside other work. All but `staging` is for one thread."""
+
+    def staging(self, size: int) -> np.ndarray:
+        """So many bytes of the host's memory that can be copied while the device works."""
+        ...
+
+    def start(self, target: Any, source: np.ndarray) -> Any:
+        """Starts to copy an array in such memory to an array of the device, once all work that was
+        started before is done: that may have used its memory. Gives what `finish` takes."""
+        ...
+
+    def finish(self, copy: Any) -> None:
+        """Waits for a copy."""
         ...
 
 
@@ -459,7 +481,7 @@ class _NestRunner:
                     arguments.append(int(x))
                     continue
             arguments.append(device.address(held[-1]))
-        if all(math.prod(shape) for shape, _ in plan.results):
+        if any(math.prod(shape) for shape, _ in plan.results):
             device.launch(plan.kernel, plan.launch, arguments)
         if done is not None and device.host(done)[1]:
             return self.definition(*inputs)
@@ -498,6 +520,13 @@ _ROWS = """#include "persistent.h"
 extern "C" __global__ void __launch_bounds__({threads}) rows(
         const {type} *from, {type} *to, long long count, long long inner, long long apart) {{
     gs_grid_rows(from, to, count, inner, apart);
+}}
+"""
+_SCATTER = """#include "persistent.h"
+
+extern "C" __global__ void __launch_bounds__({threads}) scatter(
+        {type} *out, const {type} *y, const long long *rows, long long count, long long wide) {{
+    gs_grid_scatter(out, y, rows, count, wide);
 }}
 """
 _OF_BYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
@@ -584,6 +613,38 @@ class CudaJoin(Op):
                     places = device.address(given), device.address(out) + start * item
                     kernel(given.size, *places, given.size, inner, apart)
                 start += inner
+            return out
+
+        return run
+
+
+@record
+class CudaScatter(Op):
+    """Rows of floats that are added to rows, at positions that the host knows: they are checked
+    there."""
+
+    definition: AdvancedIncSubtensor
+    device: CudaDevice
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return self.definition.infer(*types)
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        device, places = self.device, self.definition.places(node)
+        by_numpy = self.definition.evaluator(node)
+        kind = "double" if node.dtype == "float64" else "float"
+        kernel = _Simple(device, "scatter", _SCATTER, kind)
+
+        def run(x: Any, y: Any, *operands: Any) -> Any:
+            at = [device.host(i) for i in operands]
+            rows, shape, wide = places(x.shape, at)
+            if tuple(y.shape) != shape:
+                return by_numpy(device.host(x), device.host(y), *at)
+            out = _copied(device, device.array(x))
+            if rows.size and wide:
+                given, where = _dense(device, y), device.array(rows)
+                addresses = [device.address(a) for a in (out, given, where)]
+                kernel(wide, *addresses, rows.size, wide)
             return out
 
         return run

@@ -40,6 +40,19 @@ class Recorded:
 _own = _Thread()
 
 
+class Uploads:
+    """Copies are made as late as they may be."""
+
+    def staging(self, size: int) -> np.ndarray:
+        return np.full(size, 0xFF, "uint8")
+
+    def start(self, target: Any, source: np.ndarray) -> Any:
+        return target, source
+
+    def finish(self, copy: Any) -> None:
+        np.copyto(*copy)
+
+
 class Emulated:
     """limits: of the GPU that it stands for; scope: in which loops run that have a kernel of it;
     schedule: whose turn it is, as `emulator.launch` says, None: another one in each launch."""
@@ -115,6 +128,9 @@ class Emulated:
     def replay(self, graph: Recorded) -> None:
         for work in graph.work:
             work()
+
+    def uploads(self) -> Uploads:
+        return Uploads()
 
     def _do(self, work: Callable[[], Any]) -> None:
         if _own.recorded is None:

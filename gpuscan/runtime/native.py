@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -180,6 +181,21 @@ class _Runner:
 
 
 @record
+class NativeSequence(Op):
+    """A Scan whose steps are run one after another, each by kernels of its own."""
+
+    definition: Scan
+    step: Callable[..., tuple[Any, ...]] = field(compare=False)
+    node: Variable = field(compare=False)  # the Scan as it was written
+
+    def infer(self, *types: TensorType) -> Any:
+        return self.definition.infer(*types)
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        return functools.partial(self.definition.run, self.node, self.step, empty=memory.empty)
+
+
+@record
 class NativeNest(Op):
     """A nest with its program: (*operands, *sizes, *others) -> its results. `given`: the operands
     and the others, from which the values are computed as they were written."""
@@ -239,9 +255,8 @@ class _NestRunner:
         n = threads.size(plan.row_count) if plan.is_shared else 1
         keep: list[Any] = []
         shares = []
-        for k in range(n):
+        for first, last in plan.shares(n):
             put(pointers, plan.scratch, keep)
-            first, last = (plan.row_count * i // n for i in (k, k + 1))
             shares.append((first, last, self.pack(*pointers), plan.integers))
         if threads.run(self.function, shares):
             return self.definition(*inputs)

@@ -1,0 +1,61 @@
+"""Rows that are added to rows of a matrix, outside of loops: what a lookup's gradient is."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..graph import Op, Variable
+from ..kernel_files import kernels_dir
+from ..ops.index import AdvancedIncSubtensor
+from ..record import record
+from ..types import TensorType
+from . import compiler, threads
+from .plans import addresses
+from .products import DTYPES
+
+_TYPES = {"float32": "float", "float64": "double"}
+_WORTH_SHARING = 1 << 18  # additions
+_GRAIN = 16  # columns
+
+
+def is_scatter(v: Variable) -> bool:
+    """Whether v adds floats to a tensor at positions of integer arrays."""
+    return isinstance(v.op, AdvancedIncSubtensor) and not v.op.set and v.dtype in DTYPES
+
+
+@functools.cache
+def scatter_kernel(dtype: str) -> Any:
+    source = (kernels_dir() / "scatter.c").read_text()
+    return compiler.kernel(
+        compiler.library(f"#define TYPE {_TYPES[dtype]}\n{source}"), "gs_scatter_kernel"
+    )
+
+
+@record
+class NativeScatter(Op):
+    """Such an addition; threads share its columns, so each sum has the definition's order."""
+
+    definition: AdvancedIncSubtensor
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return self.definition.infer(*types)
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        return self.definition.adder(node, functools.partial(_add, scatter_kernel(node.dtype)))
+
+
+def _add(kernel: Any, out: np.ndarray, rows: np.ndarray, y: np.ndarray) -> None:
+    rows, y = np.ascontiguousarray(rows), np.ascontiguousarray(y)
+    wide = out.shape[1]
+    most = -(-wide // _GRAIN) if y.size >= _WORTH_SHARING else 1
+    n = threads.size(most)
+    pointers = struct.pack("3Q", *addresses([out, y, rows]))
+    integers = struct.pack("2q", len(rows), wide)
+    ends = [min(wide, most * k // n * _GRAIN) for k in range(n)] + [wide]
+    threads.run(kernel, [(a, b, pointers, integers) for a, b in itertools.pairwise(ends)])

@@ -1,0 +1,220 @@
+"""Work outside of loops: what shares a nest, which nests share a kernel, and that they compute the
+same. On the native and the emulated device."""
+
+import numpy as np
+import pytest
+
+import gpuscan
+from gpuscan import optim
+from gpuscan import tensor as T
+from gpuscan.codegen import nest
+from gpuscan.codegen.nest import lower_nests
+from gpuscan.config import config
+from gpuscan.runtime import threads
+from gpuscan.runtime.device import missing
+from gpuscan.runtime.emulated import Emulated
+
+DEVICES = [
+    pytest.param(d, marks=pytest.mark.skipif(bool(missing(d)), reason=f"{missing(d)}"))
+    for d in ("native", "emulated")
+]
+on_both = pytest.mark.parametrize("where", DEVICES)
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """The kernels that were started, one after the other."""
+    found = []
+    run, launch = threads.run, Emulated.launch
+
+    def started(kernel, shares, meet=False):
+        found.append(len(shares))
+        return run(kernel, shares, meet)
+
+    def launched(self, kernel, what, arguments):
+        found.append(what.grid)
+        return launch(self, kernel, what, arguments)
+
+    monkeypatch.setattr(threads, "run", started)
+    monkeypatch.setattr(Emulated, "launch", launched)
+    return found
+
+
+def arrays(count, dtype="float32", seed=0):
+    """Arrays of so many different shapes."""
+    rng = np.random.default_rng(seed)
+    shapes = [[(5 + k,), (3 + k, 7), (2, 3, k + 1), (1, 4 + k)][k % 4] for k in range(count)]
+    return [rng.normal(size=shape).astype(dtype) for shape in shapes]
+
+
+def on_reference(inputs, outputs, *given):
+    return gpuscan.function(inputs, outputs, device="reference")(*given)
+
+
+def nests_of(outputs, lanes=True):
+    f = gpuscan.function([], outputs, device="reference", on_unused_input="ignore")
+    return lower_nests(f.maker.fgraph.outputs, lanes=lanes)
+
+
+def close(found, expected, rtol=1e-5, atol=1e-7):
+    for x, y in zip(found, expected, strict=True):
+        assert (x.dtype, x.shape) == (y.dtype, y.shape)
+        np.testing.assert_allclose(x, y, rtol, atol)
+
+
+# ---- the updates of an optimizer -----------------------------------------------------------------
+
+
+@on_both
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_updates_are_one_kernel_and_the_norm_one_more(kernels, where, count):
+    """Adam's, of parameters of different shapes."""
+
+    def trained(device, bound):
+        params, grads = ([gpuscan.shared(a) for a in arrays(count, seed=s)] for s in (0, 1))
+        clipped, _ = optim.clip_by_global_norm(grads, bound) if bound else (grads, None)
+        updates = optim.adam(clipped, params)
+        f = gpuscan.function([], updates=updates, device=device)
+        f()
+        kernels.clear()
+        f()
+        return len(kernels), [s.get_value() for s in updates]
+
+    for bound, number in ((None, 1), (0.1, 2)):
+        started, values = trained(where, bound)
+        assert started == number
+        close(values, trained("reference", bound)[1], 2e-5)
+
+
+def test_a_schedule_is_computed_in_a_kernel_too(kernels):
+    """NumPy has no cosine that gives the same bits, and takes a hundred microseconds for one."""
+    w, g = gpuscan.shared(np.ones(3)), gpuscan.shared(np.ones(3))
+    updates = optim.sgd([g], [w], optim.cosine_decay(0.1, 10))
+    f = gpuscan.function([], updates=updates, device="native")
+    for _ in range(3):
+        f()
+    kernels.clear()
+    f()
+    assert len(kernels) == 2
+    rates = [0.05 * (1 + np.cos(np.pi * k / 10)) for k in range(4)]
+    np.testing.assert_allclose(w.get_value(), 1 - sum(rates), rtol=1e-14)
+
+
+def test_a_kernel_has_no_more_parameters_than_cuda_allows():
+    params, grads = ([gpuscan.shared(a) for a in arrays(45, seed=s)] for s in (0, 1))
+    updates = list(optim.adam(grads, params).values())
+    for lanes in (True, False):
+        found = nests_of(updates, lanes)
+        sizes = [len(n.program.pointers) + len(n.program.integers) for n in found]
+        assert 2 <= len(found) <= 8 and max(sizes) <= nest.MOST_PARAMETERS
+    close(gpuscan.function([], updates, device="native")(), on_reference([], updates))
+
+
+# ---- what shares a nest --------------------------------------------------------------------------
+
+
+def test_operands_whose_sizes_have_to_agree_share_a_nest():
+    x, y, z = (gpuscan.shared(a) for a in np.ones((3, 4, 5), "f4"))
+    (found,) = nests_of([(x + 1) * y, T.exp(z) - y, T.tanh(x)])
+    assert len(found.program.pieces) == 1
+    for other in (np.ones((4, 6), "f4"), np.ones((5, 5), "f4")):
+        z.set_value(other)
+        for outputs in ([(x + 1) * y, T.exp(z) - y], [(x + 1) * y, T.exp(z) * 2, T.tanh(z) - y]):
+            with pytest.raises(ValueError, match="Input dimension mis-match"):
+                gpuscan.function([], outputs, device="native")()
+
+
+def test_what_only_later_values_of_its_shape_read_waits_for_them():
+    """A number from the host stands between the two halves of the chain."""
+    x, y = (gpuscan.shared(a) for a in np.ones((2, 4, 5), "f4"))
+    scale = gpuscan.shared(2.0)
+    factor = T.cast(scale * scale - 1 / scale, "float32")
+    mean = 0.9 * x + 0.1 * y
+    (found,) = nests_of([mean, y - mean * factor])
+    assert [v.op.label for v in found.values] == ["add", "sub"]
+
+
+# ---- which nests share a kernel ------------------------------------------------------------------
+
+
+def test_sums_of_what_is_there_anyway_share_a_kernel_and_others_do_not():
+    """A value that only a sum reads would have to wait in memory for the other sums."""
+    x, y = (gpuscan.shared(np.ones((4, 4), "f4")) for _ in range(2))
+    (both,) = nests_of([(x * x).sum(), (y * y).sum()])
+    assert len(both.program.pieces) == 2
+    a, b = T.dot(x, y), T.dot(y, x)
+    assert [len(n.program.pieces) for n in nests_of([(a * a).sum(), (b * b).sum()])] == [1, 1]
+    (both,) = nests_of([(a * a).sum(), (b * b).sum(), a, b])
+    assert len(both.program.pieces) == 2
+
+
+def test_a_kernel_that_needs_another_comes_behind_it():
+    """Two chains of the same length, which a product joins crosswise."""
+    x, y = (gpuscan.shared(np.eye(3, dtype="f4") + k) for k in range(2))
+    p, q = T.exp(-x), T.exp(-y) + 1
+    r, s = T.tanh(T.dot(p, q)), T.dot(q, r0 := T.tanh(p.T))
+    outputs = [r * s + 1, T.exp(s) - r0, p * r]
+    close(gpuscan.function([], outputs, device="native", fuse="auto")(), on_reference([], outputs))
+
+
+@on_both
+def test_nests_of_all_kinds_in_one_kernel(kernels, where):
+    x = [T.fmatrix() for _ in range(4)]
+    outputs = [
+        T.exp(x[0]) + 1, T.tanh(x[1][:1]) * 2, (x[2] * x[2]).sum(), T.exp(x[3]).sum(axis=1),
+        T.exp(x[2]).max(), (x[3] * 2 + 1).sum(axis=0), (abs(x[1]) * 2).T, T.log1p(x[0].sum() ** 2),
+    ]  # fmt: skip
+    f = gpuscan.function(x, outputs, device=where)
+    for rows in ((3, 5, 700, 4), (1, 1, 1, 1), (900, 2, 3, 60), (0, 3, 0, 0)):
+        given = [np.random.default_rng(n).normal(size=(n, 6)).astype("f4") for n in rows]
+        if not all(rows):
+            with pytest.raises(ValueError, match="zero-size array"):
+                f(*given)
+            continue
+        kernels.clear()
+        close(f(*given), on_reference(x, outputs, *given), 1e-5, 1e-5)
+    assert len(kernels) < len(outputs)
+
+
+@on_both
+def test_one_of_the_nests_may_be_empty(where):
+    x, y = T.fmatrix(), T.fmatrix()
+    outputs = [T.exp(x) + 1, T.tanh(y) * 2, (x * x).sum(), (y * y).sum(), T.exp(x).sum(axis=1)]
+    f = gpuscan.function([x, y], outputs, device=where)
+    for shapes in (((0, 3), (2, 2)), ((3, 0), (2, 2)), ((0, 0), (0, 5))):
+        given = [np.ones(s, "f4") for s in shapes]
+        close(f(*given), on_reference([x, y], outputs, *given))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_threads_share_them_by_their_work(kernels, monkeypatch, count):
+    monkeypatch.setattr(threads, "WORTH_SHARING", 1)
+    values = [*arrays(9, "float64"), np.ones((2, 4000)), np.ones((4000, 2)), np.ones((0, 3))]
+    given = [gpuscan.shared(a) for a in values]
+    outputs = [T.exp(x) * 2 + k for k, x in enumerate(given)] + [(x * x).sum() for x in given]
+    with config.change_flags(threads=count):
+        found = gpuscan.function([], outputs, device="native")()
+    assert kernels == [count]
+    assert all(np.array_equal(a, b) for a, b in zip(found[:12], on_reference([], outputs[:12])))
+    close(found[12:], on_reference([], outputs[12:]), 1e-14)
+
+
+# ---- sums ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3_000_000,), (3000, 1000), (1, 1, 999_999), (100_000, 3, 1)])
+def test_a_long_sum_in_float32_loses_little(shape):
+    x = T.TensorType("float32", (None,) * len(shape))()
+    values = np.random.default_rng(1).random(shape, "float32")
+    found = gpuscan.function([x], (x * x).sum(), device="native")(values)
+    exact = (values.astype("float64") ** 2).sum()
+    assert abs(found / exact - 1) < 3e-7
+
+
+@pytest.mark.parametrize("n", [0, 1, 31, 32, 33, 511, 512, 513, 1500])
+def test_sums_of_every_length(n):
+    x, y = T.imatrix(), T.dvector()
+    outputs = [(x * 2 + 1).sum(), (x.T / 2).sum(dtype="float64"), T.exp(y).sum(), T.sqrt(y).prod()]
+    f = gpuscan.function([x, y], outputs, device="native")
+    given = np.arange(3 * n, dtype="int32").reshape(3, n), np.linspace(0, 1, n)
+    close(f(*given), on_reference([x, y], outputs, *given), 1e-13)
