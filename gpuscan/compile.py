@@ -21,8 +21,8 @@ class LoopPlan:
     "interpreted" (step by step, each op by NumPy), and `reason` says why. Of a fused one `scope`
     says who works together, "thread", "block" or "grid", and `stages` in how many stages a step
     is computed: between two of them workers of a grid meet. `kernel`: how it runs on a GPU, where
-    the sizes are known. Of one whose steps are run one after another on a GPU, "sequenced":
-    `launches` of kernels a step, at most `graph_steps` in a CUDA graph, or `no_graph`: why there
+    the sizes are known. "sequenced": its steps are run one after another, by kernels; on a GPU
+    `launches` of them a step, at most `graph_steps` in a CUDA graph, or `no_graph`: why there
     is none."""
 
     name: str
@@ -38,7 +38,7 @@ class LoopPlan:
     def __str__(self) -> str:
         scope = f", scope {self.scope}" if self.scope else ""
         line = f"scan '{self.name}': {self.path}{scope} ({self.reason})"
-        if self.path == "sequenced":
+        if self.path == "sequenced" and (self.launches or self.no_graph):
             line += f": {self.launches} launch{'es' * (self.launches != 1)} a step, "
             graph = f"as CUDA graphs of up to {self.graph_steps} steps"
             line += graph if self.graph_steps else f"not as a CUDA graph: {self.no_graph}"

@@ -31,6 +31,7 @@ class Program:
         self, inputs: Sequence[Variable], outputs: Sequence[Variable],
         written: Mapping[Variable, Variable] | None = None,
     ) -> None:  # fmt: skip
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.written = written or {}
         self.filename = f"<gpuscan program {next(_serial)}>"
         self.lines: dict[int, Variable] = {}
@@ -59,7 +60,7 @@ class Program:
         for i, v in enumerate(order):
             names.setdefault(v, f"v{i}")
         blocks = branch_blocks(order, outputs)
-        last = _last_uses(order, outputs)
+        last = last_uses(order, outputs)
 
         values: dict[str, Any] = {}
         parameters = ", ".join(f"x{i}" for i in range(len(inputs)))
@@ -140,7 +141,7 @@ def branch_blocks(order: Sequence[Variable], outputs: Sequence[Variable]) -> dic
     return blocks
 
 
-def _last_uses(
+def last_uses(
     order: Sequence[Variable], outputs: Sequence[Variable]
 ) -> dict[Variable, list[Variable]]:
     """Per node the values that nothing needs after it. Constants are not variables of the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,12 +25,16 @@ from .graph import (
     unpack,
 )
 from .ops.convert import as_tensor
+from .ops.ordered import in_order
 from .record import record
 from .rules.passes import optimised
 from .runtime.device import select
 from .runtime.memory import free, owned
 from .scan.updates import OrderedUpdates, advanced_by_scans, default_updates
 from .shared import SharedVariable, is_on_gpu, of_gpu
+
+if TYPE_CHECKING:
+    from .memory_report import MemoryReport
 
 
 class Mode:
@@ -198,7 +202,8 @@ def function(
     if no_default_updates is not True:
         held = list(no_default_updates or ())
         explicit = explicit + default_updates(roots, [*explicit, *held], replaced=mapping)
-    dropped = [s for s in advanced_by_scans(roots) if s not in explicit]
+    read = set(leaves(roots))  # what replaces a state is the caller's
+    dropped = [s for s in advanced_by_scans(roots) if s not in explicit and s in read]
     if dropped:
         names = listed(sorted({s.name or str(s) for s in dropped}))
         warnings.warn(
@@ -424,7 +429,7 @@ class Function:
         self._stateful = [i for i, a in enumerate(arguments) if a.update is not None]
         roots = [*outputs, *updates.values(), *next_defaults]
         with nodes_kept():
-            graph = optimised(roots) if mode.rewrites else list(roots)
+            graph = in_order(optimised(roots) if mode.rewrites else list(roots))
             self._shared = [v for v in leaves(graph) if isinstance(v, SharedVariable)]
             stay = [*borrowed, *(v.ndim > 0 for v in updates), *(False for _ in next_defaults)]
             made = compiled([*variables, *self._shared], graph, device, fuse, stay)
@@ -467,7 +472,8 @@ class Function:
             if s.ndim and isinstance(s.held, np.ndarray):
                 s.held = put(s.held)
 
-    def _converted(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    def _by_position(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The arguments of a call, None for those that are not given."""
         if len(args) > len(self._types):
             raise TypeError(
                 f"Too many parameter passed to theano function: {len(args)} were given and "
@@ -481,6 +487,10 @@ class Function:
             if i < len(args):
                 raise TypeError(f"The input {key} was given twice: by position and by name")
             given[i] = value
+        return given
+
+    def _converted(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        given = self._by_position(args, kwargs)
         values = []
         for i, (value, type_) in enumerate(zip(given, self._types)):
             if (
@@ -556,6 +566,19 @@ class Function:
             self.name or "function", self.device, nodes, plans, self._fallback,
             "" if target is None or gpu is None else gpu.name,
         )  # fmt: skip
+
+    def memory_report(self, *args: Any, **kwargs: Any) -> MemoryReport:
+        """How many bytes a call takes at its peak, and of which arrays, without making it; with
+        none kept from earlier calls. An argument is given as in a call, or as its shape, a tuple;
+        by value where sizes follow from it. A loop that may stop early counts as one that does
+        not. Raises what the call would, and DeviceError except on native and reference."""
+        from .memory_report import report, shape_given
+
+        given: dict[Variable, Any] = {s: s.storage for s in self._shared}
+        for i, x in enumerate(self._by_position(args, kwargs)):
+            v = self._stored[0][i]
+            given[v] = shape_given(x, v) or self._filtered(i, x)
+        return report(self.name or "function", self.device, self._program, given, self._shared)
 
     def get_shared(self) -> list[SharedVariable]:
         """The shared variables that the function reads or sets."""

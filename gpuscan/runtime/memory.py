@@ -20,7 +20,7 @@ import numpy as np
 from ..shared import is_on_gpu
 
 LINE = 64  # bytes
-_LEAST = 1 << 16  # bytes of an array that gets a block
+LEAST = 1 << 16  # bytes of an array that gets a block
 _PATIENCE = 512  # requests for which a block is kept that serves none of them
 
 
@@ -53,6 +53,8 @@ class _Pool:
         if now % 64 == 0:  # those in use go with what uses them
             self.blocks = [b for b in self.blocks if b.used >= now - _PATIENCE or b is best]
         if best is None:
+            # what served a shorter loop makes room for what serves the longer one
+            self._drop(self._free(size // 2 + LINE, size + LINE))
             best = self._new(size + LINE)
             self.blocks.append(best)
         best.used = now
@@ -67,6 +69,9 @@ class _Pool:
             if sys.getrefcount(block) == _FREE and (best is None or block.nbytes < best.nbytes):
                 best = block
         return best
+
+    def _drop(self, block: Any) -> None:
+        self.blocks = [b for b in self.blocks if b is not block]
 
     def _new(self, size: int) -> Any:
         try:
@@ -106,14 +111,14 @@ def empty(shape: Sequence[int], dtype: Any) -> Any:
     """An array that holds anything."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    return np.empty(shape, dtype) if size < _LEAST else _pool.array(shape, dtype, size)
+    return np.empty(shape, dtype) if size < LEAST else _pool.array(shape, dtype, size)
 
 
 def scratch(elements: int, dtype: Any) -> Any:
     """The same for a kernel's own use, on a cache line however small."""
     dtype = np.dtype(dtype)
     size = elements * dtype.itemsize
-    if size >= _LEAST:
+    if size >= LEAST:
         return _pool.array((elements,), dtype, size)
     return _on_a_line(np.empty(size + LINE, np.uint8), (elements,), dtype)
 

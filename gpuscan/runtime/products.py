@@ -18,7 +18,7 @@ from .plans import addresses, laid_out
 
 DTYPES = {"float32": "f32", "float64": "f64"}
 _TYPES = {"f32": "float", "f64": "double"}
-_LEAST = 4  # rows and columns: NumPy is as good at what is nearly a vector
+LEAST = 4  # rows and columns: NumPy is as good at what is nearly a vector
 _WORTH_SHARING = 1 << 20  # multiplications
 _GRAIN = {True: 32, False: 8}  # columns, rows: what the routine takes at a time
 
@@ -60,17 +60,24 @@ def with_native_products(
     return substitute(values, mapping)
 
 
+def workers(rows: int, wide: int, depth: int) -> tuple[int, int]:
+    """How many threads share a product, and how many shares there can be."""
+    by_columns = rows < wide
+    extent = wide if by_columns else rows
+    most = -(-extent // _GRAIN[by_columns]) if rows * wide * depth > _WORTH_SHARING else 1
+    return threads.size(most), most
+
+
 def _product(kernel: Any, elements: int, a: Any, b: Any) -> Any:
     (rows, depth), (height, wide) = a.shape, b.shape
-    if height != depth or min(rows, wide) < _LEAST:
+    if height != depth or min(rows, wide) < LEAST:
         return Dot().eval(a, b)
     a, b = laid_out(a, True), laid_out(b, True)
     c = memory.empty((rows, wide), a.dtype)
     by_columns = rows < wide
     extent = wide if by_columns else rows
     grain = _GRAIN[by_columns]
-    most = -(-extent // grain) if rows * wide * depth > _WORTH_SHARING else 1
-    n = threads.size(most)
+    n, most = workers(rows, wide, depth)
     item = a.itemsize
     strides = [s // item for s in (*a.strides, *b.strides)]
     integers = struct.pack("8q", by_columns, rows, wide, depth, *strides)

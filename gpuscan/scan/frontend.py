@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import MissingInputError, built_at, describe
-from ..graph import Constant, Variable, leaves, substitute, users_line
+from ..graph import Constant, Variable, leaves, substitute, toposort, users_line
 from ..ops.convert import as_tensor, static_int
+from ..ops.ordered import Ordered
 from ..ops.reduce import with_axes
 from ..ops.scalar import identity, minimum
 from ..ops.shape import dim, first_rows, specify
 from ..record import record
 from ..shared import SharedVariable
 from ..types import TensorType
+from .memory import Memory, memory_of
 from .op import Scan, Step, compatible
 from .updates import OrderedUpdates, default_updates
 
@@ -320,6 +322,7 @@ def scan(
     strict: bool = False,
     return_list: bool = False,
     return_updates: bool = True,
+    memory: Any = None,
 ) -> Any:
     """Runs the step `fn` in a loop, symbolically, and gives (outputs, updates).
 
@@ -339,6 +342,18 @@ def scan(
     go_backwards: read the sequences from the end.
     strict: every shared variable that the step reads must be listed.
     return_list: give the outputs as a list also where there is one.
+    memory: what is held of the steps until a gradient's backward steps read it. "balanced" (None):
+        the carries, which are the values that feed back, and what is costly to compute again:
+        products, reductions, softmax, decompositions. "everything": all that is read, so that
+        nothing is computed twice. "carries": the carries alone, and nothing else for all steps:
+        the rest is computed again step by step, and products for all steps at once are not made.
+        A number of bytes, or a text such as "256 MiB": the carries that enter segments of the
+        loop; each segment's steps run once more before they run backwards. Segments are as long
+        as the budget allows, which is known when the function is called: T steps need about
+        2 sqrt(T) of them at least. "every 100 steps": segments of so many. The budget is for what
+        grows with the number of steps; sequences, outputs that are read, and the cotangents of
+        both are beside it. It is each loop's own, holds for the first derivative, and is for loops
+        without until(). Where there is no gradient it changes nothing.
     mode, profile and allow_gc are accepted for Theano's programs.
 
     outputs: each has shape (steps run, *shape of a step's value), without the initial rows; a
@@ -348,7 +363,8 @@ def scan(
 
     Raises ValueError for arguments that do not fit together, MissingInputError for a variable
     that the step needs and was not given; when it runs, IndexError for a negative number of
-    steps and ValueError for a sequence that is too short or a value that changes shape.
+    steps, ValueError for a sequence that is too short or a value that changes shape, and
+    MemoryError for a `memory` that is less than the least, which it names.
     """
     if not callable(fn):
         raise TypeError(f"scan: fn must be a function that builds one step, got {fn!r}")
@@ -362,6 +378,7 @@ def scan(
         )
     if isinstance(truncate_gradient, Variable) or int(truncate_gradient) < -1:
         raise ValueError(f"truncate_gradient must be -1 or a number of steps: {truncate_gradient}")
+    policy = memory_of(memory)
     if known_n == 1:
         return _one_step(fn, seqs, states, others, go_backwards, return_list, return_updates)
 
@@ -375,7 +392,12 @@ def scan(
         n = lengths[0]
         for other in lengths[1:]:
             n = minimum(n, other)
-    outputs, updates = loop.build(n, int(truncate_gradient))
+    if loop.stop is not None and policy.in_segments:
+        raise ValueError(
+            f"scan '{loop.name}': memory={memory!r} takes a number of steps that is known before "
+            "the loop runs, and the step returns until(): use 'balanced', 'carries' or 'everything'"
+        )
+    outputs, updates = loop.build(n, int(truncate_gradient), policy)
     return _result(outputs, updates, return_list, return_updates)
 
 
@@ -461,6 +483,7 @@ class _Loop:
         everything = [*roots, *self.updates.values()]
         brought = default_updates(everything, self.updates, [p for p in params if p.inputs])
         self.updates = self.updates + brought
+        self._check_order([*everything, *brought.values()], params)
         for key, value in self.updates.items():
             _check_state(value, key.type, f"The shared variable {key}", self.name, key)
 
@@ -486,6 +509,16 @@ class _Loop:
                 )
             found.append(v)
         self.consts = [v for v in dict.fromkeys([*given, *found]) if v not in self.updates]
+
+    def _check_order(self, values: list[Variable], params: list[Variable]) -> None:
+        for v in toposort(values, params):
+            if isinstance(v.op, Ordered):
+                raise ValueError(
+                    f"{v.op.label} can't stand in the step of scan '{self.name}': the processes "
+                    "that run it together may run the loop different numbers of times. Put it "
+                    "behind the loop, or before it and its result into non_sequences."
+                    f"{built_at(v)}{_called_at()}"
+                )
 
     def widen(self) -> None:
         """Checks that each state's new value fits its initial one. A size that is known to be 1
@@ -526,7 +559,9 @@ class _Loop:
         self.updates = OrderedUpdates(zip(keys, rest))
         self.stop = rest[-1] if stop else None
 
-    def build(self, n: Variable, truncate: int) -> tuple[list[Variable], OrderedUpdates]:
+    def build(
+        self, n: Variable, truncate: int, memory: Memory
+    ) -> tuple[list[Variable], OrderedUpdates]:
         """The Scan, its outputs and its updates."""
         if truncate >= 0:
             # an output that is a state's old value came from a step, which a truncated gradient
@@ -557,7 +592,7 @@ class _Loop:
             traces=tuple(self.outputs),
             stop=None if self.stop is None else self.stop.astype("bool"),
         )
-        op = Scan(step.closed(), truncate, self.name)
+        op = Scan(step.closed(), truncate, self.name, memory)
         seqs = [first_rows(x, n, self.whose[row]) for row, x in self.rows.items()]
         node = op(n, *seqs, *inits, *self.consts)
         r = op.results(node)

@@ -12,11 +12,21 @@ import numpy as np
 from ..graph import Variable, certain, clients, inherit, results, substitute, toposort
 from ..ops.control import Identity
 from ..ops.decompositions import Cholesky, Det, Eigh, MatrixInverse, MatrixPinv, Solve
-from ..ops.elemwise import Elemwise
+from ..ops.elemwise import Elemwise, cast, zeros_like
 from ..ops.index import Subtensor
 from ..ops.linalg import BatchedDot, Dot
 from ..ops.reduce import ArgReduce, Reduce, with_axes
-from ..ops.shape import DimShuffle, Reshape, Specify, broadcast_to, dims, first_rows, join, specify
+from ..ops.shape import (
+    BroadcastTo,
+    DimShuffle,
+    Reshape,
+    Specify,
+    broadcast_to,
+    dims,
+    first_rows,
+    join,
+    specify,
+)
 from ..ops.softmax import LogSoftmax, Softmax
 from ..ops.sorting import ArgSort, Sort
 from ..record import replace
@@ -41,10 +51,10 @@ _CANONICAL = SHAPES + STABILITY
 class History:
     """The values of the forward steps that backward values read, as rows of seqs.
 
-    Saved are the carries and what is costly to compute; the rest is computed again from them. A
-    carry's values on entry are its initial value followed by the trace of its new values. A
-    trace that the forward loop lacks is added: the loop with it is another node, which the rules
-    merge with the first.
+    Saved are the carries and, as the loop's memory says, what is costly to compute or all that is
+    read; the rest is computed again from them. A carry's values on entry are its initial value
+    followed by the trace of its new values. A trace that the forward loop lacks is added: the
+    loop with it is another node, which the rules merge with the first.
     """
 
     def __init__(self, op: Scan, node: Variable, values: Sequence[Variable]) -> None:
@@ -91,9 +101,15 @@ class History:
 
     def _kept(self, values: Sequence[Variable]) -> dict[Variable, Variable]:
         """What is read rather than computed again, where the values need it: the new carries and
-        the traces, and what spares them all that is costly. With what it is in the step."""
+        the traces, and what spares them all that is costly, or anything. With what it is in the
+        step."""
         kept = {v: x for v, x in self.made.items() if x in self.step.values}
+        saves = self.op.memory.saves
+        if saves == "carries":
+            return kept
         found = self._savable()
+        if saves == "everything":
+            return kept | {v: x for v, x in self.made.items() if not _is_view(v) and found(v)}
         while True:
             costly = [v for v in toposort(values, kept) if v not in kept and _is_costly(v)]
             last = next((v for v in reversed(costly) if found(v)), None)
@@ -147,6 +163,10 @@ class History:
         return specify(rows, (None, *step.carries[j].type.shape))
 
 
+def _is_view(v: Variable) -> bool:
+    return isinstance(v.op, Specify | DimShuffle | Reshape | Subtensor | BroadcastTo)
+
+
 def _is_costly(v: Variable) -> bool:
     node = v.inputs[0] if v.inputs and isinstance(v.inputs[0].type, TupleType) else v
     return isinstance(node.op, _COSTLY)
@@ -182,3 +202,13 @@ def _are_apart(parts: Sequence[Variable], v: Variable) -> bool:
     found = [u.op.last_axis_slice(v.ndim) for u in parts if isinstance(u.op, Subtensor)]
     bounds = sorted(b for b in found if b is not None)
     return len(bounds) == len(parts) and all(a[1] <= b[0] for a, b in itertools.pairwise(bounds))
+
+
+def like(g: Variable | None, x: Variable) -> Variable:
+    """A cotangent of x, zeros for None, with what is known of x: its sizes, and its dtype where
+    that is a float."""
+    if g is None:
+        return zeros_like(x)
+    if x.type.is_float and g.dtype != x.dtype:
+        g = cast(g, x.dtype)
+    return specify(g, x.type.shape)

@@ -30,7 +30,7 @@ from ..graph import (
     substitute,
     toposort,
 )
-from ..ops.elemwise import Elemwise, cast, zeros_like
+from ..ops.elemwise import Elemwise, zeros_like
 from ..ops.index import IncSubtensor, set_subtensor
 from ..ops.scalar import add, eq, minimum, switch
 from ..ops.shape import (
@@ -45,7 +45,9 @@ from ..ops.shape import (
 from ..record import field, record, replace
 from ..rules.shapes import pushed_dims
 from ..types import TensorType, TupleType
-from .history import History
+from .checkpoints import Segments
+from .history import History, like
+from .memory import Memory
 
 Group = tuple[Variable, ...]
 
@@ -128,6 +130,13 @@ class Scan(Op):
     step: Step
     truncate: int = -1  # of the gradient: how many of the last steps contribute
     name: str | None = field(default=None, compare=False)
+    memory: Memory = Memory()  # what is held for the gradient
+    segments_of: Scan | None = None  # whose steps a step runs, many at once
+
+    @property
+    def is_frugal(self) -> bool:
+        """Whether no value is to be held for all steps that needn't be."""
+        return self.memory.saves == "carries"
 
     def split(self, inputs: Sequence[Variable]) -> Operands:
         n, *rest = inputs
@@ -383,7 +392,8 @@ class _Backward:
                 break
             active = still
         clean = [None if isinstance(g, Undefined) else g for g in d]
-        found = self._loop(ct, clean) if active else [None] * len(self.step.params)
+        loop = self._segments if self.op.memory.in_segments else self._loop
+        found = loop(ct, clean) if active else [None] * len(self.step.params)
         if not spoiled:
             return found
         # what leads to a parameter without a cotangent has none either
@@ -428,17 +438,62 @@ class _Backward:
             new=tuple(history.values[:n_new]),
             traces=tuple(history.values[n_new:]),
         )
-        op = Scan(backward.closed(), name=f"grad_of_{self.op.name or 'scan_fn'}")
+        name = f"grad_of_{self.op.name or 'scan_fn'}"
+        op = Scan(backward.closed(), name=name, memory=self.op.memory)
         r = op.results(op(run, *flipped.values(), *initial, *zeros, *o.consts))
         final_ct = dict(zip(carried, r.finals))
 
         found: list[Any] = [None] * len(step.params)
         for i, trace in zip(rowed, r.traces):
-            found[i] = self._unflip(trace, o.seqs[i], steps, run)
+            found[i] = self._whole(trace[::-1], o.seqs[i], steps, run)
         for j in range(self.k):
             found[a + j] = self._initial(j, final_ct, steps, run)
         for i, total in zip(summed, r.finals[len(carried) :]):
             found[b + i] = total
+        return found
+
+    def _segments(self, ct: Mapping[int, Variable], d: Sequence[Any]) -> list[Any]:
+        """The same by segments, each of which runs its steps again."""
+        a, b = self.a, self.a + self.k
+        if self.op.truncate >= 0:
+            return self._last_steps(ct)
+        segments = Segments(self.op, self.o)
+        checkpoints = segments.checkpoints(segments.forward())
+        rowed = [i for i, g in enumerate(d[:a]) if g is not None]
+        zeros = {
+            i: _zeros(self.o.consts[i], TensorType(g.dtype, self.step.consts[i].type.shape))
+            for i, g in enumerate(d[b:])
+            if g is not None
+        }
+        initial = {i: like(self.gs[i], self.o.inits[i]) for i in ct if i < self.k}
+        traced = {i: first_rows(self.gs[i], self.o.n) for i in ct if i >= self.k}
+        finals, rows = segments.backward(checkpoints, traced, initial, zeros, rowed)
+        found: list[Any] = [None] * len(self.step.params)
+        for i, x in zip(rowed, rows):
+            found[i] = self._whole(x, self.o.seqs[i], self.o.n, self.o.n)
+        for i, x in zip([*(a + i for i in initial), *(b + i for i in zeros)], finals):
+            found[i] = x
+        return found
+
+    def _last_steps(self, ct: Mapping[int, Variable]) -> list[Any]:
+        """The same where only the last steps contribute: those before run without a gradient."""
+        op, o, a, b = self.op, self.o, self.a, self.a + self.k
+        run = minimum(o.n, constant_leaf(np.asarray(op.truncate, "int64")))
+        first = o.n - run
+        before = replace(op, truncate=-1, memory=Memory())
+        states = before.results(
+            before(first, *(first_rows(x, first) for x in o.seqs), *o.inits, *o.consts)
+        ).finals
+        last = replace(op, truncate=-1)
+        node = last(run, *(x[first : o.n] for x in o.seqs), *states, *o.consts)
+        gs = [g if i < self.k or g is None else g[first : o.n] for i, g in enumerate(self.gs)]
+        gs = [g if i in ct else None for i, g in enumerate(gs)]
+        _, *found = last.pullback(node.inputs, node, [*gs, None])
+        for i, x in enumerate(o.seqs):
+            if found[i] is not None:
+                found[i] = self._whole(found[i], x, o.n, run)
+        final_ct = {j: g for j, g in enumerate(found[a:b]) if g is not None}
+        found[a:b] = [self._initial(j, final_ct, o.n, run) for j in range(self.k)]
         return found
 
     def _initial(
@@ -460,15 +515,14 @@ class _Backward:
             age += 1
         return None if total is None else like(total, self.o.inits[j])
 
-    def _unflip(self, rows: Variable, seq: Variable, steps: Variable, run: Variable) -> Variable:
-        """The rows of the backward loop as a cotangent of the whole sequence: zeros for the rows
-        that no contributing step read."""
-        forward = rows[::-1]
+    def _whole(self, rows: Variable, seq: Variable, steps: Variable, run: Variable) -> Variable:
+        """The cotangents of the rows that the last `run` steps read as one of the whole sequence:
+        zeros for the rows that no contributing step read."""
         if self.op.truncate < 0 and dim(seq, 0) is steps:
-            return specify(forward, seq.type.shape)
+            return specify(rows, seq.type.shape)
         zeros = _zeros(seq, TensorType(rows.dtype, seq.type.shape))
         start = None if self.op.truncate < 0 else steps - run
-        return set_subtensor(zeros[start:steps], forward)
+        return set_subtensor(zeros[start:steps], rows)
 
 
 def _last_row(g: Variable) -> tuple[Variable | None, Variable | None]:
@@ -485,16 +539,6 @@ def _last_row(g: Variable) -> tuple[Variable | None, Variable | None]:
         rows, last = _last_row(g.inputs[0])
         return (g, None) if last is None else (rows, last)
     return g, None
-
-
-def like(g: Variable | None, x: Variable) -> Variable:
-    """A cotangent of x, zeros for None, with what is known of x: its sizes, and its dtype where
-    that is a float."""
-    if g is None:
-        return zeros_like(x)
-    if x.type.is_float and g.dtype != x.dtype:
-        g = cast(g, x.dtype)
-    return specify(g, x.type.shape)
 
 
 def _flip(rows: Variable, steps: Variable) -> Variable:

@@ -5,6 +5,9 @@ In the order in which they run: drop what nobody reads; simplify the step; unify
 and carries; hoist what does not change; batch what depends on sequences; move outputs that
 nothing in the loop needs, and sums over the steps, behind it; run a single step without a loop.
 Then loops of equal length are merged.
+
+Of a loop that is to hold little nothing is batched or moved behind it: that takes memory for all
+steps. Loops in segments are found before all rules, and how long segments are after them.
 """
 
 from __future__ import annotations
@@ -20,9 +23,12 @@ from .build import Found, applied, scan_op
 from .last_row import last_row
 from .merge import merge_loops
 from .operands import drop_unread, inline_one_step, unify_operands
+from .segments import in_segments, with_lengths
 from .slices import push_slices
 
 Optimise = Callable[[Sequence[Variable]], list[Variable]]
+
+__all__ = ["LOOP_RULES", "RULES", "in_segments", "loop_pass", "with_lengths"]
 
 LOOP_RULES = Rules(last_row)
 
@@ -36,6 +42,8 @@ RULES = (
     sink_sums,
     sink_outputs,
 )
+
+STORING = (batch_sequences, sink_sums, sink_outputs)  # rules that hold values for all steps
 
 
 def loop_pass(outputs: Sequence[Variable], optimise: Optimise) -> list[Variable]:
@@ -71,6 +79,8 @@ def _one_loop(v: Variable, used: frozenset[int], optimise: Optimise) -> Found:
     step = op.step
     if (better := optimise(step.outputs)) == list(step.outputs):
         for apply in RULES:
+            if op.is_frugal and apply in STORING:
+                continue
             with made_for(v):
                 found = apply(v, used)
             if found is not None:

@@ -39,6 +39,8 @@ from ...ops.shape import (
     specify,
 )
 from ...record import replace
+from ...rules.algebra import is_large
+from ...types import TensorType
 from ..op import Step
 from .build import Found, applied, same, scan_op
 from .lift import Lift, frontier
@@ -62,7 +64,7 @@ def hoist_invariants(v: Variable, used: frozenset[int]) -> Found | None:
     for d in order:
         if isinstance(d, Constant):
             constant.add(d)
-        elif d.inputs and all(i in constant for i in d.inputs):
+        elif d.inputs and all(i in constant for i in d.inputs) and not _is_kept(d):
             constant.add(d)  # left to constant folding
         elif d.inputs and all(i in lift or i in constant for i in d.inputs):
             lift.lift([d])
@@ -78,6 +80,11 @@ def hoist_invariants(v: Variable, used: frozenset[int]) -> Found | None:
     outer = [specify(lift.fixed[d], d.type.shape) for d in moved]
     operands = replace(o, consts=(*o.consts, *outer))
     return same(v, applied(v, longer, operands))
+
+
+def _is_kept(d: Variable) -> bool:
+    """Whether what is made from constants is too large to be folded."""
+    return isinstance(d.type, TensorType) and is_large(d)
 
 
 def _costs_nothing(d: Variable) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from ...graph import (
@@ -31,6 +33,18 @@ def last_row(v: Variable) -> Variable | None:
     """trace[-1] of a carry's values is the final carry, and of another value it is computed from
     the final carries, or carried along: then nobody reads the trace. Of a loop that may run no
     steps it is that after a check."""
+    return _last(v, (_final, _carried))
+
+
+@rule(Subtensor)
+def last_carry(v: Variable) -> Variable | None:
+    """The same where the loop stays as it is."""
+    return _last(v, (_final,))
+
+
+def _last(
+    v: Variable, ways: Sequence[Callable[[Variable, Variable], Variable | None]]
+) -> Variable | None:
     if not v.op.is_last_row:  # type: ignore[attr-defined]
         return None
     trace = v.inputs[0]
@@ -43,9 +57,7 @@ def last_row(v: Variable) -> Variable | None:
     if trace not in op.results(loop).traces:
         return None
     row = op.step.traces[trace.op.index - len(op.step.carries)]
-    last = _final(loop, row)
-    if last is None:
-        last = _carried(loop, row)
+    last = next((x for way in ways if (x := way(loop, row)) is not None), None)
     if last is None:
         return None
     last = specify(last, v.type.shape)

@@ -32,13 +32,16 @@ def _mergeable(loops: Sequence[Variable]) -> tuple[Variable, Variable] | None:
         behind = {v: set(toposort([v])) for v in same} if len(same) > 1 else {}
         for i, a in enumerate(same):
             for b in same[i + 1 :]:
-                if a not in behind[b] and b not in behind[a] and _stop_alike(a, b):
+                if a not in behind[b] and b not in behind[a] and _are_alike(a, b):
                     return a, b
     return None
 
 
-def _stop_alike(a: Variable, b: Variable) -> bool:
-    """Neither stops early, or both are the same loop up to their traces."""
+def _are_alike(a: Variable, b: Variable) -> bool:
+    """Neither stops early, or both are the same loop up to their traces; and both are to hold
+    little, or neither."""
+    if scan_op(a).is_frugal != scan_op(b).is_frugal:
+        return False
     p, q = scan_op(a).step, scan_op(b).step
     if p.stop is None and q.stop is None:
         return True

@@ -1,0 +1,565 @@
+"""How much memory a call of a function takes, before it is made: its program is walked with arrays
+that have shapes, strides and a place in a pool, but no values.
+
+What kernels need is asked of the plans that run them, and what memory serves again of the pool's
+own rules. An array without values keeps its memory as long as the program keeps the array.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .codegen.limits import memory_text
+from .codegen.program import State, Trace
+from .errors import DeviceError, describe
+from .evaluate import Program, branch_blocks, last_uses
+from .explain import integers
+from .graph import Constant, Item, Variable, constant_leaf, toposort
+from .ops.control import Identity
+from .ops.index import Subtensor
+from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Reshape, Specify
+from .record import record
+from .runtime import memory, threads
+from .runtime.native import NativeJoin, NativeLoop, NativeNest, NativeSequence
+from .runtime.plans import LoopPlan, NestPlan, is_laid_out
+from .runtime.products import LEAST, NativeProduct, product_kernel, with_native_products, workers
+from .scan.op import Scan
+from .types import TensorType
+
+_VIEWS = (BroadcastTo, DimShuffle, FirstRows, Specify, Subtensor)
+_LINES = 20  # of arrays in the text
+_MOST_VALUES = 1 << 16  # of integers that are computed, since sizes may follow from them
+_STEPS = 3  # of a loop whose steps are walked: those behind them are like them, but for the last
+
+
+@record
+class Held:
+    """An array that is there when the memory is at its peak. kind: "input", "shared", "output",
+    "history" (rows of a loop, one a step), "state" (of a loop), "scratch" (a kernel's own),
+    "value", or "kept" (for arrays to come: it holds none)."""
+
+    kind: str
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+
+    def __str__(self) -> str:
+        what = f"{self.dtype} {self.shape}" if self.kind not in ("scratch", "kept") else ""
+        return f"{memory_text(self.bytes):>10}  {self.kind:8} {self.name} {what}".rstrip()
+
+
+@record
+class MemoryReport:
+    """How many bytes a call takes at its peak, as data, and as a table by str().
+
+    peak       bytes of all arrays, when there are most
+    given      of these the bytes of arguments and shared variables, which are there before
+    at         the node that runs then
+    arrays     those of the peak, the largest first
+    """
+
+    function: str
+    device: str
+    peak: int
+    given: int
+    at: str
+    arrays: tuple[Held, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.function}: device {self.device}, {memory_text(self.peak)} at the peak, "
+            f"{memory_text(self.given)} of it arguments and shared variables; in {self.at}:"
+        ]
+        lines += [f"  {a}" for a in self.arrays[:_LINES]]
+        if rest := self.arrays[_LINES:]:
+            total = memory_text(sum(a.bytes for a in rest))
+            lines.append(f"  {total:>10}  in {len(rest)} more arrays")
+        return "\n".join(lines)
+
+
+# ---- memory that holds nothing ------------------------------------------------------------------
+
+
+class _Label:
+    """What a piece of memory serves."""
+
+    def __init__(self, kind: str, name: str, dtype: str, shape: tuple[int, ...]) -> None:
+        self.kind, self.name, self.dtype, self.shape = kind, name, dtype, shape
+
+
+class _Ledger:
+    """What is there, and what was there when it was most."""
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+        # not the blocks themselves: one that something refers to is not free
+        self.there: dict[int, weakref.ref[_Block]] = {}
+        self.most: list[tuple[int, _Label | None]] = []
+        self.node = self.at = "no node"
+
+    def enter(self, block: _Block) -> None:
+        self.there[id(block)] = weakref.ref(block)
+        self.now += block.nbytes
+
+    def leave(self, block: _Block) -> None:
+        if self.there.pop(id(block), None) is not None:
+            self.now -= block.nbytes
+
+    def look(self) -> None:
+        """Takes down what is there, where that is the most so far."""
+        if self.now > self.peak:
+            self.peak, self.at = self.now, self.node
+            blocks = [block for there in self.there.values() if (block := there()) is not None]
+            self.most = [(block.nbytes, block.label) for block in blocks]
+
+
+class _Block:
+    """Memory of so many bytes. As with the pool's own, one to which nothing refers is free."""
+
+    used = 0
+
+    def __init__(self, nbytes: int, ledger: _Ledger) -> None:
+        self.nbytes, self.ledger = nbytes, ledger
+        self.label: _Label | None = None
+        ledger.enter(self)
+
+    def __del__(self) -> None:
+        self.ledger.leave(self)
+
+
+class _Place:
+    """An array's hold on its memory."""
+
+    def __init__(self, block: _Block, label: _Label) -> None:
+        self.block, self.label = block, label
+        block.label = label
+
+    def __del__(self) -> None:
+        if self.block.label is self.label:
+            self.block.label = None
+
+
+class _Pool(memory._Pool):
+    """The pool's rules over blocks that hold nothing."""
+
+    def __init__(self, ledger: _Ledger) -> None:
+        super().__init__()
+        self.ledger = ledger
+
+    def _new(self, size: int) -> _Block:
+        return _Block(size, self.ledger)
+
+
+class _Shape:
+    """An array without values. view: NumPy's, of its shape and strides over no memory: it may be
+    indexed and turned, never read."""
+
+    def __init__(self, view: np.ndarray, place: _Place | None) -> None:
+        self.view, self.place = view, place
+
+    @property
+    def nbytes(self) -> int:
+        return self.view.nbytes
+
+
+def _empty_view(
+    shape: Sequence[int], dtype: Any, strides: Sequence[int] | None = None
+) -> np.ndarray:
+    dtype = np.dtype(dtype)
+    if strides is None:
+        steps = [dtype.itemsize]
+        for size in reversed(shape[1:]):
+            steps.append(steps[-1] * max(1, size))
+        strides = steps[::-1][len(steps) - len(shape) :]
+    base = np.zeros(1, dtype)
+    return np.lib.stride_tricks.as_strided(base, tuple(shape), tuple(strides), writeable=False)
+
+
+# ---- the walk ------------------------------------------------------------------------------------
+
+
+class _Walk:
+    """Walks programs as they run."""
+
+    def __init__(self) -> None:
+        self.ledger = _Ledger()
+        self.pool = _Pool(self.ledger)
+
+    # ---- memory ----
+
+    def numpy(self, shape: Sequence[int], dtype: Any, kind: str, name: str) -> _Shape:
+        """An array as NumPy makes it."""
+        shape = tuple(map(int, shape))
+        dtype = np.dtype(dtype)
+        block = _Block(math.prod(shape) * dtype.itemsize, self.ledger)
+        return self._placed(block, shape, dtype, kind, name)
+
+    def empty(self, shape: Sequence[int], dtype: Any, kind: str, name: str) -> _Shape:
+        """An array as `memory.empty` makes it."""
+        shape = tuple(map(int, shape))
+        dtype = np.dtype(dtype)
+        size = math.prod(shape) * dtype.itemsize
+        if size < memory.LEAST:
+            return self.numpy(shape, dtype, kind, name)
+        return self._placed(self.pool._block(size), shape, dtype, kind, name)
+
+    def scratch(self, size: int, name: str) -> list[_Shape]:
+        """Memory as `memory.scratch` makes it; none where there is nothing to hold."""
+        if size < memory.LEAST:
+            return [self.numpy((size + memory.LINE,), "uint8", "scratch", name)] if size else []
+        return [self.empty((size,), "uint8", "scratch", name)]
+
+    def _placed(
+        self, block: _Block, shape: tuple[int, ...], dtype: Any, kind: str, name: str
+    ) -> _Shape:
+        place = _Place(block, _Label(kind, name, str(dtype), shape))
+        self.ledger.look()
+        return _Shape(_empty_view(shape, dtype), place)
+
+    # ---- programs ----
+
+    def run(self, inputs: Sequence[Variable], outputs: Sequence[Variable], given: Any) -> list[Any]:
+        """The outputs of a program. given: per input an array, or a `_Shape`."""
+        order = toposort(outputs, inputs)
+        last, blocks = last_uses(order, outputs), branch_blocks(order, outputs)
+        values: dict[Variable, Any] = dict(zip(inputs, given))
+        given = None
+        for v in order:
+            if v in values:
+                continue
+            if isinstance(v, Constant):
+                values[v] = v.data
+            elif self._is_skipped(blocks[v], values):
+                values[v] = None
+            else:
+                values[v] = self.one(v, [values[x] for x in v.inputs])
+            if not blocks[v]:
+                for dead in last.get(v, ()):
+                    values.pop(dead, None)
+        return [values[v] for v in outputs]
+
+    def _is_skipped(self, block: Iterable[tuple[Variable, int]], values: Any) -> bool:
+        """Whether a branch is known not to be taken. Of two that may be, both are walked."""
+        for choice, branch in block:
+            condition = values.get(choice.inputs[0])
+            if _is_known(condition) and bool(condition) != (branch == 1):
+                return True
+        return False
+
+    def one(self, v: Variable, inputs: list[Any]) -> Any:
+        """A node's value."""
+        op = v.op
+        if isinstance(op, Item):
+            return inputs[0][op.index]
+        if isinstance(op, Dim):
+            return np.asarray(_view(inputs[0]).shape[op.axis], "int64")
+        if getattr(op, "is_lazy", False):
+            condition, then, other = inputs
+            if _is_known(condition):
+                return then if condition else other
+            return max((x for x in (then, other) if x is not None), key=_bytes)
+        self.ledger.node = _name(v)
+        if isinstance(op, Identity):
+            return inputs[0]
+        if self._is_computed(v, inputs):
+            return op.evaluator(v)(*inputs)
+        if isinstance(op, _VIEWS) and v.ndim:
+            x, *rest = inputs
+            found = op.evaluator(v)(_view(x), *map(_number, rest))
+            return _Shape(found, x.place if isinstance(x, _Shape) else None)
+        if isinstance(op, Reshape):
+            shape = self._shapes(v, inputs)
+            x = _view(inputs[0])
+            if x.flags.c_contiguous:
+                place = inputs[0].place if isinstance(inputs[0], _Shape) else None
+                return _Shape(_empty_view(shape, x.dtype), place)
+        for kind, walk in _WALKS.items():
+            if isinstance(op, kind):
+                return walk(self, v, op, inputs)
+        return self._numpys(v, inputs)
+
+    def _is_computed(self, v: Variable, inputs: Sequence[Any]) -> bool:
+        """Whether the values are: those of small arrays of integers, from which sizes follow."""
+        types = v.type.items if hasattr(v.type, "items") else [v.type]
+        return (
+            all(map(_is_known, inputs))
+            and sum(x.size for x in inputs) <= _MOST_VALUES
+            and not any(t.is_float for t in types)
+            and not getattr(v.op, "has_effect", False)
+            and not isinstance(v.op, Scan | NativeLoop | NativeSequence)
+        )
+
+    def _numpys(self, v: Variable, inputs: Sequence[Any]) -> Any:
+        """What NumPy computes: arrays of their own."""
+        if isinstance(v.type, TensorType):
+            return self.numpy(self._shapes(v, inputs), v.dtype, "value", _name(v))
+        return tuple(
+            self.numpy(shape, t.dtype, "value", _name(v))
+            for shape, t in zip(self._shapes(v, inputs), v.type.items)
+        )
+
+    def _shapes(self, v: Variable, inputs: Sequence[Any]) -> Any:
+        """The shape of the result, or of each of them."""
+        op = getattr(v.op, "definition", v.op)
+        leaves = [
+            constant_leaf(np.asarray(x)) if _is_known(x) and p.ndim == 0 else p.type()
+            for p, x in zip(v.inputs, inputs)
+        ]
+        node = Variable(op, leaves)
+        wanted: Any = op.sizes(leaves, node)
+        if wanted is None:
+            raise NotImplementedError(
+                f"memory_report: the size of {describe(v)} is known only when it is computed"
+            )
+        one = isinstance(v.type, TensorType)
+        flat = list(wanted) if one else [d for sizes in wanted for d in sizes]
+        known = {p: x if _is_known(x) else _view(x).shape for p, x in zip(leaves, inputs)}
+        found = integers(flat, known)
+        if found is None:
+            raise NotImplementedError(
+                f"memory_report: the size of {describe(v)} is known only when it is computed"
+            )
+        if one:
+            return tuple(found)
+        sizes = iter(found)
+        return [tuple(next(sizes) for _ in row) for row in wanted]
+
+    # ---- kernels ----
+
+    def _as_read(self, x: Any, whole: bool, name: str) -> Any:
+        """An operand as a kernel reads it."""
+        if is_laid_out(_view(x), whole):
+            return x
+        return self.numpy(_view(x).shape, _view(x).dtype, "value", f"a copy for {name}")
+
+    def loop(self, v: Variable, op: NativeLoop, inputs: list[Any]) -> tuple[Any, ...]:
+        runner: Any = op.evaluator(v)
+        name = _name(v)
+        steps = int(_number(inputs[0]))
+        operands = inputs[: runner.n_operands]
+        read = {i: self._as_read(operands[i], w, name) for i, w in runner.read.items()}
+        sizes = [_number(x) for x in inputs[runner.n_operands : runner.n_inputs]]
+        plan = runner.plans.find(sizes, {i: _view(x) for i, x in read.items()}, LoopPlan)
+        if not plan.fits:
+            raise ValueError(f"memory_report: the sizes do not fit together in {describe(v)}")
+        states = [
+            [self.empty(shape, carry.dtype, "state", name)
+             for _ in range(2 if carry.kind == "buffers" else 1)]
+            for carry, shape in zip(op.program.carries, plan.states)
+        ]  # fmt: skip
+        labels = op.definition.results(op.node).traces
+        traces = [
+            self.empty((steps, *shape), dtype, "history", _trace_name(x, op))
+            for x, (shape, dtype) in zip(labels, plan.rows)
+        ]
+        if steps > 0:
+            split = plan.split(steps)
+            keep = self.scratch(split.shared.size, name)
+            units = op.program.units
+            for k, part in enumerate(split.parts):
+                keep += self.scratch(part.scratch.size, name)
+                for i, source in enumerate(op.program.pointers if k else ()):
+                    own = part.row is None and (units is None or not units.one[i])
+                    if part.row is not None:
+                        own = op.program.row_axes[i] is None
+                    if own and isinstance(source, Trace):
+                        x = traces[source.trace]
+                        keep.append(self.numpy(x.view.shape, x.view.dtype, "scratch", name))
+                    elif own and isinstance(source, State):
+                        x = states[source.carry][0]
+                        keep.append(self.numpy(x.view.shape, x.view.dtype, "scratch", name))
+        finals = [
+            self.numpy(shape, carry.dtype, "value", name) if carry.kind == "trace" else pair[-1]
+            for carry, shape, pair in zip(op.program.carries, plan.states, states)
+        ]
+        return (*finals, *traces, np.asarray(steps, "int64"))
+
+    def nest(self, v: Variable, op: NativeNest, inputs: list[Any]) -> tuple[Any, ...]:
+        runner: Any = op.evaluator(v)
+        name = _name(op.values[0])
+        operands = [self._as_read(x, w, name) for x, w in zip(inputs, runner.whole)]
+        sizes = [_number(x) for x in inputs[runner.n_operands : runner.n_inputs]]
+        plan = runner.plans.find(sizes, [_view(x) for x in operands], NestPlan)
+        if not plan.fits:
+            raise ValueError(f"memory_report: the sizes do not fit together in {describe(v)}")
+        if plan.row_count < op.program.least:
+            given = [*inputs[: runner.n_operands], *inputs[runner.n_inputs :]]
+            return tuple(self.run(op.given, with_native_products(op.values, op.given), given))
+        results = [
+            self.empty(shape, dtype, "value", _name(x))
+            for x, (shape, dtype) in zip(op.values, plan.results)
+        ]
+        workers = threads.size(plan.row_count) if plan.is_shared else 1
+        keep = [self.scratch(plan.scratch.size, name) for _ in range(workers)]
+        del keep
+        return tuple(results)
+
+    def product(self, v: Variable, op: NativeProduct, inputs: list[Any]) -> Any:
+        (rows, depth), (_, wide) = (_view(x).shape for x in inputs)
+        if min(rows, wide) < LEAST:
+            return self.numpy((rows, wide), v.dtype, "value", _name(v))
+        read = [self._as_read(x, True, _name(v)) for x in inputs]
+        found = self.empty((rows, wide), v.dtype, "value", _name(v))
+        _, elements = product_kernel(v.dtype)
+        size = elements * np.dtype(v.dtype).itemsize
+        keep = [self.scratch(size, _name(v)) for _ in range(workers(rows, wide, depth)[0])]
+        del read, keep
+        return found
+
+    def join(self, v: Variable, op: NativeJoin, inputs: list[Any]) -> Any:
+        return self.empty(self._shapes(v, inputs), v.dtype, "value", _name(v))
+
+    def sequence(self, v: Variable, op: NativeSequence, inputs: list[Any]) -> Any:
+        program: Any = op.step
+        return self._steps(v, op.definition, program.inputs, program.outputs, inputs, self.empty)
+
+    def scan(self, v: Variable, op: Scan, inputs: list[Any]) -> Any:
+        return self._steps(v, op, op.step.params, op.step.outputs, inputs, self.numpy)
+
+    def _steps(
+        self, v: Variable, op: Scan, params: Sequence[Variable], outputs: Sequence[Variable],
+        inputs: list[Any], empty: Callable[..., _Shape],
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """A loop that runs step by step: the first steps, whose memory serves again, and the last,
+        which may be of another size."""
+        n, a, k = int(_number(inputs[0])), len(op.step.seqs), len(op.step.carries)
+        seqs, carries, consts = inputs[1 : 1 + a], inputs[1 + a : 1 + a + k], inputs[1 + a + k :]
+        traces: list[_Shape] = []
+        walked = [*range(min(n, _STEPS)), *([n - 1] if n > _STEPS else [])]
+        out: list[Any] = []
+        for t in walked or [0]:
+            rows = [_row(s, t) for s in seqs]
+            new = self.run(params, outputs, [*rows, *carries, *consts])
+            out = new  # until here the results of the step before are there
+            if not traces:
+                traces = [
+                    empty((n, *_view(x).shape), _view(x).dtype, "history", _trace_name(label, op))
+                    for x, label in zip(out[k:], op.results(v).traces)
+                ]
+            carries = out[:k] if walked else carries
+        return (*carries, *traces, np.asarray(n, "int64"))
+
+
+_WALKS: dict[Any, Callable[..., Any]] = {
+    NativeLoop: _Walk.loop,
+    NativeNest: _Walk.nest,
+    NativeProduct: _Walk.product,
+    NativeJoin: _Walk.join,
+    NativeSequence: _Walk.sequence,
+    Scan: _Walk.scan,
+}
+
+
+def _row(x: Any, t: int) -> Any:
+    if _is_known(x):
+        return x[t] if len(x) else np.zeros(x.shape[1:], x.dtype)
+    view = x.view
+    return _Shape(_empty_view(view.shape[1:], view.dtype, view.strides[1:]), x.place)
+
+
+def _is_known(x: Any) -> bool:
+    return isinstance(x, np.ndarray | np.generic)
+
+
+def _view(x: Any) -> np.ndarray:
+    return x.view if isinstance(x, _Shape) else np.asarray(x)
+
+
+def _bytes(x: Any) -> int:
+    return _view(x).nbytes
+
+
+def _number(x: Any) -> Any:
+    if not _is_known(x):
+        raise NotImplementedError("memory_report: a size is known only when it is computed")
+    return x
+
+
+def _name(v: Variable) -> str:
+    """A node by its name, or by the loop that it is a result of."""
+    if v.name:
+        return v.name
+    node = getattr(v.op, "node", v)
+    definition = getattr(v.op, "definition", v.op)
+    if isinstance(definition, Scan):
+        return f"scan '{definition.name or 'scan_fn'}'"
+    if isinstance(v.op, NativeNest):
+        return _name(v.op.values[0])
+    return f"{node.op_name()}"
+
+
+def _trace_name(trace: Variable, op: Any) -> str:
+    definition = getattr(op, "definition", op)
+    i = trace.op.index - len(definition.step.carries)  # type: ignore[attr-defined]
+    row = definition.step.traces[i]
+    return f"{trace.name or row.name or row.op_name()} of scan '{definition.name or 'scan_fn'}'"
+
+
+# ---- the report ----------------------------------------------------------------------------------
+
+
+def shape_given(x: Any, v: Variable) -> tuple[int, ...] | None:
+    """What was given for v as a shape; None where it is no shape, but an array. Raises TypeError
+    for a shape that v can't have."""
+    if not isinstance(x, tuple) or v.ndim == 0:
+        return None
+    if not all(isinstance(n, int | np.integer) for n in x):
+        return None
+    known: tuple[int | None, ...] = v.type.shape
+    if len(x) != len(known) or any(k not in (None, n) for k, n in zip(known, x)):
+        raise TypeError(f"memory_report: {describe(v)} can't have the shape {x}")
+    return tuple(map(int, x))
+
+
+def report(
+    function: str, device: str, program: Any, given: Mapping[Variable, Any],
+    shared: Sequence[Variable],
+) -> MemoryReport:  # fmt: skip
+    """What a call takes. given: per input of the program an array, or a shape as a tuple."""
+    if not isinstance(program, Program):
+        raise DeviceError(
+            f"memory_report knows the devices native and reference, {function} runs on '{device}'"
+        )
+    walk = _Walk()
+    values: list[Any] = []
+    for v in program.inputs:
+        x = given[v]
+        shape = x if isinstance(x, tuple) else np.shape(x)
+        kind = "shared" if v in shared else "input"
+        place = walk.numpy(shape, v.dtype, kind, v.name or str(v))
+        # the numbers steer: sizes may follow from them
+        known = isinstance(x, np.ndarray | np.generic) and (not shape or not v.type.is_float)
+        values.append(np.asarray(x) if known and np.size(x) <= _MOST_VALUES else place)
+        values.append(place)
+    held = values[1::2]
+    before = walk.ledger.now
+    results = walk.run(program.inputs, program.outputs, values[::2])
+    walk.ledger.node = "the results"
+    taken = {id(x.place.block) for x in held if x.place is not None}
+    for x in results:  # as `memory.owned` has it
+        if not isinstance(x, _Shape):
+            continue
+        block = x.place.block if x.place is not None else None
+        if block is None or id(block) in taken or 2 * x.nbytes < block.nbytes:
+            x = walk.numpy(x.view.shape, x.view.dtype, "output", "")
+            held.append(x)
+        else:
+            taken.add(id(block))
+        assert x.place is not None
+        x.place.label.kind = "output"
+    found = [
+        Held("kept", "", "uint8", (size,), size) if label is None
+        else Held(label.kind, label.name, label.dtype, label.shape, size)
+        for size, label in walk.ledger.most
+    ]  # fmt: skip
+    found.sort(key=lambda a: -a.bytes)
+    return MemoryReport(
+        function, device, walk.ledger.peak, before, walk.ledger.at,
+        tuple(a for a in found if a.bytes),
+    )  # fmt: skip
