@@ -22,12 +22,8 @@ from gpuscan.ops.index import (
     AdvancedSubtensor,
     IncSubtensor,
     Subtensor,
-    getitem,
-    inc_subtensor,
-    set_subtensor,
-    take,
-    user_index,
 )
+from gpuscan.ops.indexing import getitem, inc_subtensor, set_subtensor, take, user_index
 from gpuscan.ops.patterns import Array, At, Slice, slice_length
 from gpuscan.ops.shape import Dim, DimShuffle, MakeVector, dim, shape, stack
 from gpuscan.types import TensorType

@@ -14,7 +14,7 @@ from ..record import record
 from ..types import FLOATS, TensorType, dtype_name, float_dtype, promote
 from .convert import as_tensor, constant, constant_value, static_int
 from .elemwise import cast
-from .index import getitem, inc_subtensor, set_subtensor
+from .indexing import getitem, inc_subtensor, set_subtensor
 from .scalar import ceil, eq, ge, maximum, minimum, switch
 from .shape import (
     as_int64,

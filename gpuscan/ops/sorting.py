@@ -13,7 +13,7 @@ from ..types import FLOATS, TensorType
 from .convert import as_tensor
 from .create import arange, zeros
 from .elemwise import cast, promoted, zeros_like
-from .index import Nonzero, getitem, inc_subtensor, set_subtensor
+from .indexing import Nonzero, getitem, inc_subtensor, set_subtensor
 from .reduce import max as max_
 from .reduce import min as min_
 from .scalar import clip, maximum, neq

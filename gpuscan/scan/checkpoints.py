@@ -16,7 +16,7 @@ import numpy as np
 
 from ..graph import Variable, constant_leaf
 from ..ops.create import arange
-from ..ops.index import set_subtensor
+from ..ops.indexing import set_subtensor
 from ..ops.scalar import minimum
 from ..ops.shape import (
     broadcast_to,

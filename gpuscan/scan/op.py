@@ -31,7 +31,8 @@ from ..graph import (
     toposort,
 )
 from ..ops.elemwise import Elemwise, zeros_like
-from ..ops.index import IncSubtensor, set_subtensor
+from ..ops.index import IncSubtensor
+from ..ops.indexing import set_subtensor
 from ..ops.scalar import add, eq, minimum, switch
 from ..ops.shape import (
     Dim,

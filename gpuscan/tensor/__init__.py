@@ -68,8 +68,8 @@ from ..ops.create import (
 from ..ops.elemwise import cast, full_like
 from ..ops.elemwise import promoted as _promoted
 from ..ops.elemwise import scalars as _scalars
-from ..ops.index import getitem as _getitem
-from ..ops.index import inc_subtensor, set_subtensor, take
+from ..ops.indexing import getitem as _getitem
+from ..ops.indexing import inc_subtensor, set_subtensor, take
 from ..ops.linalg import batched_dot, batched_tensordot, dot, matmul, outer, tensordot
 from ..ops.reduce import (
     all,

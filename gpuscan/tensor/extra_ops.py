@@ -10,7 +10,7 @@ from ..ops.control import Assert
 from ..ops.convert import as_tensor
 from ..ops.create import fill_diagonal, fill_diagonal_offset, repeat, squeeze, to_one_hot
 from ..ops.elemwise import cast
-from ..ops.index import take
+from ..ops.indexing import take
 from ..ops.reduce import all as all_
 from ..ops.reduce import cumprod, cumsum
 from ..ops.scalar import clip, ge, int_div, lt, mod

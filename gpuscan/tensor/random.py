@@ -21,7 +21,7 @@ from ..ops import sample
 from ..ops.control import Require, UndefinedGrad, ifelse
 from ..ops.convert import as_tensor, constant, constant_value, static_int
 from ..ops.elemwise import cast
-from ..ops.index import take
+from ..ops.indexing import take
 from ..ops.reduce import sum as total
 from ..ops.scalar import abs_, add, eq, ge, le, true_div
 from ..ops.shape import as_int64, broadcast_to, dim, dims, product, reshape, sizes_list, with_ones

@@ -20,8 +20,8 @@ from ...ops.index import (
     AdvancedSubtensor,
     IncSubtensor,
     Subtensor,
-    inc_subtensor,
 )
+from ...ops.indexing import inc_subtensor
 from ...ops.linalg import BatchedDot, Dot
 from ...ops.reduce import Reduce
 from ...ops.reduce import sum as total

@@ -15,7 +15,8 @@ from ...graph import (
     toposort,
 )
 from ...ops.elemwise import Elemwise
-from ...ops.index import Subtensor, user_index
+from ...ops.index import Subtensor
+from ...ops.indexing import user_index
 from ...ops.linalg import Dot
 from ...ops.patterns import FULL, Slice
 from ...ops.scalar import add
