@@ -36,6 +36,28 @@ def test_the_program_prints_what_the_page_says():
     assert (done.stdout, done.stderr) == (printed, "")
 
 
+@pytest.mark.parametrize("program", PROGRAMS[1:], ids=["train", "mc"])
+def test_a_program_prints_its_last_comment(program):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    last = program.splitlines()[-1]
+    assert last.startswith("# ")
+    assert (done.stdout, done.stderr) == (f"{last[2:]}\n", "")
+
+
+def test_the_page_shows_the_one_line_that_several_processes_change():
+    """The line that goes is one of its programs', but for what stands around it."""
+    (text,) = [text for language, text in BLOCKS if language == "diff"]
+    old, new = text.splitlines()
+    assert old[2:].removeprefix("grads = ") in PROGRAMS[1]
+    assert new[2:].startswith("grads = comm.all_reduce(" + old[2:].removeprefix("grads = "))
+
+
 def test_gibbs_sampling_is_explained_as_the_page_says():
     if compiler.find() is None:
         pytest.skip("no C compiler: set CC, or install gcc or clang")
