@@ -41,7 +41,7 @@ _STEPS = 3  # of a loop whose steps are walked: those behind them are like them,
 class Held:
     """An array that is there when the memory is at its peak. kind: "input", "shared", "output",
     "history" (rows of a loop, one a step), "state" (of a loop), "scratch" (a kernel's own),
-    "value", or "kept" (for arrays to come: it holds none)."""
+    "value", or "kept" (for arrays to come: it holds none; the name is that of the last one)."""
 
     kind: str
     name: str
@@ -100,7 +100,7 @@ class _Ledger:
         self.now = self.peak = 0
         # not the blocks themselves: one that something refers to is not free
         self.there: dict[int, weakref.ref[_Block]] = {}
-        self.most: list[tuple[int, _Label | None]] = []
+        self.most: list[tuple[int, bool, _Label]] = []  # bytes, whether it serves now, what
         self.node = self.at = "no node"
 
     def enter(self, block: _Block) -> None:
@@ -116,7 +116,7 @@ class _Ledger:
         if self.now > self.peak:
             self.peak, self.at = self.now, self.node
             blocks = [block for there in self.there.values() if (block := there()) is not None]
-            self.most = [(block.nbytes, block.label) for block in blocks]
+            self.most = [(b.nbytes, b.serves, b.label) for b in blocks if b.label is not None]
 
 
 class _Block:
@@ -126,7 +126,8 @@ class _Block:
 
     def __init__(self, nbytes: int, ledger: _Ledger) -> None:
         self.nbytes, self.ledger = nbytes, ledger
-        self.label: _Label | None = None
+        self.label: _Label | None = None  # what it serves, or did last
+        self.serves = False
         ledger.enter(self)
 
     def __del__(self) -> None:
@@ -138,11 +139,11 @@ class _Place:
 
     def __init__(self, block: _Block, label: _Label) -> None:
         self.block, self.label = block, label
-        block.label = label
+        block.label, block.serves = label, True
 
     def __del__(self) -> None:
         if self.block.label is self.label:
-            self.block.label = None
+            self.block.serves = False
 
 
 class _Pool(memory._Pool):
@@ -554,9 +555,9 @@ def report(
         assert x.place is not None
         x.place.label.kind = "output"
     found = [
-        Held("kept", "", "uint8", (size,), size) if label is None
-        else Held(label.kind, label.name, label.dtype, label.shape, size)
-        for size, label in walk.ledger.most
+        Held(label.kind, label.name, label.dtype, label.shape, size) if serves
+        else Held("kept", f"since {label.name or label.kind}", "uint8", (size,), size)
+        for size, serves, label in walk.ledger.most
     ]  # fmt: skip
     found.sort(key=lambda a: -a.bytes)
     return MemoryReport(
