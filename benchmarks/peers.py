@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any
-
-from .cases import Family, Version
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 # name: the module that must be importable, the module here that uses it
+Peers: TypeAlias = Mapping[str, tuple[str, str]]
+
 PEERS = {
     "NumPy": ("numpy", "peer_numpy"),
     "Numba": ("numba", "peer_numba"),
@@ -17,10 +17,10 @@ PEERS = {
 }
 
 
-def installed() -> dict[str, str | None]:
+def installed(peers: Peers = PEERS) -> dict[str, str | None]:
     """Each peer's version, None where it is absent."""
     found: dict[str, str | None] = {}
-    for name, (module, _) in PEERS.items():
+    for name, (module, _) in peers.items():
         try:
             found[name] = importlib.import_module(module).__version__
         except ImportError:
@@ -28,16 +28,16 @@ def installed() -> dict[str, str | None]:
     return found
 
 
-def versions(family: Family) -> dict[str, Callable[[], Version]]:
+def versions(family: Any, peers: Peers = PEERS) -> dict[str, Callable[[], Any]]:
     """For each installed peer that has a version of this family, a function that makes it."""
     return {
         peer: make
-        for peer, version in installed().items()
-        if version is not None and (make := _maker(peer, family)) is not None
+        for peer, version in installed(peers).items()
+        if version is not None and (make := _maker(peers[peer][1], family)) is not None
     }
 
 
-def _maker(peer: str, family: Family) -> Callable[[], Version] | None:
-    module: Any = importlib.import_module(f".{PEERS[peer][1]}", __package__)
+def _maker(here: str, family: Any) -> Callable[[], Any] | None:
+    module: Any = importlib.import_module(f".{here}", __package__)
     make = module.VERSIONS.get(type(family).__name__)
     return None if make is None else lambda: make(family)

@@ -76,9 +76,16 @@ def table(rows: Sequence[Row], peaks: tuple[float, float], peers: Mapping[str, s
         lines.append(line)
         notes += [f"- {case.name}: {t.name}: {t.problem}" for t in timings if t.problem]
     notes += [f"- absent: {p} (no module {PEERS[p][0]})" for p in PEERS if peers[p] is None]
+    return markdown(lines, notes)
+
+
+def markdown(lines: Sequence[Sequence[str]], notes: Sequence[str], left: int = 1) -> str:
+    """A table whose first line is the head and whose first `left` columns are texts, and notes."""
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     texts = [" | ".join(c.ljust(w) for c, w in zip(line, widths)) for line in lines]
-    rule = "|".join(["-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:])])
+    rule = "|".join(
+        "-" * (w + 2) if k < left else "-" * (w + 1) + ":" for k, w in enumerate(widths)
+    )
     body = [f"| {texts[0]} |", f"|{rule}|", *(f"| {t} |" for t in texts[1:])]
     return "\n".join([*body, *(["", *notes] if notes else [])])
 
@@ -122,7 +129,8 @@ def picture(path: Path, rows: Sequence[Row], title: str) -> None:
     names = list(dict.fromkeys(t.name for _, _, ts in rows for t in ts))
     names.sort(key=lambda n: (not n.startswith("gpuscan"), n))
     colours = {"gpuscan native": "#d1495b", "gpuscan reference": "#edae49", "NumPy": "#4d77cf",
-               "Numba": "#00a6d6", "PyTorch": "#7a4ea3", "JAX": "#3c8d5a"}  # fmt: skip
+               "Numba": "#00a6d6", "PyTorch": "#7a4ea3", "JAX": "#3c8d5a",
+               "NumPyro": "#7a4ea3", "BlackJAX": "#333333"}  # fmt: skip
     figure, axes = pyplot.subplots(figsize=(9, 1.6 + 0.42 * len(rows)), layout="constrained")
     for name in names:
         points = [

@@ -1,6 +1,8 @@
-"""What a loop in vectors reads with a choice of place: rolled, joined and padded values."""
+"""Loops in vectors: what they read with a choice of place, which is rolled, joined or padded, and
+sums of what lies together."""
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -89,3 +91,44 @@ def test_what_is_rolled_makes_vectors_with_a_function() -> None:
     assert "i < 128" in loop.replace(loop.split("long long ")[1].split(" ")[0], "i")
     assert "?" not in loop
     assert text.count("_row[128];") == 2
+
+
+@pytest.mark.parametrize(
+    "known, dtype", [((None, 3, True), "float32"), ((None, None, None), "float64")]
+)
+def test_sums_of_what_lies_together(known: tuple[Any, ...], dtype: str) -> None:
+    """Of sizes that are known and that are not, in which nothing is left out or met twice."""
+    sizes, all_axes = (15, 16, 35), ((2,), (0, 2), (0, 1, 2))
+    values = [(np.arange(6 * n).reshape(2, 3, n) % 11 - 4).astype(dtype) for n in sizes]
+    xs = [TensorType(dtype, (*known[:2], n if known[2] else None))(f"x{n}") for n in sizes]
+
+    def step(*ys: Any) -> Any:
+        return [*(y * 2 for y in ys), *((y * 2).sum(axis=a) for a in all_axes for y in ys)]
+
+    outputs, _ = scan(step, None, [*xs, *[None] * len(xs) * len(all_axes)], n_steps=2)
+    found = function(xs, outputs[len(xs) :], device="native")(*values)
+    want = [[(k * v).sum(axis=a) for k in (2, 4)] for a in all_axes for v in values]
+    for got, wanted in zip(found, want, strict=True):
+        np.testing.assert_array_equal(got, wanted)  # small whole numbers have exact sums
+
+
+def test_sums_that_are_not_finite_are_those_of_numpy() -> None:
+    value = np.ones((3, 40), "float32")
+    value[0, 33], value[1, 5], value[2, [3, 20]] = np.nan, np.inf, [np.inf, -np.inf]
+    x = TensorType("float32", (None, 40))("x")
+    (_, sums), _ = scan(lambda y: (y * 2, y.sum(axis=1)), None, [x, None], n_steps=2)
+    got = function([x], sums, device="native")(value)[1]
+    np.testing.assert_array_equal(got, [np.nan, np.inf, np.nan])
+
+
+def test_a_sum_does_not_wait_for_each_addition() -> None:
+    x = TensorType("float32", (None, 100))("x")
+    out, _ = scan(lambda y: y / y.sum(axis=1, keepdims=True), None, [x], n_steps=2)
+    texts: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        library = compiler.library
+        patch.setattr(compiler, "library", lambda s: texts.append(s) or library(s))
+        function([x], out, device="native")(np.ones((2, 100), "float32"))
+    text = "".join(texts)
+    (name,) = re.findall(r"float (s\d+)\[16\];", text)
+    assert len(re.findall(rf"{name}\[\w+\] = {name}\[\w+\] \+ v", text)) == 2  # and the rest

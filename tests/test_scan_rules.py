@@ -274,6 +274,27 @@ def test_what_is_costly_is_computed_once(op, step):
     assert any(op in {type(v.op) for v in (x, *x.inputs)} for x in saved)
 
 
+@pytest.mark.parametrize("rows, outside", [(8, 0), (512, 1)])
+def test_what_is_made_of_constants_leaves_the_loop(rows, outside):
+    """Folded where it is small, else computed once in front of the loop."""
+    w = np.linspace(-1, 1, 16 * rows, dtype="float32").reshape(rows, 16)
+    h0 = T.fmatrix("h0")
+
+    def step(h):
+        return T.tanh(T.dot(T.dot(h, w.T), T.exp(T.constant(w))))
+
+    h, _ = theano.scan(step, outputs_info=h0, n_steps=2)
+    f = theano.function([h0], h)
+    (loop,) = loops(f)
+    assert not [v for v in toposort(loop.op.step.outputs) if v.op.label == "exp"]
+    found = [v for v in toposort(f.maker.fgraph.outputs) if v.op.label == "exp"]
+    assert len(found) == outside
+    x = np.full((3, 16), 0.1, "float32")
+    one = np.tanh(x @ w.T @ np.exp(w))
+    want = [one, np.tanh(one @ w.T @ np.exp(w))]
+    np.testing.assert_allclose(f(x), want, rtol=2e-4)
+
+
 def test_a_product_of_one_branch_is_not_computed_for_the_gradient():
     x, h0, u = T.vector("x"), T.vector("h0"), T.matrix("u")
     h, _ = theano.scan(lambda x, h: T.ifelse(x > 0, T.dot(h, u) ** 2, h), x, h0)

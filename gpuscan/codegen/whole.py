@@ -21,12 +21,14 @@ from ..ops.sample import Uniform
 from ..ops.softmax import LogSoftmax, Softmax
 from ..types import FLOATS
 from .kernel import (
+    Array,
     Assign,
     Call,
     Declare,
     Fold,
     If,
     Load,
+    Local,
     Number,
     Return,
     Store,
@@ -37,6 +39,8 @@ from .kernel import (
 from .lower import FAILED, Lowering, Memory, Operand
 from .plan import NotLowered
 from .render import DTYPES
+
+_PARTS = 16  # of a sum: what a vector holds
 
 
 class Whole(Lowering):
@@ -94,6 +98,14 @@ class Whole(Lowering):
                 value = Call(scalars[f"cast_{op.dtype}"], (value,), op.dtype, x.dtype)
             return value
 
+        def placed(outer: Sequence[Any], inner: Sequence[Any]) -> list[Any]:
+            """A position in x, of those along the axes that stay and along those that don't."""
+            at = dict(zip([*kept, *op.axes], [*outer, *inner]))
+            return [at[axis] for axis in range(x.ndim)]
+
+        def combined(a: Any, b: Any) -> Any:
+            return Call(combine, (a, b), op.dtype, op.dtype)
+
         along_rows = bool(kept) and kept[-1] == x.ndim - 1
 
         def whole(outer: list[Any]) -> None:
@@ -102,16 +114,44 @@ class Whole(Lowering):
             self.emit(Declare(total, Number(start, op.dtype)))
 
             def inner(index: list[Any]) -> None:
-                full: list[Any] = [None] * x.ndim
-                for i, k in zip(outer, kept):
-                    full[k] = i
-                for i, k in zip(index, op.axes):
-                    full[k] = i
-                self.emit(Assign(total, Call(combine, (total, term(full)), op.dtype, op.dtype)))
+                self.emit(Assign(total, combined(total, term(placed(outer, index)))))
 
             fold = Fold(total, combine, x.ndim - 1 in op.axes)
             self.nest([sizes[a] for a in op.axes], inner, False, fold=fold)
             self.finish(v, out, total, outer)
+
+        def in_parts(outer: list[Any]) -> None:
+            """The same of floats that lie together, as sums of every _PARTS-th of them: no sum
+            waits for the one before."""
+            parts = Array(self.fresh("s", op.dtype).text, op.dtype)
+            self.emit(Local(parts, _PARTS))
+
+            def keep(i: Any, value: Any) -> None:
+                self.emit(Store(parts, i, value))
+
+            def along(index: list[Any]) -> None:
+                def add(first: Any, count: Any) -> None:
+                    def one(k: list[Any]) -> None:
+                        value = term(placed(outer, [*index, first + k[0]]))
+                        keep(k[0], combined(Load(parts, k[0]), value))
+
+                    self.nest([count], one, True)
+
+                several, rest = _divided(sizes[-1], _PARTS)
+                self.nest([several], lambda b: add(b[0] * _PARTS, Number(_PARTS)), False)
+                if rest != Number(0):
+                    add(several * _PARTS, rest)
+
+            def halve(k: list[Any]) -> None:
+                keep(k[0], combined(Load(parts, k[0]), Load(parts, k[0] + half)))
+
+            self.nest([Number(_PARTS)], lambda k: keep(k[0], Number(start, op.dtype)), True)
+            self.nest([sizes[a] for a in op.axes[:-1]], along, False)
+            half = _PARTS
+            while (half := half // 2) > 1:
+                self.nest([Number(half)], halve, True)
+            total = combined(Load(parts, Number(0)), Load(parts, Number(1)))
+            self.finish(v, out, self.named(total), outer)
 
         def clear(index: list[Any]) -> None:
             assert out is not None
@@ -120,8 +160,7 @@ class Whole(Lowering):
         def rows(index: list[Any]) -> None:
             assert out is not None
             position = out.offset([index[k] for k in kept])
-            old = Load(out.array, position)
-            value = Call(combine, (old, term(index)), op.dtype, op.dtype)
+            value = combined(Load(out.array, position), term(index))
             self.emit(Store(out.array, position, value))
 
         if along_rows and self.has_lanes:
@@ -129,9 +168,19 @@ class Whole(Lowering):
             self.nest([sizes[k] for k in kept], clear, True)
             self.nest(sizes, rows, True, apart=kept)
         else:
-            self.nest([sizes[k] for k in kept], whole, False, apart=range(len(kept)))
+            element = in_parts if self._has_parts(v) else whole
+            self.nest([sizes[k] for k in kept], element, False, apart=range(len(kept)))
         if out is not None:
             self.memory[v] = out
+
+    def _has_parts(self, v: Variable) -> bool:
+        """Whether the elements of a sum are worth adding up in vectors."""
+        (x,), op = v.inputs, v.op
+        assert isinstance(op, Reduce)
+        if not self.has_lanes or op.kind != "sum" or op.dtype not in ("float32", "float64"):
+            return False
+        size = self.sizes(x)[-1]
+        return x.ndim - 1 in op.axes and not (isinstance(size, Number) and size.value < _PARTS)
 
     def _arg_reduce(self, v: Variable, stored: dict[Variable, Memory]) -> None:
         """The first position of the largest or smallest element; a NaN is more than either."""
@@ -321,6 +370,13 @@ class Whole(Lowering):
         out = stored.get(v) or self.place(v)
         self.copy(x, out)
         self.memory[v] = out
+
+
+def _divided(size: Any, by: int) -> tuple[Any, Any]:
+    """The quotient and the rest."""
+    if isinstance(size, Number):
+        return Number(size.value // by), Number(size.value % by)
+    return binary("int_div", size, Number(by)), binary("mod", size, Number(by))
 
 
 def _floats(v: Variable, what: str) -> str:

@@ -1,4 +1,4 @@
-"""The command lines of the Monte Carlo examples: options, and errors of one line."""
+"""The command lines of the examples: options, and errors of one line."""
 
 from __future__ import annotations
 
@@ -65,12 +65,16 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def above_0(text: str) -> float:
+def number(text: str) -> float:
+    """NaN for what is none."""
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
+        return math.nan
+
+
+def above_0(text: str) -> float:
+    if not 0 < (value := number(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 

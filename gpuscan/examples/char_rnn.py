@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,8 @@ from gpuscan.data import prefetch, streams, windows
 from gpuscan.errors import DeviceError
 
 from . import char_text
-from .char_text import Bad, Text
+from .arguments import Bad, Parser, above_0, natural, number, positive
+from .char_text import Text
 
 CLIP = 1.0  # the global norm of the gradients at most
 READERS = 8  # streams of the held-out text
@@ -425,30 +426,6 @@ def shown(epoch: dict[str, Any]) -> str:
 # ---- the command line ----------------------------------------------------------------------------
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, and exit code 2."""
-        self.exit(2, f"char_rnn: {message}\n")
-
-
-def natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def above_0(text: str) -> float:
-    if not 0 < (value := number(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
 def from_a_hundredth(text: str) -> float:
     if not 0.01 <= (value := number(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.01")
@@ -461,13 +438,6 @@ def below_1(text: str) -> float:
     return value
 
 
-def number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
 def saved(text: str) -> Path:
     if Path(text).suffix not in saving.SUFFIXES:
         words = " or ".join(saving.SUFFIXES)
@@ -477,8 +447,7 @@ def saved(text: str) -> Path:
 
 def parser() -> Parser:
     p = Parser(
-        prog="python -m gpuscan.examples.char_rnn",
-        description="Train an LSTM to say which character comes next in a text, and let it write.",
+        "char_rnn", "Train an LSTM to say which character comes next in a text, and let it write."
     )
 
     def option(name: str, type_: Any, words: str, default: Any = None) -> None:

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .arguments import Bad
+
 HELD_OUT = 20  # one part in so many, from the end, is kept from training
 SMOOTHING = np.geomspace(0.1, 1000, 17)  # of the bigrams, in characters
-
-
-class Bad(Exception):
-    """What the user gave cannot be used; the text is one line."""
 
 
 class Text:

@@ -12,23 +12,20 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 import gpuscan
 from gpuscan import tensor as T
 from gpuscan.config import DEVICES
-from gpuscan.errors import DeviceError
+
+from .arguments import Bad, Parser, above_0, natural, positive
 
 GIBBS_STEPS = 5  # between two updates of the parameters
 SHOWN = 12  # columns of the picture
 DECAY = 1e-4  # of the weights
 REPORTS = 25  # times that the pseudo-likelihood is taken
-
-
-class Bad(Exception):
-    """What the user gave cannot be used; the text is one line."""
 
 
 # ---- the model -----------------------------------------------------------------------------------
@@ -214,46 +211,16 @@ def read_file(path: Path) -> np.ndarray:
 # ---- the command line ----------------------------------------------------------------------------
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, and exit code 2."""
-        self.exit(2, f"rbm_digits: {message}\n")
-
-
-def natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
 def parser() -> Parser:
     p = Parser(
-        prog="python -m gpuscan.examples.rbm_digits",
-        description="Train a restricted Boltzmann machine on digits and watch it draw some.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "rbm_digits", "Train a restricted Boltzmann machine on digits and watch it draw some."
     )
     p.add_argument("--hidden", type=positive, default=128, help="hidden units")
     p.add_argument("--epochs", type=positive, default=400, help="passes over the images")
     p.add_argument(
         "--batch", type=positive, default=100, help="images a step, and persistent chains"
     )
-    p.add_argument("--learning-rate", type=rate, default=0.2, help="falls to 0 over the epochs")
+    p.add_argument("--learning-rate", type=above_0, default=0.2, help="falls to 0 over the epochs")
     p.add_argument("--chains", type=positive, default=12, help="chains in the picture")
     p.add_argument("--steps", type=positive, default=1000, help="Gibbs steps of these chains")
     p.add_argument("--seed", type=natural, default=0, help="of all random numbers")
@@ -264,16 +231,7 @@ def parser() -> Parser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    try:
-        run(options)
-    except (Bad, DeviceError) as e:
-        print(f"rbm_digits: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("rbm_digits: stopped", file=sys.stderr)
-        return 130
-    return 0
+    return parser().main(run, arguments)
 
 
 if __name__ == "__main__":

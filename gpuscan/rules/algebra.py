@@ -193,6 +193,11 @@ def cast_of_cast(v: Variable) -> Variable | None:
     return None
 
 
+def is_large(v: Variable) -> bool:
+    """Whether it has more elements than what is folded."""
+    return bool(np.prod([s or 1 for s in v.type.shape], dtype=float) > _FOLDED)
+
+
 def fold(v: Variable) -> Variable | None:
     """What is computed from constants is a constant, unless it is large."""
     if not isinstance(v.type, TensorType) or not v.inputs or isinstance(v.op, BroadcastTo | Item):
@@ -201,8 +206,7 @@ def fold(v: Variable) -> Variable | None:
         return None
     if not all(isinstance(i, Constant) for i in v.inputs):
         return None
-    size = np.prod([s if s is not None else 1 for s in v.type.shape], dtype=float)
-    if size > _FOLDED:
+    if is_large(v):
         return None
     try:
         with np.errstate(all="ignore"):
