@@ -89,6 +89,8 @@ def test_functions_are_called_by_the_names_that_the_library_has(header: str) -> 
         "cuLaunchCooperativeKernel",
         "cuStreamSynchronize",
         "cuStreamEndCapture",
+        "cuStreamWaitEvent",
+        "cuEventRecord",
         "cuGraphLaunch",
     }
 
