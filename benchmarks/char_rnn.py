@@ -16,6 +16,7 @@ from .__main__ import positive, progress, surroundings
 
 PROMISE = 0.8  # of the time of the fastest peer
 CHECKED = 5  # steps of training, by their losses
+SAMPLE = 0.25  # seconds that a sample takes at least: in training one step follows another
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     before = timing.machine()
     flops, _ = timing.peaks(options.clock)
     steps = {name: version.step for name, version in ready.items()}
-    timing._by_turns(steps, timings, options.repeat, options.clock, progress)
+    timing._by_turns(steps, timings, options.repeat, options.clock, progress, SAMPLE)
     progress("")
     print(
         f"{before['cpu']}, {cores} cores, {options.clock} time, load {before['load'][0]:.1f} "

@@ -87,7 +87,7 @@ def time_case(
 
 def _by_turns(
     ready: Mapping[str, Version], timings: Mapping[str, Timing], repeat: int, clock: str,
-    say: Callable[[str], None],
+    say: Callable[[str], None], sample: float = SAMPLE,
 ) -> None:  # fmt: skip
     left = dict.fromkeys(ready, PATIENCE)
     for turn in range(repeat):
@@ -100,7 +100,7 @@ def _by_turns(
                     continue
                 once = _seconds(version, 1, clock)
                 left[name] -= once
-                t.runs = max(1, round(SAMPLE / once))
+                t.runs = max(1, round(sample / once))
             if t.samples and left[name] <= 0:
                 continue
             say(f"{name}, sample {turn + 1} of {repeat}")
