@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,29 +56,27 @@ def surroundings(threads: int) -> int:
     return len(cores)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    command = parser()
-    options = command.parse_args(arguments)
-    cores = surroundings(options.threads)
-    from . import report, timing
-    from .cases import CASES
-    from .peers import installed
-
+def chosen(command: argparse.ArgumentParser, options: Any, cases: Sequence[Any]) -> list[Any]:
+    """The cases that the options name. Ends the program where there are none, and where they are
+    to be timed without a folder for what comes of it."""
     words = options.case or [""]
-    cases = [c for c in CASES if any(w in c.name for w in words)]
+    found = [c for c in cases if any(w in c.name for w in words)]
     if options.list:
-        print("\n".join(f"{c.name:24}{c.text}" for c in cases))
-        return 0
-    if not cases:
+        return found
+    if not found:
         command.error(f"no case has {' or '.join(words)} in its name; --list names them")
     if not options.out.is_dir():
         command.error(f"there is no folder {options.out}")
+    return found
 
+
+def conditions(options: Any, peers: Mapping[str, str | None]) -> dict[str, Any]:
+    """What a run depends on, as its JSON begins."""
     import gpuscan
 
-    peers = installed()
-    known = {name: version for name, version in peers.items() if version}
-    run: dict[str, Any] = {
+    from . import timing
+
+    return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "gpuscan": gpuscan.__version__,
         "python": sys.version.split()[0],
@@ -87,8 +86,25 @@ def main(arguments: list[str] | None = None) -> int:
         "quick": options.quick,
         "clock": options.clock,
     }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    command = parser()
+    options = command.parse_args(arguments)
+    cores = surroundings(options.threads)
+    from . import report, timing
+    from .cases import CASES
+    from .peers import installed
+
+    cases = chosen(command, options, CASES)
+    if options.list:
+        print("\n".join(f"{c.name:24}{c.text}" for c in cases))
+        return 0
+    peers = installed()
+    run = conditions(options, peers)
+    known = {name: version for name, version in peers.items() if version}
     print(f"{run['before']['cpu']}, {cores} cores, load {run['before']['load'][0]:.1f}; gpuscan "
-          f"{gpuscan.__version__}, {', '.join(f'{n} {v}' for n, v in known.items())}")  # fmt: skip
+          f"{run['gpuscan']}, {', '.join(f'{n} {v}' for n, v in known.items())}")  # fmt: skip
     peaks = timing.peaks(options.clock)
     print(f"at best {peaks[0] / 1e9:.0f} Gflop/s (a product), {peaks[1] / 1e9:.1f} GB/s (a copy)")
     rows = []

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .__main__ import positive, progress, surroundings
+from .__main__ import chosen, conditions, positive, progress, surroundings
 
 # name: the module that must be importable, the module here that uses it
 PEERS = {
@@ -54,32 +54,15 @@ def main(arguments: list[str] | None = None) -> int:
     from .mc_cases import CASES
     from .peers import installed
 
-    words = options.case or [""]
-    cases = [c for c in CASES if any(w in c.name for w in words)]
+    cases = chosen(command, options, CASES)
     if options.list:
         print("\n".join(f"{c.name:16}{c.text}" for c in cases))
         return 0
-    if not cases:
-        command.error(f"no case has {' or '.join(words)} in its name; --list names them")
-    if not options.out.is_dir():
-        command.error(f"there is no folder {options.out}")
-
-    import gpuscan
-
     peers = installed(PEERS)
+    run = conditions(options, peers)
     known = {name: version for name, version in peers.items() if version}
-    run: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-        "gpuscan": gpuscan.__version__,
-        "python": sys.version.split()[0],
-        "peers": peers,
-        "before": timing.machine(),
-        "repeat": options.repeat,
-        "quick": options.quick,
-        "clock": options.clock,
-    }
     title = f"{run['before']['cpu']}, {cores} cores, {run['date']}, {options.clock} time"
-    print(f"{title}, load {run['before']['load'][0]:.1f}; gpuscan {gpuscan.__version__}, "
+    print(f"{title}, load {run['before']['load'][0]:.1f}; gpuscan {run['gpuscan']}, "
           f"{', '.join(f'{n} {v}' for n, v in known.items())}")  # fmt: skip
     rows: list[Any] = []
     with tempfile.TemporaryDirectory(prefix="gpuscan-") as cache:

@@ -35,15 +35,15 @@ class Parser(argparse.ArgumentParser):
     def main(
         self, run: Callable[[argparse.Namespace], None], arguments: list[str] | None = None
     ) -> int:
-        """Parses and runs; the exit code."""
+        """Parses and runs; the exit code. A KeyboardInterrupt may say how to go on."""
         options = self.parse_args(arguments)
         try:
             run(options)
         except (Bad, DeviceError) as e:
             print(f"{self.name}: {e}", file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
-            print(f"{self.name}: stopped", file=sys.stderr)
+        except KeyboardInterrupt as e:
+            print(f"{self.name}: {e}" if e.args else f"{self.name}: stopped", file=sys.stderr)
             return 130
         return 0
 

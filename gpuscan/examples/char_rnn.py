@@ -27,10 +27,9 @@ from gpuscan import optim, saving
 from gpuscan import tensor as T
 from gpuscan.config import DEVICES
 from gpuscan.data import prefetch, streams, windows
-from gpuscan.errors import DeviceError
 
 from . import char_text
-from .arguments import Bad, Parser, above_0, natural, number, positive
+from .arguments import Bad, Parser, above_0, check_writable, natural, number, positive
 from .char_text import Text
 
 CLIP = 1.0  # the global norm of the gradients at most
@@ -359,7 +358,7 @@ def run(options: argparse.Namespace) -> None:
                 tqdm.write(shown(made["epochs"][-1]), file=sys.stdout)
         except Stop:
             checkpoint.save(options.save)
-            raise
+            raise KeyboardInterrupt(f"stopped, --resume {options.save} goes on") from None
     last = made["epochs"][-1]
     try:
         char_picture.write(options.out, made["epochs"], {"bigrams": bigrams, packer: packed})
@@ -395,10 +394,7 @@ def job_of(options: argparse.Namespace) -> Job:
         )
     if options.save is None:
         options.save = options.resume or Path("char_rnn.npz")
-    for place in (options.save, options.log, options.out):
-        if place.is_dir() or not place.parent.is_dir():
-            what = "it is a" if place.is_dir() else "there is no such"
-            raise Bad(f"cannot write {place}: {what} folder")
+    check_writable(options.save, options.log, options.out)
     job = Job(settings, text, options.device)
     if options.resume is not None:
         job.checkpoint.load(options.resume)
@@ -477,19 +473,7 @@ def parser() -> Parser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    try:
-        run(options)
-    except (Bad, DeviceError) as e:
-        print(f"char_rnn: {e}", file=sys.stderr)
-        return 2
-    except Stop:
-        print(f"char_rnn: stopped, --resume {options.save} goes on", file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        print("char_rnn: stopped", file=sys.stderr)
-        return 130
-    return 0
+    return parser().main(run, arguments)
 
 
 if __name__ == "__main__":

@@ -257,9 +257,9 @@ class AdvancedIncSubtensor(Indexing):
         return x
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
-        known = node.inputs[1].type.shape
         if not self.set:
             return self.adder(node, _add_rows)
+        known = node.inputs[1].type.shape
         index_of = indexer(self.pattern, node.inputs[2:])
 
         def run(x: Any, y: Any, *operands: Any) -> Any:

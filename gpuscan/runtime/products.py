@@ -17,7 +17,7 @@ from . import compiler, memory, threads
 from .plans import addresses, laid_out
 
 DTYPES = {"float32": "f32", "float64": "f64"}
-_TYPES = {"f32": "float", "f64": "double"}
+TYPES = {"f32": "float", "f64": "double"}
 LEAST = 4  # rows and columns: NumPy is as good at what is nearly a vector
 _WORTH_SHARING = 1 << 20  # multiplications
 _GRAIN = {True: 32, False: 8}  # columns, rows: what the routine takes at a time
@@ -28,7 +28,7 @@ def product_kernel(dtype: str) -> tuple[Any, int]:
     """The routine, and how many elements of scratch memory each of its threads needs."""
     suffix = DTYPES[dtype]
     source = (kernels_dir() / "product.c").read_text()
-    library = compiler.library(f"#define TYPE {_TYPES[suffix]}\n#define SUFFIX {suffix}\n{source}")
+    library = compiler.library(f"#define TYPE {TYPES[suffix]}\n#define SUFFIX {suffix}\n{source}")
     library.gs_product_elements.restype = ctypes.c_longlong
     return compiler.kernel(library, "gs_product_kernel"), int(library.gs_product_elements())
 

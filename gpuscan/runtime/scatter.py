@@ -17,9 +17,8 @@ from ..record import record
 from ..types import TensorType
 from . import compiler, threads
 from .plans import addresses
-from .products import DTYPES
+from .products import DTYPES, TYPES
 
-_TYPES = {"float32": "float", "float64": "double"}
 _WORTH_SHARING = 1 << 18  # additions
 _GRAIN = 16  # columns
 
@@ -33,7 +32,7 @@ def is_scatter(v: Variable) -> bool:
 def scatter_kernel(dtype: str) -> Any:
     source = (kernels_dir() / "scatter.c").read_text()
     return compiler.kernel(
-        compiler.library(f"#define TYPE {_TYPES[dtype]}\n{source}"), "gs_scatter_kernel"
+        compiler.library(f"#define TYPE {TYPES[DTYPES[dtype]]}\n{source}"), "gs_scatter_kernel"
     )
 
 

@@ -328,9 +328,10 @@ def _is_over_rows(sink: _Sink, v: Variable) -> bool:
     """Whether v sums rows, which would be all that keeps them together (the gradient of a gain),
     and values as large as those come or go at every step anyway."""
     (x,) = v.inputs
+    assert isinstance(v.op, Reduce)
     return (
-        v.op.kind == "sum"  # type: ignore[attr-defined]
-        and v.op.axes == (0,)  # type: ignore[attr-defined]
+        v.op.kind == "sum"
+        and v.op.axes == (0,)
         and x.ndim > 1
         and any(row.type == x.type for row in sink.lift.rows)
     )
