@@ -19,6 +19,7 @@ from gpuscan.data import prefetch, streams, windows
 from gpuscan.errors import DeviceError
 from gpuscan.runtime.device import missing
 from gpuscan.runtime.emulated import Uploads
+from gpuscan.shared import is_on_gpu
 
 Pair = namedtuple("Pair", "x y")
 
@@ -47,13 +48,18 @@ def arrays(n):
         yield r.standard_normal((i % 5, 3)).astype("f").T, np.full(i % 7 + 1, i, "int64")
 
 
+def fetched(x):
+    """NumPy's array of one that may be on a GPU."""
+    return x.get() if is_on_gpu(x) else x
+
+
 # ---- the iterator --------------------------------------------------------------------------------
 
 
 def test_items_come_in_their_order_and_end(device):
     with prefetch(arrays(40), 3, device) as found:
         for (x, i), (x0, i0) in zip(found, arrays(40), strict=True):
-            assert np.array_equal(x, x0) and np.array_equal(i, i0)
+            assert np.array_equal(fetched(x), x0) and np.array_equal(fetched(i), i0)
         assert next(found, "no more") == "no more"
     assert list(prefetch([], device=device)) == []
 
@@ -219,7 +225,7 @@ def test_structures_keep_their_kinds(device):
     (found,) = prefetch([item], device=device)
     assert type(found) is Pair and type(found.x) is list and type(found.x[1]) is tuple
     assert found.x[1] == (1.5, "a", None) and type(found.y) is dict
-    assert np.array_equal(found.x[0], np.arange(3)) and found.y["k"].shape == (2, 0)
+    assert np.array_equal(fetched(found.x[0]), np.arange(3)) and found.y["k"].shape == (2, 0)
     assert type(found.y["n"]) is np.float32
 
 

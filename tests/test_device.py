@@ -18,6 +18,7 @@ from gpuscan import config, function, scan
 from gpuscan import tensor as T
 from gpuscan.errors import BuildError, DeviceError
 from gpuscan.runtime import compiler, threads
+from gpuscan.runtime import device as devices
 
 ROOT = Path(gpuscan.__file__).resolve().parents[1]
 needs_compiler = pytest.mark.skipif(
@@ -40,10 +41,15 @@ PROGRAM = """
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """The environment of a program with no settings but a cache of its own."""
-    names = ("GPUSCAN_DEVICE", "GPUSCAN_FLAGS", "CC")
+    """The environment of a program with no GPU and no settings but a cache of its own."""
+    names = ("GPUSCAN_DEVICE", "GPUSCAN_FLAGS", "GPUSCAN_STAND_IN_DRIVER", "CC")
     kept = {k: v for k, v in os.environ.items() if k not in names}
-    return {**kept, "GPUSCAN_CACHE_DIR": str(tmp_path / "cache")}
+    return {**kept, "CUDA_VISIBLE_DEVICES": "", "GPUSCAN_CACHE_DIR": str(tmp_path / "cache")}
+
+
+@pytest.fixture
+def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "no_gpu", lambda: "no GPU: the test hides it")
 
 
 def run(environment: dict[str, str], program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
@@ -163,7 +169,7 @@ def test_native_by_name_is_an_error_without_a_compiler(
 
 
 @needs_compiler
-def test_a_function_that_is_unpickled_chooses_again(monkeypatch: Any) -> None:
+def test_a_function_that_is_unpickled_chooses_again(without_a_gpu: None, monkeypatch: Any) -> None:
     x = T.vector("x")
     chosen, named = (
         pickle.dumps(function([x], T.exp(x) * 2, device=d)) for d in ("auto", "native")
@@ -177,7 +183,7 @@ def test_a_function_that_is_unpickled_chooses_again(monkeypatch: Any) -> None:
 
 
 @needs_compiler
-def test_a_copy_is_on_the_same_device() -> None:
+def test_a_copy_is_on_the_same_device(without_a_gpu: None) -> None:
     x = T.vector("x")
     for name, device in [("auto", "native"), ("native", "native"), ("reference", "reference")]:
         assert function([x], x + 1, device=name).copy().device == device
@@ -192,7 +198,7 @@ def test_the_setting_is_for_functions_that_name_no_device() -> None:
 
 
 def test_a_bug_in_a_kernel_is_shown_with_the_numbered_line(
-    tmp_path: Path, monkeypatch: Any
+    without_a_gpu: None, tmp_path: Path, monkeypatch: Any
 ) -> None:
     if compiler.find() is None:
         pytest.skip("no C compiler: set CC, or install gcc or clang")
@@ -213,7 +219,7 @@ def test_a_bug_in_a_kernel_is_shown_with_the_numbered_line(
 
 
 def test_a_compiler_that_fails_for_the_team_only_fails_before_the_first_call(
-    monkeypatch: Any,
+    without_a_gpu: None, monkeypatch: Any
 ) -> None:
     if compiler.find() is None:
         pytest.skip("no C compiler: set CC, or install gcc or clang")

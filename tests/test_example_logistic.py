@@ -19,6 +19,7 @@ from benchmarks.figures import logistic as numpy_run
 from gpuscan import config, mc
 from gpuscan import tensor as T
 from gpuscan.examples import logistic, logistic_picture
+from gpuscan.runtime.device import missing
 
 SHORT = "--chains 4 --draws 400 --tune 200".split()
 
@@ -195,6 +196,8 @@ def test_a_finished_run_is_read_from_its_checkpoint(short_run, tmp_path):
     ],
 )
 def test_bad_input_gives_one_line_and_exit_code_2(arguments, words, tmp_path, capsys, monkeypatch):
+    if arguments == "--device cuda" and not missing("cuda"):
+        pytest.skip("there is a GPU")
     monkeypatch.chdir(tmp_path)
     try:
         code = logistic.main(arguments.split())
