@@ -102,10 +102,10 @@ GS_FN void gs_pack(long long depth, long long wide, const T *b, long long down, 
     }
 }
 
-/* Some vectors of the depth, from k on, of R rows and a column. */
-template <class T, int R, int VECTORS, bool WHOLE>
+/* Some vectors of the depth, from k on, of R rows and a column, to SUMS sums of each row. */
+template <class T, int R, int VECTORS, int SUMS, bool WHOLE>
 GS_FN void gs_tile_part(const T *a, const gs_i32 (&at)[R], long long column, const T *panel,
-                        gs_u32 wide, gs_u32 k, T (&sum)[R]) {
+                        gs_u32 wide, gs_u32 k, T (&sum)[R * SUMS]) {
     constexpr int V = gs_vector<T>::size;
     gs_vector<T> y[VECTORS];
     GS_UNROLL for (int u = 0; u < VECTORS; u++) {
@@ -122,30 +122,36 @@ GS_FN void gs_tile_part(const T *a, const gs_i32 (&at)[R], long long column, con
             if constexpr (WHOLE) x = gs_vector_at(from + u * V);
             else
                 GS_UNROLL for (int v = 0; v < V; v++) x.at[v] = from[(k + u * V + v) * column];
-            GS_UNROLL for (int v = 0; v < V; v++) sum[r] = gs_fma(x.at[v], y[u].at[v], sum[r]);
+            T &own = sum[r * SUMS + u % SUMS];
+            GS_UNROLL for (int v = 0; v < V; v++) own = gs_fma(x.at[v], y[u].at[v], own);
         }
     }
 }
 
 /* R rows of a column, of which `left` are real. A thread takes every `slices`-th part of the
- * depth, the first of them also what is no whole vector. */
+ * depth, the first of them also what is no whole vector. A single row has four sums, and is read
+ * eight vectors at a time: there is nothing else that a thread could do while it waits. */
 template <class T, int R, bool WHOLE>
 GS_FN void gs_tile(gs_i32 left, gs_u32 wide, gs_u32 depth, const T *a, gs_i32 row,
                    long long column, const T *panel, gs_u32 j, gs_u32 slices, gs_u32 slice,
                    T (&sum)[R]) {
-    constexpr int V = gs_vector<T>::size, U = !WHOLE ? 1 : R == 1 ? 4 : R == 4 ? 2 : 1;
+    constexpr int V = gs_vector<T>::size, U = !WHOLE ? 1 : R == 1 ? 8 : R == 4 ? 2 : 1;
+    constexpr int SUMS = WHOLE && R == 1 ? 4 : 1;
     const gs_u32 whole = depth - depth % V, most = depth - depth % (U * V);
     gs_i32 at[R]; /* behind the last row, the last once more */
-    GS_UNROLL for (int r = 0; r < R; r++) {
-        sum[r] = 0;
-        at[r] = (r < left ? r : left - 1) * row;
-    }
+    T part[R * SUMS];
+    GS_UNROLL for (int r = 0; r < R; r++) at[r] = (r < left ? r : left - 1) * row;
+    GS_UNROLL for (int i = 0; i < R * SUMS; i++) part[i] = 0;
     const T *const q = panel + j * V;
     GS_ROLLED for (gs_u32 k = slice * U * V; k < most; k += slices * U * V)
-        gs_tile_part<T, R, U, WHOLE>(a, at, column, q, wide, k, sum);
+        gs_tile_part<T, R, U, SUMS, WHOLE>(a, at, column, q, wide, k, part);
     if constexpr (U > 1)
         GS_ROLLED for (gs_u32 k = most + slice * V; k < whole; k += slices * V)
-            gs_tile_part<T, R, 1, WHOLE>(a, at, column, q, wide, k, sum);
+            gs_tile_part<T, R, 1, SUMS, WHOLE>(a, at, column, q, wide, k, part);
+    GS_UNROLL for (int r = 0; r < R; r++) {
+        sum[r] = part[r * SUMS];
+        GS_UNROLL for (int i = 1; i < SUMS; i++) sum[r] += part[r * SUMS + i];
+    }
     if (slice) return;
     GS_ROLLED for (gs_u32 k = whole; k < depth; k++) {
         const T y = panel[k * wide + j];
@@ -159,15 +165,16 @@ GS_FN void gs_tiles(long long rows, gs_u32 wide, gs_u32 depth, const T *a, long 
     const long long tiles = (rows + R - 1) / R;
     /* the depth is shared out where there are threads left: over lanes of a warp, far apart, so
      * that what neighbours read lies together */
-    gs_u32 slices = 1;
-    while (slices < GS_WARP && tiles * wide * slices * 2 <= blockDim.x &&
-           slices * 2 * gs_vector<T>::size <= depth)
-        slices *= 2;
-    const gs_u32 together = GS_WARP / slices, lane = threadIdx.x % GS_WARP;
-    const gs_u32 slice = lane / together, begin = threadIdx.x / GS_WARP * together;
+    gs_u32 halvings = 0; /* of a warp's lanes; shifts, for a device divides slowly */
+    while ((1u << halvings) < GS_WARP && (tiles * wide << (halvings + 1)) <= blockDim.x &&
+           (gs_vector<T>::size << (halvings + 1)) <= depth)
+        halvings++;
+    const gs_u32 slices = 1u << halvings, together = GS_WARP >> halvings;
+    const gs_u32 lane = threadIdx.x % GS_WARP, own = lane & (together - 1);
+    const gs_u32 slice = (lane * slices) / GS_WARP, begin = threadIdx.x / GS_WARP * together;
     const gs_u32 apart = blockDim.x / GS_WARP * together;
-    gs_u32 j = (begin + lane % together) % wide;
-    long long tile = (begin + lane % together) / wide;
+    gs_u32 j = (begin + own) % wide;
+    long long tile = (begin + own) / wide;
     /* whole warps go round together: they fold. Lanes behind the last tile do it again. */
     GS_ROLLED for (long long i = begin; i < tiles * wide; i += apart) {
         const bool live = tile < tiles;

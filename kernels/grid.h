@@ -1,5 +1,5 @@
 /* Where all blocks of a cooperative launch wait for each other: what each of them wrote before is
- * seen by all of them behind it.
+ * seen by all of them behind it. And copies that a thread starts and does not wait for.
  *
  * A meeting is GS_GRID_MEETING integers, zeros at first, on lines of their own:
  *     0                   how many have arrived (low half) and how often all have met (high half)
@@ -116,6 +116,27 @@ GS_FN int gs_leave(long long *meeting, gs_u64 epoch) {
     int failed = 0;
     if (threadIdx.x == 0) failed = gs_wait_for_others(meeting, epoch);
     return __syncthreads_or(failed);
+}
+
+/* Starts to copy an element from the device's memory to the block's: it is there for this thread
+ * behind gs_copied(), while others need a barrier too. What has fewer bytes than four, and whatever
+ * is older than sm_80, waits for it at once, as the twin does. */
+template <class T> GS_FN void gs_copy(T *to, const T *from) {
+#if GS_DEVICE && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    if constexpr (sizeof(T) == 4 || sizeof(T) == 8) {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;"
+                     :
+                     : "r"((gs_u32)__cvta_generic_to_shared(to)), "l"(from), "n"(sizeof(T))
+                     : "memory");
+        return;
+    }
+#endif
+    *to = *from;
+}
+GS_FN void gs_copied() {
+#if GS_DEVICE && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" : : : "memory");
+#endif
 }
 
 /* Both halves. */

@@ -70,7 +70,7 @@ template <int WIDE, int PARTS> struct gs_joined {
     }
 };
 
-template <class T, int DEPTH, int WIDE, int THREADS, int PARTS = 1, int ROWS = 4> struct gs_held {
+template <class T, int DEPTH, int WIDE, int THREADS, int PARTS = 1, int MOST = 8> struct gs_held {
     typedef gs_joined<WIDE, PARTS> Joined;
     static constexpr int V = gs_vector<T>::size;
     static constexpr int WARPS = THREADS / 32;
@@ -89,6 +89,8 @@ template <class T, int DEPTH, int WIDE, int THREADS, int PARTS = 1, int ROWS = 4
     static constexpr bool EVEN = DEPTH % (V * SLICES) == 0;
     static constexpr int LEFT = OWN % 8 == 0 ? OWN / 8 : OWN % 4 == 0 ? OWN / 4
                               : OWN % 2 == 0 ? OWN / 2 : OWN; /* of OWN sums, behind the shuffles */
+    /* rows at once: more where weights leave the registers, for a thread waits for each lot */
+    static constexpr int ROWS = MOST > 4 && COUNT * V * OWN * (int)sizeof(T) > 320 ? 4 : MOST;
     static_assert(THREADS % 32 == 0 && WARPS % ACROSS == 0, "warps share out the columns");
 
     T weight[COUNT * V][OWN];
@@ -211,10 +213,15 @@ template <class T, int DEPTH, int WIDE, int THREADS, int PARTS = 1, int ROWS = 4
     GS_MEMBER void product(long long rows, const T *a, long long row, long long column,
                            long long stride, T *partial, T *const (&c)[PARTS]) const {
         const bool whole = column == 1 && (rows == 1 || row % V == 0) && gs_is_vector(a);
-        if (whole)
-            GS_ROLLED for (long long i = apart() * ROWS; i < rows; i += APART * ROWS)
+        if (whole && rows == 1) {
+            if (apart() == 0) tile<1, true, ONTO>(0, 1, a, row, 1, stride, partial, c);
+        } else if (whole) {
+            long long i = apart() * ROWS;
+            GS_ROLLED for (; i < rows - (ROWS > 4 ? 4 : 0); i += APART * ROWS)
                 tile<ROWS, true, ONTO>(i, rows, a, row, 1, stride, partial, c);
-        else
+            if (ROWS > 4 && i < rows)
+                tile<4, true, ONTO>(i, rows, a, row, 1, stride, partial, c);
+        } else
             GS_ROLLED for (long long i = apart(); i < rows; i += APART)
                 tile<1, false, ONTO>(i, rows, a, row, column, stride, partial, c);
         if constexpr (ALONG > 1) {

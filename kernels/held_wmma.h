@@ -117,44 +117,76 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS, int PARTS = 1> stru
         }
     }
 
-    /* Rows first .. first + 15 of a, rounded. */
-    GS_MEMBER static void stage(long long first, long long rows, const float *a, long long row,
-                                long long column, bool whole, Stored *staged) {
-        constexpr int QUADS = ALONG * COUNT * K / 4;
-        GS_ROLLED for (int e = (int)threadIdx.x; e < 16 * QUADS; e += THREADS) {
+    /* Vectors of 16 rows of a that a thread has. It reads some before it needs the first, else it
+     * would wait for each; and those of the next 16 rows while it multiplies, where weights leave it
+     * the registers. */
+    static constexpr int AT_ONCE = sizeof(Stored) == 4 ? 4 : 6;
+    static constexpr bool AHEAD = sizeof(Stored) == 2 && DEPTH % 4 == 0 && COUNT * OWN <= 16;
+    static constexpr int QUADS = ALONG * COUNT * K / 4, EACH = gs_ceil_divide(16 * QUADS, THREADS);
+    static constexpr int TURNS = gs_ceil_divide(EACH, AT_ONCE);
+    static constexpr int OWN_QUADS = gs_ceil_divide(EACH, TURNS);
+    struct Taken {
+        gs_vector<float> of[OWN_QUADS];
+    };
+
+    /* Of rows first .. first + 15; those behind the last and what is behind the depth are 0. */
+    template <bool WHOLE>
+    GS_MEMBER static void take(int turn, long long first, long long rows, const float *a,
+                               long long row, long long column, Taken &x) {
+        GS_UNROLL for (int u = 0; u < OWN_QUADS; u++) {
+            const int e = (turn * OWN_QUADS + u) * THREADS + (int)threadIdx.x;
             const int i = e / QUADS, k = e % QUADS * 4;
             const float *const from = a + (first + i) * row;
-            gs_vector<float> x;
-            GS_UNROLL for (int v = 0; v < 4; v++) x.at[v] = 0;
-            if (first + i < rows) {
-                if (whole && k + 4 <= DEPTH)
-                    x = gs_vector_at(from + k);
-                else
-                    GS_UNROLL for (int v = 0; v < 4; v++)
-                        if (k + v < DEPTH) x.at[v] = from[(k + v) * column];
-            }
-            Four y;
-            GS_UNROLL for (int v = 0; v < 4; v++) y.at[v] = PRECISION::round(x.at[v]);
-            *(Four *)(staged + i * LONG + k) = y;
+            const bool real = i < 16 && first + i < rows;
+            GS_UNROLL for (int v = 0; v < 4; v++) x.of[u].at[v] = 0;
+            if constexpr (WHOLE && DEPTH % 4 == 0) {
+                if (real && k < DEPTH) x.of[u] = gs_vector_at(from + k);
+            } else
+                GS_UNROLL for (int v = 0; v < 4; v++)
+                    if (real && k + v < DEPTH) x.of[u].at[v] = from[(k + v) * column];
         }
     }
 
-    template <bool ONTO>
-    GS_MEMBER void product(long long rows, const float *a, long long row, long long column,
+    GS_MEMBER static void put(int turn, const Taken &x, Stored *staged) {
+        GS_UNROLL for (int u = 0; u < OWN_QUADS; u++) {
+            const int e = (turn * OWN_QUADS + u) * THREADS + (int)threadIdx.x;
+            const int i = e / QUADS, k = e % QUADS * 4;
+            Four y;
+            GS_UNROLL for (int v = 0; v < 4; v++) y.at[v] = PRECISION::round(x.of[u].at[v]);
+            if (i < 16) *(Four *)(staged + i * LONG + k) = y;
+        }
+    }
+
+    /* Rows first .. first + 15 of a, rounded; `x` has what the first turn takes, where AHEAD. */
+    template <bool WHOLE>
+    GS_MEMBER static void stage(long long first, long long rows, const float *a, long long row,
+                                long long column, Taken &x, Stored *staged) {
+        if constexpr (AHEAD) put(0, x, staged);
+        GS_ROLLED for (int turn = AHEAD; turn < TURNS; turn++) {
+            take<WHOLE>(turn, first, rows, a, row, column, x);
+            put(turn, x, staged);
+        }
+    }
+
+    template <bool ONTO, bool WHOLE>
+    GS_MEMBER void tiles(long long rows, const float *a, long long row, long long column,
                            long long stride, float *partial, float *const (&c)[PARTS]) const {
         Stored *const staged = (Stored *)partial;
         float *const sums = partial + STAGED;
-        const bool whole = column == 1 && (rows == 1 || row % 4 == 0) && gs_is_vector(a);
+        Taken x;
+        if constexpr (AHEAD) take<WHOLE>(0, 0, rows, a, row, column, x);
         GS_ROLLED for (long long first = 0; first < rows; first += 16) {
-            stage(first, rows, a, row, column, whole, staged);
+            stage<WHOLE>(first, rows, a, row, column, x, staged);
             __syncthreads();
+            if constexpr (AHEAD)
+                if (first + 16 < rows) take<WHOLE>(0, first + 16, rows, a, row, column, x);
             Sum sum[OWN];
             GS_UNROLL for (int n = 0; n < OWN; n++) nvcuda::wmma::fill_fragment(sum[n], 0.0f);
             GS_UNROLL for (int i = 0; i < COUNT; i++) {
-                Fragment<nvcuda::wmma::matrix_a> x;
-                nvcuda::wmma::load_matrix_sync(x, staged + (along() * COUNT + i) * K, LONG);
+                Fragment<nvcuda::wmma::matrix_a> y;
+                nvcuda::wmma::load_matrix_sync(y, staged + (along() * COUNT + i) * K, LONG);
                 GS_UNROLL for (int n = 0; n < OWN; n++)
-                    nvcuda::wmma::mma_sync(sum[n], x, weight[i * OWN + n].of, sum[n]);
+                    nvcuda::wmma::mma_sync(sum[n], y, weight[i * OWN + n].of, sum[n]);
             }
             float *const own = sums + along() * SUMS + across() * OWN * 16;
             GS_UNROLL for (int n = 0; n < OWN; n++)
@@ -169,6 +201,15 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS, int PARTS = 1> stru
                 if (first + i < rows) joined.template put<ONTO>(c, stride, first + i, j, total);
             }
         }
+    }
+
+    template <bool ONTO>
+    GS_MEMBER void product(long long rows, const float *a, long long row, long long column,
+                           long long stride, float *partial, float *const (&c)[PARTS]) const {
+        if (column == 1 && (rows == 1 || row % 4 == 0) && gs_is_vector(a))
+            tiles<ONTO, true>(rows, a, row, 1, stride, partial, c);
+        else
+            tiles<ONTO, false>(rows, a, row, column, stride, partial, c);
     }
 
     template <class... Of>

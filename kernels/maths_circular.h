@@ -8,7 +8,7 @@ typedef struct {
 } GS_ANGLE;
 
 /* a = n pi/2 + r modulo 2 pi (Payne, Hanek): m 2^e times the bits of 2 / pi. */
-GS_FN GS_ANGLE FN(reduce_large)(REAL a) {
+GS_RARE GS_ANGLE FN(reduce_large)(REAL a) {
     UINT u = FN(bits)(a), one = (UINT)1 << FRACTION;
     UINT m = (u & (one - 1)) | one;
     /* Bits above the weight 2 only add whole turns, so the window starts at bit e - 1. */

@@ -73,7 +73,7 @@ GS_FN REAL FN(log_fraction)(REAL x) {
 
 /* s (f^2/2 + R): log(1 + f) = f - (f^2/2 - s (f^2/2 + R)), as fdlibm has it. */
 GS_FN REAL FN(log_tail)(REAL f) {
-    REAL s = f / (f + (REAL)2);
+    REAL s = FN(quotient)(f, f + (REAL)2);
     REAL z = s * s;
     return (FN(poly_log)(z) * z + f * (REAL)0.5 * f) * s;
 }
@@ -128,13 +128,13 @@ GS_FN REAL FN(log10)(REAL x) {
 
 GS_FN REAL FN(sigmoid)(REAL x) {
     REAL e = FN(exp_inside)(FN(most)(-FN(abs)(x), T(EXP_MIN)));
-    return (x >= 0 ? (REAL)1 : e) / (e + (REAL)1);
+    return FN(quotient)(x >= 0 ? (REAL)1 : e, e + (REAL)1);
 }
 
 GS_FN REAL FN(tanh)(REAL x) {
     REAL a = FN(least)(FN(abs)(x), T(TANH_MAX));
     REAL e = FN(expm1_inside)(a + a);
-    return FN(copysign)(e / (e + (REAL)2), x);
+    return FN(copysign)(FN(quotient)(e, e + (REAL)2), x);
 }
 
 /* log1p of e^-|x|, in [0, 1]: no ends to look after. */

@@ -4,13 +4,14 @@
 GS_FN REAL FN(normal_quantile)(REAL q, REAL scale, REAL tail) {
     REAL s = q * scale;
     REAL z = (REAL)0.180625 - s * s;
-    REAL mid = FN(poly_normal_mid_num)(z) * q * scale / FN(poly_normal_mid_den)(z);
-    REAL r = T(SQRT)(tail);
+    int mid = FN(abs)(s) <= (REAL)0.425;
+    REAL r = FN(root)(tail);
     int far = r > (REAL)5;
     r = r - (far ? (REAL)5 : (REAL)1.6);
     REAL num = far ? FN(poly_normal_far_num)(r) : FN(poly_normal_near_num)(r);
     REAL den = far ? FN(poly_normal_far_den)(r) : FN(poly_normal_near_den)(r);
-    return FN(abs)(s) <= (REAL)0.425 ? mid : FN(copysign)(num / den, q);
+    num = mid ? FN(poly_normal_mid_num)(z) * q * scale : FN(copysign)(num, q);
+    return num / (mid ? FN(poly_normal_mid_den)(z) : den);
 }
 
 GS_FN REAL FN(normal_icdf)(REAL p) {

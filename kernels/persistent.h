@@ -30,24 +30,28 @@ GS_FN int gs_is_last(long long *counter) {
     return __syncthreads_or(last);
 }
 
-/* Elements first .. first + count - 1 of a draw with rows of `row` elements, for one thread. */
-GS_FN void gs_own_uniforms_f32(const unsigned long long *state, long long row, long long first,
-                               long long count, float *out) {
-    first += gs_first_element(state, row);
-    for (long long i = 0; i < count; i++)
-        out[i] = gs_uniform_f32(gs_random_word((gs_u32)state[0], (gs_u32)(state[0] >> 32),
-                                               state[1], (gs_u64)(first + i), 0));
+GS_FN void gs_uniform_of(const gs_u32 *words, float *out) { *out = gs_uniform_f32(words[0]); }
+GS_FN void gs_uniform_of(const gs_u32 *words, double *out) {
+    *out = gs_uniform_f64(words[0], words[1]);
 }
 
-GS_FN void gs_own_uniforms_f64(const unsigned long long *state, long long row, long long first,
-                               long long count, double *out) {
-    first += gs_first_element(state, row);
-    for (long long i = 0; i < count; i++) {
-        const gs_u64 element = (gs_u64)(first + i);
-        const gs_words w = gs_random_block((gs_u32)state[0], (gs_u32)(state[0] >> 32), state[1],
-                                           element / 2, 0);
-        out[i] = element % 2 ? gs_uniform_f64(w.z, w.w) : gs_uniform_f64(w.x, w.y);
+/* Elements first .. first + COUNT - 1 of a draw with rows of `row` elements, for one thread: the
+ * words of the blocks they are in, moved to the front by selects, since registers have no index. */
+template <int COUNT, class T>
+GS_FN void gs_own_uniforms(const unsigned long long *state, long long row, long long first,
+                           T *out) {
+    constexpr int EACH = sizeof(T) / sizeof(gs_u32); /* words of an element */
+    constexpr int WORDS = (COUNT * EACH + (4 - EACH) + 3) / 4 * 4;
+    const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
+    const gs_u64 at = (gs_u64)(first + gs_first_element(state, row)) * EACH;
+    gs_u32 w[WORDS];
+    GS_UNROLL for (int i = 0; i < WORDS; i += 4) {
+        const gs_words b = gs_random_block(key0, key1, state[1], at / 4 + i / 4, 0);
+        w[i] = b.x, w[i + 1] = b.y, w[i + 2] = b.z, w[i + 3] = b.w;
     }
+    GS_UNROLL for (int i = 0; i < WORDS - 1; i++) w[i] = at & 1 ? w[i + 1] : w[i];
+    GS_UNROLL for (int i = 0; i < WORDS - 2; i++) w[i] = at & 2 ? w[i + 2] : w[i];
+    GS_UNROLL for (int i = 0; i < COUNT; i++) gs_uniform_of(w + i * EACH, out + i);
 }
 
 /* The first `count` elements of a draw with rows of `row` elements, by the whole grid's threads. */

@@ -7,12 +7,21 @@ typedef struct {
     gs_u32 x, y, z, w;
 } gs_words;
 
+/* All bits of a product, as NVRTC makes one instruction of it; of a * b, b constant, it makes two. */
+GS_FN gs_u64 gs_wide_product(gs_u32 a, gs_u32 b) {
+#ifdef __CUDACC__
+    return (gs_u64)__umulhi(a, b) << 32 | a * b;
+#else
+    return (gs_u64)a * b;
+#endif
+}
+
 GS_FN gs_words gs_philox4x32(gs_words c, gs_u32 key0, gs_u32 key1) {
 #ifdef __CUDACC__
 #pragma unroll
 #endif
     for (int i = 0; i < 10; i++) {
-        gs_u64 a = (gs_u64)c.x * 0xD2511F53u, b = (gs_u64)c.z * 0xCD9E8D57u;
+        gs_u64 a = gs_wide_product(c.x, 0xD2511F53u), b = gs_wide_product(c.z, 0xCD9E8D57u);
         gs_words d;
         d.x = (gs_u32)(b >> 32) ^ c.y ^ key0;
         d.y = (gs_u32)b;

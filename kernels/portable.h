@@ -10,11 +10,13 @@
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define GS_FN static __device__ __forceinline__
 #define GS_APART static __device__ __noinline__
+#define GS_RARE GS_APART /* a device's code is the shorter for what is seldom called */
 #define GS_TABLE static __device__ const
 #define GS_LIBM(name) name
 #else
 #define GS_FN static inline __attribute__((always_inline, unused))
 #define GS_APART static __attribute__((noinline, unused))
+#define GS_RARE GS_FN
 #define GS_TABLE static const __attribute__((unused))
 #define GS_LIBM(name) __builtin_##name
 #endif
@@ -36,6 +38,22 @@ GS_FN double gs_real_f64(gs_u64 u) { return __longlong_as_double((gs_i64)u); }
 #define GS_FLOOR_f64(x) floor(x)
 #define GS_FMOD_f32(x, y) fmodf(x, y)
 #define GS_FMOD_f64(x, y) fmod(x, y)
+
+/* a / b to the last bit, where |b| and |a / b| lie in [2^-60, 2^60] or b is 1 or 2. The compiler's
+ * own division takes the same steps, and then a branch for what lies outside: which keeps it from
+ * mixing the steps of several, and a thread that has few to do waits for each of them. */
+GS_FN float gs_quotient_f32(float a, float b) {
+    float y = __fdividef(1.0f, b);
+    y = __fmaf_rn(y, __fmaf_rn(-b, y, 1.0f), y);
+    float q = a * y;
+    q = __fmaf_rn(__fmaf_rn(-b, q, a), y, q);
+    return __fmaf_rn(__fmaf_rn(-b, q, a), y, q);
+}
+/* So of a square root, x in [2^-60, 2^60]. */
+GS_FN float gs_root_f32(float x) {
+    const float y = rsqrtf(x), r = x * y;
+    return __fmaf_rn(__fmaf_rn(-r, r, x), y * 0.5f, r);
+}
 #else
 GS_FN gs_u32 gs_bits_f32(float x) {
     gs_u32 u;
@@ -63,7 +81,13 @@ GS_FN double gs_real_f64(gs_u64 u) {
 #define GS_FLOOR_f64(x) __builtin_floor(x)
 #define GS_FMOD_f32(x, y) __builtin_fmodf(x, y)
 #define GS_FMOD_f64(x, y) __builtin_fmod(x, y)
+
+GS_FN float gs_quotient_f32(float a, float b) { return a / b; }
+GS_FN float gs_root_f32(float x) { return GS_SQRT_f32(x); }
 #endif
+
+GS_FN double gs_quotient_f64(double a, double b) { return a / b; }
+GS_FN double gs_root_f64(double x) { return GS_SQRT_f64(x); }
 
 GS_FN gs_u32 gs_mulhi_f32(gs_u32 a, gs_u32 b) { return (gs_u32)(((gs_u64)a * b) >> 32); }
 

@@ -9,6 +9,8 @@ import pytest
 
 import gpuscan
 from gpuscan import tensor as T
+from gpuscan.codegen.kernel import Array, For, Let, Load, Name, Number, Point, Share, Store
+from gpuscan.codegen.threads import Threads
 from gpuscan.runtime import emulator
 from gpuscan.runtime.emulated import Emulated
 
@@ -135,9 +137,63 @@ def test_inputs_come_and_traces_go_while_blocks_meet(seen, monkeypatch):
     forward, backward = (x.source for x in seen.loops)
     for text in (forward, backward):
         between = text.partition("gs_enter")[2].partition("gs_leave")[0]
-        assert re.search(r"_early\[.*\] = x\d?\[", between)
+        assert re.search(r"gs_copy\(x\d?_early", between)
         computed = text.replace(between, "").partition("for (long long t")[2]
         assert not re.search(r"\bx\d?\[", computed.partition("gs_finish")[0])
+        # what was copied is waited for before it is read
+        assert computed.index("gs_copied();") < computed.index("_early[")
+
+
+def test_blocks_that_do_not_meet_fetch_the_next_steps_inputs_behind_a_steps_work(seen, monkeypatch):
+    monkeypatch.setattr(Emulated, "scope", "block")
+    f, reference = elman(16)
+    for steps in (1, 6):  # of one step no input is left to fetch
+        given = inputs(steps, 3, 16)
+        assert_close(f(*given), reference(*given))
+    text = seen.loops[0].source
+    before, _, step = text.partition("for (long long t")
+    assert re.search(r"gs_copy\(x\d?_early", before)
+    assert step.index("gs_copied();") < step.index("_early[") < step.index("gs_copy(")
+    assert "next_t" in step.partition("gs_copy(")[2].partition(")")[0]
+
+
+def test_what_a_meeting_drops_from_the_cache_is_read_from_shared_memory(seen, monkeypatch):
+    """Biases once, before the loop, and the cell state while the product is computed."""
+    monkeypatch.setattr(Emulated, "scope", "grid")
+    hidden = 12
+    u = gpuscan.shared(np.eye(hidden, dtype="float32"), name="U")
+    b = gpuscan.shared(np.linspace(-1, 1, hidden, dtype="float32"), name="b")
+    x, h0, c0 = T.tensor3("x"), T.matrix("h0"), T.matrix("c0")
+
+    def step(x, h, c):
+        c = 0.5 * c + T.tanh(x + h @ u + b)
+        return T.tanh(c), c
+
+    (h, _), _ = gpuscan.scan(step, sequences=x, outputs_info=[h0, c0])
+    given = [np.ones((5, 3, hidden), "float32"), *np.zeros((2, 3, hidden), "float32")]
+    f, reference = (gpuscan.function([x, h0, c0], h, device=d) for d in ("emulated", "reference"))
+    assert_close([f(*given)], [reference(*given)])
+    before, _, text = seen.loops[0].source.partition("for (long long t")
+    assert re.search(r"gs_copy\(\w+_kept", before)
+    behind = text.partition("gs_leave")[2]
+    assert re.search(r"gs_copy\(\w+_met", behind.partition(".multiply(")[0])
+
+
+def test_a_thread_loads_first_and_stores_last_but_for_what_may_be_the_same():
+    i = Name("i")
+    a, b, c, d, b_or_d = (Array(name, "float32") for name in ("a", "b", "c", "d", "b_or_d"))
+    x, y, z = (Name(name, "float32") for name in "xyz")
+    alone = [
+        Let(x, Load(a, i)), Store(b, i, x), Let(y, Load(c, i)), Store(d, i, y),
+        Let(z, Load(b_or_d, i)), Store(a, i, z),
+    ]  # fmt: skip
+    point = Point(b_or_d, False, i > 0, (b, Number(0)), (d, Number(0)))
+    loop = For(i, Name("n"), tuple(alone), apart=True)
+    share = next(s for s in Threads(False).statements([point, loop]) if isinstance(s, Share))
+    # what is stored in b or d is loaded behind that, and a is loaded before it is stored
+    assert share.body == tuple(alone[k] for k in (0, 2, 1, 3, 4, 5))
+    share = next(s for s in Threads(False).statements([loop]) if isinstance(s, Share))
+    assert share.body == tuple(alone[k] for k in (0, 2, 4, 1, 3, 5))
 
 
 def test_a_loop_that_stops_writes_what_it_has_run(monkeypatch):

@@ -259,6 +259,30 @@ def test_where_nvrtc_is_looked_for(monkeypatch, tmp_path):
             search.cache_clear()
 
 
+def test_the_folder_of_headers_is_one_that_has_all_of_them(monkeypatch, tmp_path):
+    """A wheel of CUDA 13 has mma.h without what it includes; a toolkit beside it has both."""
+    wheel, toolkit = tmp_path / "wheel", tmp_path / "toolkit"
+    for folder, names in ((wheel, ["cuda_fp16.h", "mma.h"]), (toolkit, ["cuda_fp16.h"])):
+        (folder / "include" / "crt").mkdir(parents=True)
+        for name in names:
+            (folder / "include" / name).touch()
+    (toolkit / "include" / "crt" / "mma.h").touch()
+    monkeypatch.setattr(nvrtc, "wheel_folders", lambda: [wheel])
+    try:
+        for toolkits, found in (([toolkit], toolkit), ([], wheel)):
+            monkeypatch.setattr(nvrtc, "toolkits", lambda toolkits=toolkits: toolkits)
+            nvrtc._includes.cache_clear()
+            assert nvrtc._includes() == (str(found / "include"),)
+    finally:
+        nvrtc._includes.cache_clear()
+
+
+def test_a_header_that_is_not_there_says_how_it_gets_there():
+    needs_nvrtc()
+    with pytest.raises(BuildError, match=r"crt/nowhere.h is not installed: pip install"):
+        nvrtc.compile('#include "crt/nowhere.h"\n', "sm_80")
+
+
 def test_threads_compile_at_the_same_time():
     needs_nvrtc()
     found = {}

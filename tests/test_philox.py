@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gpuscan import philox
+from gpuscan.runtime import emulator
 
 # Random123, tests/kat_vectors: philox4x32 10.
 KNOWN = [
@@ -72,3 +73,34 @@ def test_moments():
         assert abs(z.mean()) < 5 / np.sqrt(z.size)
         assert abs((z**2).mean() - 1) < 5 * np.sqrt(2 / z.size)
         assert abs((z**4).mean() - 3) < 5 * np.sqrt(96 / z.size)
+
+
+OWN = """
+extern "C" __global__ void own_{t}_{count}(const unsigned long long *state, long long row,
+                                           long long first, {type} *out) {{
+    gs_own_uniforms<{count}>(state, row, first, out);
+}}
+"""
+COUNTS = (0, 1, 2, 3, 4, 5, 10)
+
+
+@pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing())
+def test_a_threads_own_draw():
+    """Of a block's words a thread takes those of its elements, wherever the first one is."""
+    types = {"float": np.float32, "double": np.float64}
+    text = '#include "persistent.h"\n'
+    text += "".join(OWN.format(t=t[0], count=n, type=t) for t in types for n in COUNTS)
+    kernels = emulator.build(text, [f"own_{t[0]}_{n}" for t in types for n in COUNTS])
+    key0, key1, draw = 0x12345678, 0x9ABCDEF0, 2**40 + 3
+    for begin in (0, 1, 2, 3, 6, 2**34 - 5):
+        rows, row = begin // 3, 2  # are before this part of the draw
+        state = np.array([key0 | key1 << 32, draw, rows], np.uint64)
+        for count in COUNTS:
+            for t, dtype in types.items():
+                out = np.full(count + 1, 7, dtype)
+                arguments = [state.ctypes.data, row, begin - rows * row, out.ctypes.data]
+                emulator.launch(kernels[f"own_{t[0]}_{count}"], 1, 1, 0, arguments)
+                each = out.itemsize // 4
+                words = philox.words(key0, key1, draw, each * count, 0, each * begin)
+                made = (philox.uniform32 if each == 1 else philox.uniform64)(words)
+                assert np.array_equal(out[:-1], made) and out[-1] == 7

@@ -26,7 +26,7 @@ from .kernel import (
 from .known import Known
 from .launches import FOLD_BYTES, THREADS, DoesNotFit, Parameters, Sized
 from .limits import Limits
-from .overlap import Staged, overlapped
+from .overlap import Staged, fetched_ahead, overlapped
 from .program import (
     ROWS_AHEAD,
     FirstRow,
@@ -56,7 +56,7 @@ from .weights import (
     with_own_panels,
 )
 
-GRANULE = 4  # units that a block has are a multiple of it: 16 bytes
+GRANULES = (4, 2)  # units that a block has are a multiple of one: 16 bytes, or 8
 MOST_ROWS = 32  # of a block
 BLOCK, BLOCKS = Name("blockIdx.x"), Name("gridDim.x")
 
@@ -72,7 +72,7 @@ class Blocks:
             if self.program.units is None:
                 raise DoesNotFit("units are not shared")
             self.units = [loop.value(s) for s in self.program.units.sizes]
-            most = max((-(-size // GRANULE) for size in self.units), default=1)
+            most = max((-(-size // GRANULES[0]) for size in self.units), default=1)
             self.grid = max(1, min(limits.multiprocessors, most))
         self.rows = None if by_units else loop.rows
         self.tile = 1
@@ -101,8 +101,14 @@ class Blocks:
                 self.most[name.text] = 0 if not source.end else (at_most or size)
 
     def _most_units(self, k: int) -> int:
-        granules = -(-self.units[k] // GRANULE)
-        return -(-granules // self.grid) * GRANULE
+        return self._shared_out(k)[0]
+
+    def _shared_out(self, k: int) -> tuple[int, int]:
+        """How many units a block has at most, and of what these are a multiple: of the largest
+        granule by which no block has more than it must."""
+        counts = [-(-self.units[k] // g) for g in GRANULES]
+        most, granule = min((-(-n // self.grid) * g, -g) for n, g in zip(counts, GRANULES))
+        return most, -granule
 
     def launch(self) -> Launch:
         self._integers()
@@ -111,14 +117,18 @@ class Blocks:
         self._pointers()
         body = tuple(with_own_panels(self.body, self.weights, self.partials))
         made: Sequence[Any] = Threads(self.by_units).statements(body)
+        pairs = list(zip(self.program.kernel.pointers, self.program.pointers))
+        inputs = [p.array.name for p, source in pairs if isinstance(source, Given)]
+        traces = [p.array.name for p, source in pairs if isinstance(source, Trace)]
+        states = [p.array.name for p, source in pairs if isinstance(source, State)]
+        names = [s.name.text for s in self.prologue if isinstance(s, Let)]
+        names += [n.text for n in self.program.kernel.integers]
+        made = known.statements(made)  # sizes of what is shared out too
         if self.by_units:
-            pairs = list(zip(self.program.kernel.pointers, self.program.pointers))
-            inputs = [p.array.name for p, source in pairs if isinstance(source, Given)]
-            traces = [p.array.name for p, source in pairs if isinstance(source, Trace)]
-            names = [s.name.text for s in self.prologue if isinstance(s, Let)]
-            names += [n.text for n in self.program.kernel.integers]
-            made = known.statements(made)  # sizes of what is shared out too
-            made = known.statements(overlapped(made, inputs, traces, names, self._stage))
+            made = overlapped(made, inputs, traces, states, names, self._stage)
+            made = known.statements(made)
+        else:
+            made = known.statements(fetched_ahead(made, inputs, names, self._stage))
         shared = [Use("GS_SHARED", (Name("shared"),))]
         meetings = 0
         if self.by_units and self.program.units is not None:
@@ -168,12 +178,13 @@ class Blocks:
                     if size == Number(0):
                         self.names[name.text] = size
                         continue
-                    granules = binary("int_div", size + (GRANULE - 1), Number(GRANULE))
+                    granule = self._shared_out(k)[1]
+                    granules = binary("int_div", size + (granule - 1), Number(granule))
                     if isinstance(size, Number):
-                        granules = Number(-(-size.value // GRANULE))
+                        granules = Number(-(-size.value // granule))
                     worker = BLOCK + 1 if end else BLOCK
-                    first = Number(GRANULE) * ((granules * worker) // BLOCKS)
-                    whole = isinstance(size, Number) and size.value % GRANULE == 0
+                    first = Number(granule) * ((granules * worker) // BLOCKS)
+                    whole = isinstance(size, Number) and size.value % granule == 0
                     value = first if whole else (first < size).choose(first, size)
                     prologue.append(Let(name, value))
                     self.names[name.text] = name

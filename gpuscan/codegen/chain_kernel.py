@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,17 +10,42 @@ import numpy as np
 
 from ..record import replace
 from .block_kernel import whole_units
-from .kernel import For, If, Leave, Let, Local, Name, Number, Shift, Steps, Use, binary, product
+from .cost import INSTRUCTIONS, PHILOX
+from .kernel import (
+    Array,
+    Assign,
+    Binary,
+    Call,
+    Choose,
+    Declare,
+    For,
+    If,
+    Leave,
+    Let,
+    Local,
+    Name,
+    Number,
+    Shift,
+    Steps,
+    Store,
+    Use,
+    binary,
+    product,
+)
 from .known import Known
 from .launches import DoesNotFit, Parameters, Sized, of_one_thread
 from .limits import Limits
-from .program import FirstRow, Held, Launch, Scratch, Size, State, Trace, Unit
+from .program import FirstRow, Fixed, Held, Launch, Scratch, Size, State, Trace, Unit
 from .threads import routine
 from .weights import panels
 
 CHAIN_THREADS = 128  # of a block, at most
 CHAIN_WORDS = 128  # of 4 bytes: what a thread's states and values may take of its registers
 FEW_WORDS = 64  # where there are more, and few rows, the threads of a block share a row's work
+FEW_NUMBERS = 8  # a constant array of no more is part of the text, where registers are many
+# A loop is unrolled to so many instructions: one whose turns need each other gains only that what
+# it has an index into can be in registers; of others a thread does several at once.
+IN_ORDER, SIDE_BY_SIDE = 256, 4096
 
 
 def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
@@ -64,10 +90,15 @@ def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
     warps = -(-count // (limits.multiprocessors * limits.warp))
     threads = min(threads, max(1, warps) * limits.warp)
     grid = -(-count // threads)
+    # whether each thread may have as many registers as there are, beside all others
+    roomy = warps * limits.warp * limits.registers_thread <= limits.registers_multiprocessor
     for k, (pointer, source) in enumerate(zip(program.kernel.pointers, program.pointers)):
         array = pointer.array
         if isinstance(source, Scratch):
             prologue.append(Local(array, max(1, chain.value(source.elements, one))))
+            continue
+        if roomy and isinstance(source, Fixed) and source.constant.data.size <= FEW_NUMBERS:
+            prologue += _numbers(array, source.constant.data)
             continue
         axis = program.row_axes[k]
         alike = rows is not None and axis is None and isinstance(source, Trace | State)
@@ -79,7 +110,7 @@ def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
         elif rows is not None and axis is not None:
             apart = known.expression(parameters.stride(source, axis))
             prologue.append(Shift(array, binary("mul", Name("row"), apart)))
-    body = of_one_thread(_own_draws(known.statements(program.kernel.body)))
+    body = of_one_thread(_for_registers(known.statements(program.kernel.body)))
     reason = "its rows need no other rows, so each is one thread's, in registers"
     if rows is None:
         reason = "its states fit one thread's registers"
@@ -89,14 +120,65 @@ def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
     return replace(made, most=tuple(one.items()))
 
 
-def _own_draws(body: Sequence[Any]) -> Iterator[Any]:
+def _numbers(array: Array, data: Any) -> Iterator[Any]:
+    """A constant array that a compiler knows: so it knows that a random state's key stays, and
+    computes what follows from that before the loop, in 20 registers a key."""
+    yield Local(array, max(1, data.size))
+    for k, value in enumerate(data.ravel().tolist()):
+        yield Store(array, Number(k), Number(value, array.dtype))
+
+
+def _for_registers(body: Sequence[Any]) -> Iterator[Any]:
+    """Statements whose arrays may be in registers, which have no index: with loops unrolled."""
     for s in body:
         match s:
-            case Use(name, arguments) if routine(name) == "gs_uniforms":
-                yield Use(name.replace("gs_uniforms", "gs_own_uniforms"), arguments)
-            case For() | Steps():
-                yield replace(s, body=tuple(_own_draws(s.body)))
+            case Use(name, (state, row, first, count, out)) if routine(name) == "gs_uniforms":
+                if not isinstance(count, Number):
+                    raise DoesNotFit("it draws as many numbers as a step computes")
+                yield Use(f"gs_own_uniforms<{count.value}>", (state, row, first, out))
+            case For():
+                yield replace(s, body=tuple(_for_registers(s.body)), unroll=_unroll(s))
+            case Steps(inner):
+                yield Steps(tuple(_for_registers(inner)))
             case If(condition, inner, other):
-                yield If(condition, tuple(_own_draws(inner)), tuple(_own_draws(other)))
+                yield If(condition, tuple(_for_registers(inner)), tuple(_for_registers(other)))
             case _:
                 yield s
+
+
+def _unroll(s: For) -> bool | None:
+    """Whether a loop's turns are to be a text each; None where a compiler may choose."""
+    if s.apart or s.fold is not None:
+        return True if _instructions([s]) <= SIDE_BY_SIDE else None
+    return _instructions([s]) <= IN_ORDER
+
+
+def _instructions(body: Sequence[Any]) -> float:
+    """About how many instructions statements are, with every turn of their loops."""
+    count: float = 0
+    for s in body:
+        match s:
+            case For(extent=extent, start=start):
+                turns = binary("sub", extent, start)
+                if not isinstance(turns, Number):
+                    return math.inf
+                count += turns.value * _instructions(s.body)
+            case If(_, inner, other):
+                count += 1 + _instructions([*inner, *other])
+            case Let(_, value) | Declare(_, value) | Assign(_, value) | Store(_, _, value):
+                count += 1 + _of_functions(value)
+            case Use():
+                count += PHILOX
+    return count
+
+
+def _of_functions(e: Any) -> int:
+    """The instructions of an expression, but those of positions."""
+    match e:
+        case Call(scalar, operands):
+            return INSTRUCTIONS.get(scalar.name, 1) + sum(map(_of_functions, operands))
+        case Choose(a, b, c):
+            return 1 + sum(map(_of_functions, (a, b, c)))
+        case Binary(_, a, b):
+            return 1 + _of_functions(a) + _of_functions(b)
+    return 0

@@ -5,7 +5,7 @@
             | Call(scalar, operands, dtype) | Choose(condition, a, b) | Binary(op, a, b)
     stmt   := Let(name, expr) | Declare(name, expr) | Assign(name, expr)
             | Point(array, condition, a, b) | Store(array, offset, expr)
-            | For(index, extent, body, lanes, start, apart, fold) | Steps(body)
+            | For(index, extent, body, lanes, start, apart, fold, unroll) | Steps(body)
             | If(condition, body, other) | Break() | Return(expr) | Use(routine, arguments)
             | Remark(text)
 
@@ -268,7 +268,8 @@ class Fold:
 @record
 class For:
     """index = start .. extent-1. apart: no step needs another, nor writes where another does.
-    lanes: they are best run side by side. fold: what the loop does nothing but add to."""
+    lanes: they are best run side by side. fold: what the loop does nothing but add to. unroll:
+    whether a compiler has a text for each (True), one for all (False), or chooses."""
 
     index: Name
     extent: Any
@@ -277,6 +278,7 @@ class For:
     start: Any = Number(0)
     apart: bool = False
     fold: Fold | None = None
+    unroll: bool | None = None
 
 
 @record

@@ -1,8 +1,10 @@
 """What blocks do while they wait for each other: the step's inputs are fetched from the device's
-memory, and what the last step leaves behind for the host is written to it.
+memory, and what the last step leaves behind for the host is written to it. Blocks that do not wait
+fetch the next step's inputs while they work on one.
 
 Both go by way of the block's shared memory. A thread fetches for the positions that it will
-compute, and writes what it has computed, so that there is nothing to wait for but the meeting.
+compute, and writes what it has computed, so that there is nothing to wait for but the meeting, and
+before it computes for its own copies.
 """
 
 from __future__ import annotations
@@ -35,8 +37,10 @@ from .kernel import (
     product,
     row_major,
 )
+from .threads import arrays_of
 
-T, LAST = Name("t"), Name("last")
+T, LAST, NEXT = Name("t"), Name("last"), Name("next_t")
+_COPIED = Use("gs_copied", ())
 
 
 @record
@@ -49,18 +53,36 @@ class Staged:
 
 
 def overlapped(
-    body: Sequence[Any], inputs: Collection[str], traces: Collection[str], known: Collection[str],
-    room: Callable[[Staged], bool],
+    body: Sequence[Any], inputs: Collection[str], traces: Collection[str],
+    states: Collection[str], known: Collection[str], room: Callable[[Staged], bool],
 ) -> list[Any]:  # fmt: skip
     """The statements with their loop's first meeting in two halves, and between these what can
     wait. inputs: arrays that the kernel only reads; traces: those of which each step writes a row
-    of its own; known: integers that do not change in the loop; room: takes shared memory for an
-    array, if there is any."""
+    of its own; states: other arrays in the device's memory that steps write; known: integers that
+    do not change in the loop; room: takes shared memory for an array, if there is any."""
     found: list[Any] = []
     for s in body:
         if isinstance(s, Steps):
-            step = _Step(s.body, inputs, traces, known, room)
+            step = _Step(s.body, known, room)
+            step.overlap(inputs, traces, {*traces, *states})
             found += [*step.ahead, Steps(tuple(step.body)), *step.behind]
+        else:
+            found.append(s)
+    return found
+
+
+def fetched_ahead(
+    body: Sequence[Any], inputs: Collection[str], known: Collection[str],
+    room: Callable[[Staged], bool],
+) -> list[Any]:  # fmt: skip
+    """The statements of blocks that never meet, whose threads begin to fetch what the next step
+    computes with when they have computed a step. Arguments as above."""
+    found: list[Any] = []
+    for s in body:
+        if isinstance(s, Steps):
+            step = _Step(s.body, known, room)
+            step.fetch_ahead(inputs)
+            found += [*step.ahead, Steps(tuple(step.body))]
         else:
             found.append(s)
     return found
@@ -68,68 +90,141 @@ def overlapped(
 
 class _Step:
     def __init__(
-        self, body: Sequence[Any], inputs: Collection[str], traces: Collection[str],
-        known: Collection[str], room: Callable[[Staged], bool],
-    ) -> None:  # fmt: skip
+        self, body: Sequence[Any], known: Collection[str], room: Callable[[Staged], bool]
+    ) -> None:
         self.ahead: list[Any] = []  # of the loop
         self.behind: list[Any] = []
         self.body = list(body)
+        self.room, self.everywhere = room, {*known, T.text}
+
+    def overlap(
+        self, inputs: Collection[str], traces: Collection[str], states: Collection[str]
+    ) -> None:
+        """For a step in which blocks meet."""
+        body = self.body
         at = next((k for k, s in enumerate(body) if isinstance(s, Meet)), None)
         shares = [k for k, s in enumerate(body) if isinstance(s, Share) and s.by == "threads"]
         if at is None or not shares:
             return
         k = next((k for k in shares if k > at), shares[0])
         share: Share = body[k]
-        self.share, self.room = share, room
-        self.known = {*known, T.text, *(x.index.text for x in share.loops)}
+        self._work_on(share)
         inner, fetch = self._fetched(share.body, inputs)
+        inner, met = self._met(inner, body[at + 1 : k], states) if k > at else (inner, [])
+        inner = self._kept(inner, inputs)
         read = {a.name for s in body for a in _read(s)}
         ends = any(isinstance(s, Finish) for s in _all(body))
         inner, write = self._delayed(inner, set() if ends else set(traces) - read)
-        self.body[k] = replace(share, body=tuple(inner))
+        loop = [*([_COPIED] if fetch or met else []), replace(share, body=tuple(inner))]
         # loops behind the meeting are this step's; those before it have been: the next are due
         between = self._written(write, k > at) + self._read_in(fetch, k < at)
+        meeting = [body[at]]
         if between:
-            meeting = body[at].meeting
-            self.body[at : at + 1] = [Enter(meeting), *between, MeetingOver(meeting)]
+            meeting = [Enter(body[at].meeting), *between, MeetingOver(body[at].meeting)]
+        meeting += met
+        if k > at:
+            self.body = [*body[:at], *meeting, *body[at + 1 : k], *loop, *body[k + 1 :]]
+        else:
+            self.body = [*body[:k], *loop, *body[k + 1 : at], *meeting, *body[at + 1 :]]
+
+    def fetch_ahead(self, inputs: Collection[str]) -> None:
+        """For a step in which nobody waits."""
+        found: list[Any] = []
+        left = set(inputs)  # that no loop before fetches
+        for s in self.body:
+            if isinstance(s, Share) and s.by == "threads":
+                self._work_on(s)
+                inner, fetch = self._fetched(s.body, left)
+                left -= {x.arguments[1][0].name for x in fetch}
+                self._first_read(fetch)
+                s = replace(s, body=(*inner, *(_copied_at(x, NEXT) for x in fetch)))
+                if fetch:
+                    found.append(_COPIED)
+            found.append(s)
+        if self.ahead:
+            found.insert(0, Let(NEXT, (T + 1 < LAST).choose(T + 1, T)))
+        self.body = found
+
+    def _work_on(self, share: Share) -> None:
+        self.share = share
+        self.known = {*self.everywhere, *(x.index.text for x in share.loops)}
 
     # ---- inputs -------------------------------------------------------------------------------
 
-    def _fetched(
-        self, body: Sequence[Any], inputs: Collection[str]
-    ) -> tuple[list[Any], list[Store]]:
+    def _fetched(self, body: Sequence[Any], inputs: Collection[str]) -> tuple[list[Any], list[Use]]:
         """The body with its inputs read from shared memory, and what puts them there."""
-        fetch: list[Store] = []
+        return self._from_shared(body, "early", lambda a, at: a in inputs and self._is_due(at))
+
+    def _from_shared(
+        self, body: Sequence[Any], word: str, wanted: Callable[[str, Any], bool]
+    ) -> tuple[list[Any], list[Use]]:
+        """The body with loads of some arrays, at some offsets, from shared memory, and what copies
+        them there."""
+        fetch: list[Use] = []
         inner = []
         for s in body:
             match s:
-                case Let(name, Load(array, at)) if array.name in inputs and self._is_due(at):
+                case Let(name, Load(array, at)) if wanted(array.name, at):
                     staged = Staged(
-                        Array(f"{array.name}_early", array.dtype), product(self.share.sizes)
+                        Array(f"{array.name}_{word}", array.dtype), product(self.share.sizes)
                     )
-                    if any(x.array == staged.array for x in fetch) or not self.room(staged):
+                    taken = any(x.arguments[0][0] == staged.array for x in fetch)
+                    if taken or not self.room(staged):
                         inner.append(s)
                         continue
-                    fetch.append(Store(staged.array, self._position(), s.value))
+                    places = (staged.array, self._position()), (array, at)
+                    fetch.append(Use("gs_copy", places))
                     inner.append(Let(name, Load(staged.array, self._position())))
                 case _:
                     inner.append(s)
         return inner, fetch
 
-    def _read_in(self, fetch: Sequence[Store], next_step: bool) -> list[Any]:
+    def _kept(self, body: Sequence[Any], inputs: Collection[str]) -> list[Any]:
+        """The body with inputs that are the same in each step read from shared memory: a meeting
+        drops what a multiprocessor's cache has of the device's."""
+        inner, copy = self._from_shared(body, "kept", lambda a, at: a in inputs and self._stays(at))
+        if copy:
+            self.ahead.append(replace(self.share, body=tuple(copy)))
+        return inner
+
+    def _met(
+        self, body: Sequence[Any], between: Sequence[Any], states: Collection[str]
+    ) -> tuple[list[Any], list[Any]]:
+        """The body with those states read from shared memory that are complete behind the meeting,
+        and what copies them there while the block does what stands between."""
+        written = {name for s in _all(between) for name in _perhaps_written(s)}
+        points = {
+            s.array.name for s in self.body
+            if isinstance(s, Point) and {s.a[0].name, s.b[0].name} <= set(states) - written
+        } - written  # fmt: skip
+        inner, copy = self._from_shared(
+            body, "met", lambda a, at: a in points and set(names(at)) <= self.known
+        )
+        return inner, [replace(self.share, body=tuple(copy))] if copy else []
+
+    def _read_in(self, fetch: Sequence[Use], next_step: bool) -> list[Any]:
         if not fetch:
             return []
         if not next_step:
             return [replace(self.share, body=tuple(fetch))]
-        first = replace(self.share, body=tuple(_at(x, Number(0)) for x in fetch))
-        self.ahead = [If(LAST > 0, (first,))]
-        following = replace(self.share, body=tuple(_at(x, T + 1) for x in fetch))
+        self._first_read(fetch)
+        following = replace(self.share, body=tuple(_copied_at(x, T + 1) for x in fetch))
         return [If(T + 1 < LAST, (following,))]
+
+    def _first_read(self, fetch: Sequence[Use]) -> None:
+        """Before the loop, what its first step computes with."""
+        if fetch:
+            first = replace(self.share, body=tuple(_copied_at(x, Number(0)) for x in fetch))
+            self.ahead.append(If(LAST > 0, (first,)))
 
     def _is_due(self, offset: Any) -> bool:
         """Whether an offset is another one in each step, and known when the step begins."""
         found = set(names(offset))
         return T.text in found and not any(loads(offset)) and found <= self.known
+
+    def _stays(self, offset: Any) -> bool:
+        """Whether an offset is the same in each step."""
+        return not any(loads(offset)) and set(names(offset)) <= self.known - {T.text}
 
     def _position(self) -> Any:
         """Of an element of the loops, among all of them."""
@@ -176,6 +271,12 @@ def _at(s: Store, t: Any) -> Store:
     return Store(s.array, _with(s.offset, t), Load(value.array, _with(value.offset, t)))
 
 
+def _copied_at(s: Use, t: Any) -> Use:
+    """A copy of another step's input."""
+    to, (array, at) = s.arguments
+    return Use(s.routine, (to, (array, _with(at, t))))
+
+
 def _with(e: Any, t: Any) -> Any:
     if e == T:
         return t
@@ -207,6 +308,13 @@ def _read(s: Any) -> Iterator[Array]:
                     yield argument[0]
                 elif isinstance(argument, Array):
                     yield argument
+
+
+def _perhaps_written(s: Any) -> Iterator[str]:
+    if isinstance(s, Store):
+        yield s.array.name
+    if isinstance(s, Use):
+        yield from (a.name for a in map(arrays_of, s.arguments) if a is not None)
 
 
 def _expressions(s: Any) -> Iterator[Any]:

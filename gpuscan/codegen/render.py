@@ -90,6 +90,8 @@ _OF_HELD = {"gs_clear": "clear", "gs_hold": "load", "gs_multiply": "multiply"}
 _OVERFLOWING = ("add", "sub", "mul", "neg")
 _SIGNED = ("int8", "int16", "int32", "int64", "uint8", "uint16")
 
+_UNROLL = {None: "", True: "GS_UNROLL ", False: "GS_ROLLED "}
+
 _WORDS = re.compile(r"\w+")
 
 DTYPES = frozenset(_SUFFIX)  # what a kernel can compute with
@@ -229,9 +231,9 @@ class Renderer:
                         part = replace(part, lanes=False)
                     yield from self.statement(part, indent)
             case For(index, extent, body, start=start):
-                i = index.text
+                i, turns = index.text, _UNROLL[s.unroll]
                 begin, end = self.bare(start), self.operand(extent, 5)
-                yield f"{indent}for (long long {i} = {begin}; {i} < {end}; {i}++) {{"
+                yield f"{indent}{turns}for (long long {i} = {begin}; {i} < {end}; {i}++) {{"
                 yield from self.block(body, indent + "    ")
                 yield indent + "}"
             case If(condition, body, other):

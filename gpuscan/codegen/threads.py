@@ -28,6 +28,7 @@ from .kernel import (
     If,
     Leave,
     Let,
+    Load,
     Meet,
     Name,
     Point,
@@ -39,6 +40,7 @@ from .kernel import (
     Use,
     binary,
     loads,
+    names,
 )
 from .lower import FAILED
 
@@ -194,6 +196,8 @@ class Threads:
             case For() if s.fold is not None:
                 return self._after(s, since, [*self._fold(s)])
             case For() if (shared := shared_loops(s)) is not None:
+                if shared.by == "threads":
+                    shared = replace(shared, body=tuple(self._loads_first(shared.body)))
                 return self._after(s, since, [shared])
             case For():
                 return self._serial(s, since)
@@ -219,6 +223,47 @@ class Threads:
         if clash:
             made, since = [Barrier(), *made], _Since()
         return made, since | _Since(touched.written, touched.read)
+
+    def _loads_first(self, body: Iterable[Any]) -> Iterator[Any]:
+        """A thread's statements, in each straight run of them those first that only load and those
+        last that only store: so it waits for memory once, and not anew behind each store, which
+        might be to what is loaded next. What may be one memory is touched in its old order."""
+        run: list[Let | Store] = []
+        for s in body:
+            if isinstance(s, Let | Store):
+                run.append(s)
+                continue
+            yield from self._sorted(run)
+            run = []
+            yield s
+        yield from self._sorted(run)
+
+    def _sorted(self, run: Sequence[Let | Store]) -> list[Let | Store]:
+        early: list[Let | Store] = []
+        rest: list[Let | Store] = []
+        computed: set[str] = set()
+        written: frozenset[str] = frozenset()
+        for s in run:
+            touched = self._touched(s)
+            if isinstance(s, Let):
+                fixed = isinstance(s.value, Load) and not set(names(s.value.offset)) & computed
+                if fixed and not touched.read & written:
+                    early.append(s)
+                    continue
+                computed.add(s.name.text)
+            written |= touched.written
+            rest.append(s)
+        late: list[Let | Store] = []
+        middle: list[Let | Store] = []
+        later: frozenset[str] = frozenset()  # touched by what stays behind
+        for s in reversed(rest):
+            touched = self._touched(s)
+            if isinstance(s, Store) and not touched.read and not touched.written & later:
+                late.append(s)
+            else:
+                middle.append(s)
+                later |= touched.read | touched.written
+        return [*early, *reversed(middle), *reversed(late)]
 
     def _loop(self, body: Sequence[Any], since: _Since) -> tuple[tuple[Any, ...], _Since]:
         """A loop that all threads go through together: a step may follow another."""

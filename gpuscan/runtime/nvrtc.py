@@ -114,12 +114,25 @@ def _compile(source: str, architecture: str, options: Sequence[str]) -> Cubin:
         said = log.rstrip(b"\0").decode(errors="replace")
         if status:
             said = said or _words(status)
-            raise BuildError(build_failure(["NVRTC", *options], status, said, source))
+            raise BuildError(
+                _way_out(said) + build_failure(["NVRTC", *options], status, said, source)
+            )
         image = _text(library.nvrtcGetCUBINSize, library.nvrtcGetCUBIN, program)
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
     seconds = time.perf_counter() - start
     return Cubin(architecture, image, resources(said, image), said, seconds)
+
+
+def _way_out(said: str) -> str:
+    """What helps where NVRTC does not find a header of CUDA's, in a line; or nothing."""
+    found = re.search(r'cannot open source file "((?:crt/)?\w+\.h)"', said)
+    if found is None:
+        return ""
+    return (
+        f"CUDA's header {found[1]} is not installed: pip install nvidia-cuda-runtime "
+        "nvidia-cuda-crt, or set CUDA_PATH to a toolkit\n"
+    )
 
 
 def _words(status: int) -> str:
@@ -251,12 +264,12 @@ def toolkits() -> list[Path]:
 
 @functools.cache
 def _includes() -> tuple[str, ...]:
-    """The first folder with CUDA's own headers (cuda_fp16.h, mma.h), or none."""
-    for place in (*wheel_folders(), *toolkits()):
-        folder = place / "include"
-        if (folder / "cuda_fp16.h").is_file():
-            return (str(folder),)
-    return ()
+    """The folder with CUDA's own headers (cuda_fp16.h, and mma.h with what it includes), or none.
+    A wheel of CUDA 13's runtime lacks the latter, which a toolkit beside it may have."""
+    folders = [place / "include" for place in (*wheel_folders(), *toolkits())]
+    found = [f for f in folders if (f / "cuda_fp16.h").is_file()]
+    whole = [f for f in found if (f / "crt" / "mma.h").is_file()]
+    return tuple(str(f) for f in (whole or found)[:1])
 
 
 @functools.cache

@@ -20,21 +20,22 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         for (int all_i2 = threadIdx.x; all_i2 < n0 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
-            x1_early[i1 * u0_count + (i2 - u0_first)] = x1[i1 * s2_1 + i2];
-            x0_early[i1 * u0_count + (i2 - u0_first)] = x0[i1 * s1_1 + i2];
+            gs_copy(x1_early + i1 * u0_count + (i2 - u0_first), x1 + i1 * s2_1 + i2);
+            gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + i1 * s1_1 + i2);
         }
     }
     for (long long t = 0; t < last; t++) {
         const float *const c0 = t % 2 ? b0 : a0;
         float *const d0 = t % 2 ? a0 : b0;
         __syncthreads();
+        gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n0 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
             const float v3 = c0[i1 * 256 + i2];
             const float v4 = x1_early[i1 * u0_count + (i2 - u0_first)];
-            const float v5 = v3 + v4;
             const float v6 = x0_early[i1 * u0_count + (i2 - u0_first)];
+            const float v5 = v3 + v4;
             const float v7 = v6 * v6;
             const float v8 = 1.0f - v7;
             const float v9 = v5 * v8;
@@ -45,8 +46,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             for (int all_i2 = threadIdx.x; all_i2 < n0 * u0_count; all_i2 += blockDim.x) {
                 const long long i1 = all_i2 / (int)u0_count;
                 const long long i2 = u0_first + all_i2 % (int)u0_count;
-                x1_early[i1 * u0_count + (i2 - u0_first)] = x1[(t + 1) * s2_0 + i1 * s2_1 + i2];
-                x0_early[i1 * u0_count + (i2 - u0_first)] = x0[(t + 1) * s1_0 + i1 * s1_1 + i2];
+                gs_copy(x1_early + i1 * u0_count + (i2 - u0_first), x1 + (t + 1) * s2_0 + i1 * s2_1 + i2);
+                gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + (t + 1) * s1_0 + i1 * s1_1 + i2);
             }
         }
         if (gs_leave(meeting, ticket)) return;

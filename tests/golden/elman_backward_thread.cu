@@ -14,11 +14,11 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
     a0 += row * 2;
     float c0[2];
     float d0[2];
-    for (long long i2 = 0; i2 < 2; i2++) {
+    GS_UNROLL for (long long i2 = 0; i2 < 2; i2++) {
         c0[i2] = a0[i2];
     }
     for (long long t = 0; t < last; t++) {
-        for (long long i4 = 0; i4 < 2; i4++) {
+        GS_UNROLL for (long long i4 = 0; i4 < 2; i4++) {
             const float v5 = c0[i4];
             const float v6 = x1[t * s2_0 + i4];
             const float v7 = v5 + v6;
@@ -28,20 +28,20 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
             const float v11 = v7 * v10;
             y0[t * z0 + i4] = v11;
         }
-        for (long long i13 = 0; i13 < 2; i13++) {
+        GS_UNROLL for (long long i13 = 0; i13 < 2; i13++) {
             float s14 = 0.0f;
-            for (long long i15 = 0; i15 < 2; i15++) {
+            GS_UNROLL for (long long i15 = 0; i15 < 2; i15++) {
                 const float v16 = y0[t * z0 + i15];
                 const float v17 = k0[i15 * s4_0 + i13 * s4_1];
                 s14 = s14 + (v16 * v17);
             }
             d0[i13] = s14;
         }
-        for (long long i19 = 0; i19 < 2; i19++) {
+        GS_UNROLL for (long long i19 = 0; i19 < 2; i19++) {
             c0[i19] = d0[i19];
         }
     }
-    for (long long i21 = 0; i21 < 2; i21++) {
+    GS_UNROLL for (long long i21 = 0; i21 < 2; i21++) {
         a0[i21] = c0[i21];
     }
     gs_finish(done, last);

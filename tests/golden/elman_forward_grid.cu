@@ -3,8 +3,8 @@
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ U, const float *__restrict__ k1, float *y0, float *h0_0,
         long long *meeting, long long *done, long long last, long long sums_float32_place,
-        long long w6_place, long long x0_early_place, long long n2, long long s1_0, long long s1_1,
-        long long s3_0, long long s3_1, long long z0) {
+        long long w6_place, long long x0_early_place, long long k1_kept_place, long long n2,
+        long long s1_0, long long s1_1, long long s3_0, long long s3_1, long long z0) {
     GS_SHARED(shared);
     const long long u0_first = 4 * (64 * blockIdx.x / gridDim.x);
     const long long u0_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
@@ -14,25 +14,32 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w6 = (float *)(shared + w6_place);
     float *const x0_early = (float *)(shared + x0_early_place);
+    float *const k1_kept = (float *)(shared + k1_kept_place);
     p7_held.load(0, U + u0_first * s3_1, s3_0, s3_1, u0_count, sums_float32);
+    for (int all_i2 = threadIdx.x; all_i2 < n2 * u0_count; all_i2 += blockDim.x) {
+        const long long i1 = all_i2 / (int)u0_count;
+        const long long i2 = u0_first + all_i2 % (int)u0_count;
+        gs_copy(k1_kept + i1 * u0_count + (i2 - u0_first), k1 + i2);
+    }
     for (long long t = 0; t < last; t++) {
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
         const gs_u64 ticket = gs_enter(meeting);
         for (int all_i2 = threadIdx.x; all_i2 < n2 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
-            x0_early[i1 * u0_count + (i2 - u0_first)] = x0[t * s1_0 + i1 * s1_1 + i2];
+            gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + t * s1_0 + i1 * s1_1 + i2);
         }
         if (gs_leave(meeting, ticket)) return;
         p7_held.multiply(n2, h0_now, 256, 1, u0_count, sums_float32, w6);
         __syncthreads();
+        gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n2 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
             const float v3 = x0_early[i1 * u0_count + (i2 - u0_first)];
             const float v4 = w6[0 - u0_first + i1 * u0_count + i2];
+            const float v6 = k1_kept[i1 * u0_count + (i2 - u0_first)];
             const float v5 = v3 + v4;
-            const float v6 = k1[i2];
             const float v7 = v5 + v6;
             const float v8 = gs_tanh_f32(v7);
             y0[t * z0 + i1 * 256 + i2] = v8;

@@ -14,20 +14,20 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
     float h0_now[2];
     float h0_next[2];
     float w7[2];
-    for (long long i2 = 0; i2 < 2; i2++) {
+    GS_UNROLL for (long long i2 = 0; i2 < 2; i2++) {
         h0_now[i2] = h0_0[i2];
     }
     for (long long t = 0; t < last; t++) {
-        for (long long i4 = 0; i4 < 2; i4++) {
+        GS_UNROLL for (long long i4 = 0; i4 < 2; i4++) {
             float s5 = 0.0f;
-            for (long long i6 = 0; i6 < 2; i6++) {
+            GS_UNROLL for (long long i6 = 0; i6 < 2; i6++) {
                 const float v7 = h0_now[i6];
                 const float v8 = U[i6 * s3_0 + i4 * s3_1];
                 s5 = s5 + (v7 * v8);
             }
             w7[i4] = s5;
         }
-        for (long long i10 = 0; i10 < 2; i10++) {
+        GS_UNROLL for (long long i10 = 0; i10 < 2; i10++) {
             const float v11 = x0[t * s1_0 + i10];
             const float v12 = w7[i10];
             const float v13 = v11 + v12;
@@ -36,15 +36,15 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
             const float v16 = gs_tanh_f32(v15);
             h0_next[i10] = v16;
         }
-        for (long long i18 = 0; i18 < 2; i18++) {
+        GS_UNROLL for (long long i18 = 0; i18 < 2; i18++) {
             const float v19 = h0_next[i18];
             y0[t * z0 + i18] = v19;
         }
-        for (long long i21 = 0; i21 < 2; i21++) {
+        GS_UNROLL for (long long i21 = 0; i21 < 2; i21++) {
             h0_now[i21] = h0_next[i21];
         }
     }
-    for (long long i23 = 0; i23 < 2; i23++) {
+    GS_UNROLL for (long long i23 = 0; i23 < 2; i23++) {
         h0_0[i23] = h0_now[i23];
     }
     gs_finish(done, last);

@@ -39,10 +39,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         for (long long i4 = threadIdx.x; i4 < 3; i4 += blockDim.x) {
             const unsigned long long v5 = rng_1_now[i4];
             const unsigned long long v6 = l14[i4];
-            const unsigned long long v7 = v5 + v6;
-            rng_1_next[i4] = v7;
             const unsigned long long v8 = rng_0_now[i4];
+            const unsigned long long v7 = v5 + v6;
             const unsigned long long v9 = v8 + v6;
+            rng_1_next[i4] = v7;
             rng_0_next[i4] = v9;
         }
         __syncthreads();

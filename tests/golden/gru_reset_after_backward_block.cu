@@ -5,7 +5,9 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *__restrict__ x4, const float *__restrict__ x5, const float *__restrict__ k2,
         float *y0, float *y1, float *a0, float *b0, long long *done, long long last, long long rows,
         long long rows_a_block, long long sums_float32_place, long long w14_place,
-        long long w15_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
+        long long w15_place, long long x5_early_place, long long x0_early_place,
+        long long x3_early_place, long long x2_early_place, long long x1_early_place,
+        long long x4_early_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
         long long s3_0, long long s3_1, long long s4_0, long long s4_1, long long s5_0,
         long long s5_1, long long s6_0, long long s6_1, long long s10_0, long long s10_1,
         long long n17, long long z0, long long z1) {
@@ -27,35 +29,52 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w14 = (float *)(shared + w14_place);
     float *const w15 = (float *)(shared + w15_place);
+    float *const x5_early = (float *)(shared + x5_early_place);
+    float *const x0_early = (float *)(shared + x0_early_place);
+    float *const x3_early = (float *)(shared + x3_early_place);
+    float *const x2_early = (float *)(shared + x2_early_place);
+    float *const x1_early = (float *)(shared + x1_early_place);
+    float *const x4_early = (float *)(shared + x4_early_place);
     p16_held.load(0, k2, s10_0, s10_1, 32, sums_float32);
+    if (last > 0) {
+        for (int all_i2 = threadIdx.x; all_i2 < n0 * 32; all_i2 += blockDim.x) {
+            const long long i1 = all_i2 / 32;
+            const long long i2 = all_i2 % 32;
+            gs_copy(x5_early + i1 * 32 + i2, x5 + i1 * s6_1 + i2);
+            gs_copy(x0_early + i1 * 32 + i2, x0 + i1 * s1_1 + i2);
+            gs_copy(x3_early + i1 * 32 + i2, x3 + i1 * s4_1 + i2);
+            gs_copy(x2_early + i1 * 32 + i2, x2 + i1 * s3_1 + i2);
+            gs_copy(x1_early + i1 * 32 + i2, x1 + i1 * s2_1 + i2);
+            gs_copy(x4_early + i1 * 32 + i2, x4 + i1 * s5_1 + i2);
+        }
+    }
     for (long long t = 0; t < last; t++) {
+        const long long next_t = t + 1 < last ? t + 1 : t;
         const float *const c0 = t % 2 ? b0 : a0;
         float *const d0 = t % 2 ? a0 : b0;
         __syncthreads();
+        gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n0 * 32; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / 32;
             const long long i2 = all_i2 % 32;
             const float v3 = c0[i1 * 32 + i2];
-            const float v4 = x5[t * s6_0 + i1 * s6_1 + i2];
+            const float v4 = x5_early[i1 * 32 + i2];
+            const float v6 = x0_early[i1 * 32 + i2];
+            const float v10 = x3_early[i1 * 32 + i2];
+            const float v14 = x2_early[i1 * 32 + i2];
+            const float v16 = x1_early[i1 * 32 + i2];
+            const float v20 = x4_early[i1 * 32 + i2];
             const float v5 = v3 + v4;
-            const float v6 = x0[t * s1_0 + i1 * s1_1 + i2];
             const float v7 = v5 * v6;
-            w14[i1 * 32 + i2] = v7;
             const float v8 = 1.0f - v6;
             const float v9 = v5 * v8;
-            const float v10 = x3[t * s4_0 + i1 * s4_1 + i2];
             const float v11 = v10 * v10;
             const float v12 = 1.0f - v11;
             const float v13 = v9 * v12;
-            y0[t * z0 + 32 + 32 + i1 * n17 + i2] = v13;
-            const float v14 = x2[t * s3_0 + i1 * s3_1 + i2];
             const float v15 = v13 * v14;
-            const float v16 = x1[t * s2_0 + i1 * s2_1 + i2];
             const float v17 = v15 * v16;
             const float v18 = 1.0f - v16;
             const float v19 = v17 * v18;
-            y1[t * z1 + i1 * 96 + i2] = v19;
-            const float v20 = x4[t * s5_0 + i1 * s5_1 + i2];
             const float v21 = v5 * v20;
             const float v22 = v21 * v6;
             const float v23 = v22 * v8;
@@ -64,9 +83,18 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v26 = v25 * v8;
             const float v27 = -v26;
             const float v28 = v23 + v27;
-            y1[t * z1 + 32 + i1 * 96 + i2] = v28;
             const float v29 = v13 * v16;
+            w14[i1 * 32 + i2] = v7;
+            y0[t * z0 + 32 + 32 + i1 * n17 + i2] = v13;
+            y1[t * z1 + i1 * 96 + i2] = v19;
+            y1[t * z1 + 32 + i1 * 96 + i2] = v28;
             y1[t * z1 + 32 + 32 + i1 * 96 + i2] = v29;
+            gs_copy(x5_early + i1 * 32 + i2, x5 + next_t * s6_0 + i1 * s6_1 + i2);
+            gs_copy(x0_early + i1 * 32 + i2, x0 + next_t * s1_0 + i1 * s1_1 + i2);
+            gs_copy(x3_early + i1 * 32 + i2, x3 + next_t * s4_0 + i1 * s4_1 + i2);
+            gs_copy(x2_early + i1 * 32 + i2, x2 + next_t * s3_0 + i1 * s3_1 + i2);
+            gs_copy(x1_early + i1 * 32 + i2, x1 + next_t * s2_0 + i1 * s2_1 + i2);
+            gs_copy(x4_early + i1 * 32 + i2, x4 + next_t * s5_0 + i1 * s5_1 + i2);
         }
         __syncthreads();
         for (int all_i33 = threadIdx.x; all_i33 < n0 * 32; all_i33 += blockDim.x) {

@@ -37,18 +37,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i3 = u0_first + all_i3 % (int)u0_count;
             const float v4 = c0[i2 * 256 + i3];
             const float v5 = x4[t * s5_0 + i2 * s5_1 + i3];
-            const float v6 = v4 + v5;
             const float v7 = x1[t * s2_0 + i2 * s2_1 + i3];
+            const float v11 = x0[t * s1_0 + i2 * s1_1 + i3];
+            const float v15 = x3[t * s4_0 + i2 * s4_1 + i3];
+            const float v6 = v4 + v5;
             const float v8 = v6 * v7;
-            w15[0 - u0_first + i2 * u0_count + i3] = v8;
             const float v9 = 1.0f - v7;
             const float v10 = v6 * v9;
-            const float v11 = x0[t * s1_0 + i2 * s1_1 + i3];
             const float v12 = v11 * v11;
             const float v13 = 1.0f - v12;
             const float v14 = v10 * v13;
-            y0[t * z0 + 256 + 256 + i2 * n18 + i3] = v14;
-            const float v15 = x3[t * s4_0 + i2 * s4_1 + i3];
             const float v16 = v6 * v15;
             const float v17 = v16 * v7;
             const float v18 = v17 * v9;
@@ -57,32 +55,35 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v21 = v20 * v9;
             const float v22 = -v21;
             const float v23 = v18 + v22;
+            w15[0 - u0_first + i2 * u0_count + i3] = v8;
+            y0[t * z0 + 256 + 256 + i2 * n18 + i3] = v14;
             y1[t * z1 + 256 + i2 * 512 + i3] = v23;
         }
         const gs_u64 ticket = gs_enter(meeting);
         for (int all_i25 = threadIdx.x; all_i25 < n0 * u0_count; all_i25 += blockDim.x) {
             const long long i24 = all_i25 / (int)u0_count;
             const long long i25 = u0_first + all_i25 % (int)u0_count;
-            x2_early[i24 * u0_count + (i25 - u0_first)] = x2[t * s3_0 + i24 * s3_1 + i25];
-            x3_early[i24 * u0_count + (i25 - u0_first)] = x3[t * s4_0 + i24 * s4_1 + i25];
+            gs_copy(x2_early + i24 * u0_count + (i25 - u0_first), x2 + t * s3_0 + i24 * s3_1 + i25);
+            gs_copy(x3_early + i24 * u0_count + (i25 - u0_first), x3 + t * s4_0 + i24 * s4_1 + i25);
         }
         if (gs_leave(meeting, ticket)) return;
         p17_held.multiply(n0, y0 + t * z0 + 256 + 256, n18, 1, u0_count, sums_float32, w16);
         __syncthreads();
+        gs_copied();
         for (int all_i25 = threadIdx.x; all_i25 < n0 * u0_count; all_i25 += blockDim.x) {
             const long long i24 = all_i25 / (int)u0_count;
             const long long i25 = u0_first + all_i25 % (int)u0_count;
             const float v26 = w15[0 - u0_first + i24 * u0_count + i25];
             const float v27 = w16[0 - u0_first + i24 * u0_count + i25];
             const float v28 = x2_early[i24 * u0_count + (i25 - u0_first)];
+            const float v31 = x3_early[i24 * u0_count + (i25 - u0_first)];
             const float v29 = v27 * v28;
             const float v30 = v26 + v29;
-            w18[0 - u0_first + i24 * u0_count + i25] = v30;
-            const float v31 = x3_early[i24 * u0_count + (i25 - u0_first)];
             const float v32 = v27 * v31;
             const float v33 = v32 * v28;
             const float v34 = 1.0f - v28;
             const float v35 = v33 * v34;
+            w18[0 - u0_first + i24 * u0_count + i25] = v30;
             y1[t * z1 + i24 * 512 + i25] = v35;
         }
         __syncthreads();

@@ -47,31 +47,32 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         for (int all_i2 = threadIdx.x; all_i2 < n11 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
-            x0_early[i1 * u0_count + (i2 - u0_first)] = x0[t * s1_0 + i1 * s1_1 + i2];
-            x2_early[i1 * u0_count + (i2 - u0_first)] = x2[t * s3_0 + i1 * s3_1 + i2];
+            gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + t * s1_0 + i1 * s1_1 + i2);
+            gs_copy(x2_early + i1 * u0_count + (i2 - u0_first), x2 + t * s3_0 + i1 * s3_1 + i2);
         }
         if (gs_leave(meeting, ticket)) return;
         p13_held.multiply(n11, h0_now, 256, 1, u0_count, sums_float32, w12, w14);
         __syncthreads();
+        gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n11 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
             const float v3 = x0_early[i1 * u0_count + (i2 - u0_first)];
             const float v4 = w12[0 - u0_first + i1 * u0_count + i2];
-            const float v5 = v3 + v4;
-            const float v6 = gs_sigmoid_f32(v5);
-            y2_late[i1 * u0_count + (i2 - u0_first)] = v6;
-            const float v7 = 1.0f - v6;
-            w16[0 - u0_first + i1 * u0_count + i2] = v7;
             const float v8 = x2_early[i1 * u0_count + (i2 - u0_first)];
             const float v9 = w14[0 - u0_first + i1 * u0_count + i2];
+            const float v12 = h0_now[i1 * 256 + i2];
+            const float v5 = v3 + v4;
+            const float v6 = gs_sigmoid_f32(v5);
+            const float v7 = 1.0f - v6;
             const float v10 = v8 + v9;
             const float v11 = gs_sigmoid_f32(v10);
-            y3_late[i1 * u0_count + (i2 - u0_first)] = v11;
-            const float v12 = h0_now[i1 * 256 + i2];
             const float v13 = v11 * v12;
-            w17[i1 * 256 + i2] = v13;
             const float v14 = v6 * v12;
+            y2_late[i1 * u0_count + (i2 - u0_first)] = v6;
+            w16[0 - u0_first + i1 * u0_count + i2] = v7;
+            y3_late[i1 * u0_count + (i2 - u0_first)] = v11;
+            w17[i1 * 256 + i2] = v13;
             w18[0 - u0_first + i1 * u0_count + i2] = v14;
         }
         if (gs_meet(meeting)) return;
@@ -82,13 +83,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i16 = u0_first + all_i16 % (int)u0_count;
             const float v17 = x1[t * s2_0 + i15 * s2_1 + i16];
             const float v18 = w19[0 - u0_first + i15 * u0_count + i16];
+            const float v21 = w16[0 - u0_first + i15 * u0_count + i16];
+            const float v23 = w18[0 - u0_first + i15 * u0_count + i16];
             const float v19 = v17 + v18;
             const float v20 = gs_tanh_f32(v19);
-            y1[t * z1 + i15 * 256 + i16] = v20;
-            const float v21 = w16[0 - u0_first + i15 * u0_count + i16];
             const float v22 = v21 * v20;
-            const float v23 = w18[0 - u0_first + i15 * u0_count + i16];
             const float v24 = v22 + v23;
+            y1[t * z1 + i15 * 256 + i16] = v20;
             y0[t * z0 + i15 * 256 + i16] = v24;
         }
     }

@@ -42,10 +42,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         for (long long i3 = threadIdx.x; i3 < 3; i3 += blockDim.x) {
             const unsigned long long v4 = rng_1_now[i3];
             const unsigned long long v5 = l10[i3];
-            const unsigned long long v6 = v4 + v5;
-            rng_1_next[i3] = v6;
             const unsigned long long v7 = rng_0_now[i3];
+            const unsigned long long v6 = v4 + v5;
             const unsigned long long v8 = v7 + v5;
+            rng_1_next[i3] = v6;
             rng_0_next[i3] = v8;
         }
         __syncthreads();
@@ -112,11 +112,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
                 const float v40 = g34[i38 * n5 + i39];
                 const float v41 = g35[i38 * n5 + i39];
                 const float v42 = k2[i38 * s6_0 + i39];
+                const float v47 = k3[i38 * s7_0 + i39];
                 const float v43 = 2.0f * v40;
                 const float v44 = gs_sin_f32(v43);
                 const float v45 = v42 * v44;
                 const float v46 = v45 * 2.0f;
-                const float v47 = k3[i38 * s7_0 + i39];
                 const float v48 = v47 * v40;
                 const float v49 = v48 * 2.0f;
                 const float v50 = v46 + v49;
@@ -124,7 +124,6 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
                 const float v52 = v41 + v51;
                 const float v53 = 0.30000001192092896f * v52;
                 const float v54 = v40 + v53;
-                o36[i38 * n5 + i39] = v54;
                 const float v55 = 2.0f * v54;
                 const float v56 = gs_sin_f32(v55);
                 const float v57 = v42 * v56;
@@ -134,6 +133,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
                 const float v61 = v58 + v60;
                 const float v62 = 0.15000000596046448f * v61;
                 const float v63 = v52 + v62;
+                o36[i38 * n5 + i39] = v54;
                 o37[i38 * n5 + i39] = v63;
             }
         }

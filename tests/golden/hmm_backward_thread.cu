@@ -22,18 +22,18 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
     float w12[2];
     float w13[1];
     float w14[1];
-    for (long long i4 = 0; i4 < 2; i4++) {
+    GS_UNROLL for (long long i4 = 0; i4 < 2; i4++) {
         c0[i4] = a0[i4];
     }
     for (long long t = 0; t < last; t++) {
-        for (long long i6 = 0; i6 < 2; i6++) {
+        GS_UNROLL for (long long i6 = 0; i6 < 2; i6++) {
             const float v7 = c0[i6];
             const float v8 = x1[t * s2_0];
             const float v9 = v7 / v8;
             w12[i6] = v9;
         }
         float s11 = 0.0f;
-        for (long long i12 = 0; i12 < 2; i12++) {
+        GS_UNROLL for (long long i12 = 0; i12 < 2; i12++) {
             const float v13 = c0[i12];
             const float v14 = -v13;
             const float v15 = x0[t * s1_0 + i12];
@@ -47,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
         const float v21 = w13[0];
         const float v22 = v20 + v21;
         w14[0] = v22;
-        for (long long i24 = 0; i24 < 2; i24++) {
+        GS_UNROLL for (long long i24 = 0; i24 < 2; i24++) {
             const float v25 = w12[i24];
             const float v26 = w14[0];
             const float v27 = v25 + v26;
@@ -56,20 +56,20 @@ extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict
             const float v29 = v27 * v28;
             y0[t * z0 + i24] = v29;
         }
-        for (long long i31 = 0; i31 < 2; i31++) {
+        GS_UNROLL for (long long i31 = 0; i31 < 2; i31++) {
             float s32 = 0.0f;
-            for (long long i33 = 0; i33 < 2; i33++) {
+            GS_UNROLL for (long long i33 = 0; i33 < 2; i33++) {
                 const float v34 = y0[t * z0 + i33];
                 const float v35 = k2[i33 * s8_0 + i31 * s8_1];
                 s32 = s32 + (v34 * v35);
             }
             d0[i31] = s32;
         }
-        for (long long i37 = 0; i37 < 2; i37++) {
+        GS_UNROLL for (long long i37 = 0; i37 < 2; i37++) {
             c0[i37] = d0[i37];
         }
     }
-    for (long long i39 = 0; i39 < 2; i39++) {
+    GS_UNROLL for (long long i39 = 0; i39 < 2; i39++) {
         a0[i39] = c0[i39];
     }
     gs_finish(done, last);

@@ -13,13 +13,18 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         long long w35_place, long long w36_place, long long w37_place, long long w38_place,
         long long w39_place, long long w40_place, long long w41_place, long long w42_place,
         long long w43_place, long long w44_place, long long w45_place, long long w46_place,
-        long long w47_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
-        long long s3_0, long long s3_1, long long s4_0, long long s4_1, long long s5_0,
-        long long s5_1, long long s6_0, long long s6_1, long long s7_0, long long s7_1,
-        long long s8_0, long long s8_1, long long s9_0, long long s9_1, long long s10_0,
-        long long s10_1, long long s11_0, long long s11_1, long long s12_0, long long s12_1,
-        long long s13_0, long long s13_1, long long s14_0, long long s14_1, long long s15_0,
-        long long s15_1, long long s26_0, long long s26_1, long long z0, long long z1) {
+        long long w47_place, long long x0_early_place, long long x10_early_place,
+        long long x5_early_place, long long x13_early_place, long long x1_early_place,
+        long long x6_early_place, long long x11_early_place, long long x9_early_place,
+        long long x7_early_place, long long x8_early_place, long long x2_early_place,
+        long long x3_early_place, long long x4_early_place, long long s1_0, long long s1_1,
+        long long s2_0, long long s2_1, long long s3_0, long long s3_1, long long s4_0,
+        long long s4_1, long long s5_0, long long s5_1, long long s6_0, long long s6_1,
+        long long s7_0, long long s7_1, long long s8_0, long long s8_1, long long s9_0,
+        long long s9_1, long long s10_0, long long s10_1, long long s11_0, long long s11_1,
+        long long s12_0, long long s12_1, long long s13_0, long long s13_1, long long s14_0,
+        long long s14_1, long long s15_0, long long s15_1, long long s26_0, long long s26_1,
+        long long z0, long long z1) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n4 = rows - row < rows_a_block ? rows - row : rows_a_block;
@@ -64,56 +69,113 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const w45 = (float *)(shared + w45_place);
     float *const w46 = (float *)(shared + w46_place);
     float *const w47 = (float *)(shared + w47_place);
+    float *const x0_early = (float *)(shared + x0_early_place);
+    float *const x10_early = (float *)(shared + x10_early_place);
+    float *const x5_early = (float *)(shared + x5_early_place);
+    float *const x13_early = (float *)(shared + x13_early_place);
+    float *const x1_early = (float *)(shared + x1_early_place);
+    float *const x6_early = (float *)(shared + x6_early_place);
+    float *const x11_early = (float *)(shared + x11_early_place);
+    float *const x9_early = (float *)(shared + x9_early_place);
+    float *const x7_early = (float *)(shared + x7_early_place);
+    float *const x8_early = (float *)(shared + x8_early_place);
+    float *const x2_early = (float *)(shared + x2_early_place);
+    float *const x3_early = (float *)(shared + x3_early_place);
+    float *const x4_early = (float *)(shared + x4_early_place);
     p48_held.load(0, k8, s26_0, s26_1, 32, sums_float32);
+    if (last > 0) {
+        for (int all_i6 = threadIdx.x; all_i6 < n4 * 32; all_i6 += blockDim.x) {
+            const long long i5 = all_i6 / 32;
+            const long long i6 = all_i6 % 32;
+            gs_copy(x0_early + i5 * 32 + i6, x0 + i5 * s1_1 + i6);
+            gs_copy(x10_early + i5 * 32 + i6, x10 + i5 * s11_1 + i6);
+            gs_copy(x5_early + i5 * 32 + i6, x5 + i5 * s6_1 + i6);
+            gs_copy(x13_early + i5 * 32 + i6, x13 + i5 * s14_1 + i6);
+            gs_copy(x1_early + i5 * 32 + i6, x1 + i5 * s2_1);
+            gs_copy(x6_early + i5 * 32 + i6, x6 + i5 * s7_1 + i6);
+            gs_copy(x11_early + i5 * 32 + i6, x11 + i5 * s12_1);
+            gs_copy(x9_early + i5 * 32 + i6, x9 + i5 * s10_1 + i6);
+            gs_copy(x7_early + i5 * 32 + i6, x7 + i5 * s8_1 + i6);
+            gs_copy(x8_early + i5 * 32 + i6, x8 + i5 * s9_1 + i6);
+            gs_copy(x2_early + i5 * 32 + i6, x2 + i5 * s3_1);
+        }
+    }
+    if (last > 0) {
+        for (int all_i123 = threadIdx.x; all_i123 < n4 * 128; all_i123 += blockDim.x) {
+            const long long i122 = all_i123 / 128;
+            const long long i123 = all_i123 % 128;
+            gs_copy(x3_early + i122 * 128 + i123, x3 + i122 * s4_1);
+        }
+    }
+    if (last > 0) {
+        for (int all_i148 = threadIdx.x; all_i148 < n4 * 128; all_i148 += blockDim.x) {
+            const long long i147 = all_i148 / 128;
+            const long long i148 = all_i148 % 128;
+            gs_copy(x4_early + i147 * 128 + i148, x4 + i147 * s5_1 + i148);
+        }
+    }
     for (long long t = 0; t < last; t++) {
+        const long long next_t = t + 1 < last ? t + 1 : t;
         const float *const c0 = t % 2 ? b0 : a0;
         float *const d0 = t % 2 ? a0 : b0;
         const float *const c1 = t % 2 ? b1 : a1;
         float *const d1 = t % 2 ? a1 : b1;
         __syncthreads();
+        gs_copied();
         for (int all_i6 = threadIdx.x; all_i6 < n4 * 32; all_i6 += blockDim.x) {
             const long long i5 = all_i6 / 32;
             const long long i6 = all_i6 % 32;
             const float v7 = c1[i5 * 32 + i6];
-            const float v8 = x0[t * s1_0 + i5 * s1_1 + i6];
+            const float v8 = x0_early[i5 * 32 + i6];
+            const float v11 = c0[i5 * 32 + i6];
+            const float v12 = x10_early[i5 * 32 + i6];
+            const float v15 = x5_early[i5 * 32 + i6];
+            const float v17 = x13_early[i5 * 32 + i6];
+            const float v21 = x1_early[i5 * 32 + i6];
+            const float v23 = x6_early[i5 * 32 + i6];
+            const float v24 = x11_early[i5 * 32 + i6];
+            const float v25 = x9_early[i5 * 32 + i6];
+            const float v28 = x7_early[i5 * 32 + i6];
+            const float v29 = x8_early[i5 * 32 + i6];
+            const float v32 = x2_early[i5 * 32 + i6];
             const float v9 = 1.0f - v8;
             const float v10 = v7 * v9;
-            w31[i5 * 32 + i6] = v10;
-            const float v11 = c0[i5 * 32 + i6];
-            const float v12 = x10[t * s11_0 + i5 * s11_1 + i6];
             const float v13 = v11 + v12;
             const float v14 = v13 * v9;
-            const float v15 = x5[t * s6_0 + i5 * s6_1 + i6];
             const float v16 = v14 * v15;
-            const float v17 = x13[t * s14_0 + i5 * s14_1 + i6];
             const float v18 = v17 * v17;
             const float v19 = 1.0f - v18;
             const float v20 = v16 * v19;
-            const float v21 = x1[t * s2_0 + i5 * s2_1];
             const float v22 = v20 / v21;
-            w32[i5 * 32 + i6] = v22;
-            const float v23 = x6[t * s7_0 + i5 * s7_1 + i6];
-            const float v24 = x11[t * s12_0 + i5 * s12_1];
-            const float v25 = x9[t * s10_0 + i5 * s10_1 + i6];
             const float v26 = v24 * v25;
             const float v27 = v23 * v26;
-            const float v28 = x7[t * s8_0 + i5 * s8_1 + i6];
-            const float v29 = x8[t * s9_0 + i5 * s9_1 + i6];
             const float v30 = v28 * v29;
             const float v31 = v27 + v30;
-            const float v32 = x2[t * s3_0 + i5 * s3_1];
             const float v33 = v31 - v32;
-            w33[i5 * 32 + i6] = v33;
             const float v34 = v14 * v17;
             const float v35 = v34 * v15;
             const float v36 = 1.0f - v15;
             const float v37 = v35 * v36;
-            y0[t * z0 + 32 + 32 + i5 * 128 + i6] = v37;
             const float v38 = v29 * v29;
             const float v39 = 1.0f - v38;
-            w34[i5 * 32 + i6] = v39;
             const float v40 = v13 * v8;
+            w31[i5 * 32 + i6] = v10;
+            w32[i5 * 32 + i6] = v22;
+            w33[i5 * 32 + i6] = v33;
+            y0[t * z0 + 32 + 32 + i5 * 128 + i6] = v37;
+            w34[i5 * 32 + i6] = v39;
             w35[i5 * 32 + i6] = v40;
+            gs_copy(x0_early + i5 * 32 + i6, x0 + next_t * s1_0 + i5 * s1_1 + i6);
+            gs_copy(x10_early + i5 * 32 + i6, x10 + next_t * s11_0 + i5 * s11_1 + i6);
+            gs_copy(x5_early + i5 * 32 + i6, x5 + next_t * s6_0 + i5 * s6_1 + i6);
+            gs_copy(x13_early + i5 * 32 + i6, x13 + next_t * s14_0 + i5 * s14_1 + i6);
+            gs_copy(x1_early + i5 * 32 + i6, x1 + next_t * s2_0 + i5 * s2_1);
+            gs_copy(x6_early + i5 * 32 + i6, x6 + next_t * s7_0 + i5 * s7_1 + i6);
+            gs_copy(x11_early + i5 * 32 + i6, x11 + next_t * s12_0 + i5 * s12_1);
+            gs_copy(x9_early + i5 * 32 + i6, x9 + next_t * s10_0 + i5 * s10_1 + i6);
+            gs_copy(x7_early + i5 * 32 + i6, x7 + next_t * s8_0 + i5 * s8_1 + i6);
+            gs_copy(x8_early + i5 * 32 + i6, x8 + next_t * s9_0 + i5 * s9_1 + i6);
+            gs_copy(x2_early + i5 * 32 + i6, x2 + next_t * s3_0 + i5 * s3_1);
         }
         __syncthreads();
         for (long long i41 = threadIdx.x / GS_WARP; i41 < n4; i41 += blockDim.x / GS_WARP) {
@@ -147,9 +209,9 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         for (long long i61 = threadIdx.x; i61 < n4; i61 += blockDim.x) {
             const float v62 = w36[i61];
             const float v63 = x1[t * s2_0 + i61 * s2_1];
+            const float v66 = k2[0];
             const float v64 = v63 + v63;
             const float v65 = v62 / v64;
-            const float v66 = k2[0];
             const float v67 = v65 / v66;
             w37[i61] = v67;
         }
@@ -197,45 +259,47 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i93 = all_i93 % 32;
             const float v94 = w38[i92 * 32 + i93];
             const float v95 = w40[i92];
-            const float v96 = v94 + v95;
             const float v97 = x8[t * s9_0 + i92 * s9_1 + i93];
-            const float v98 = v96 * v97;
             const float v99 = x7[t * s8_0 + i92 * s8_1 + i93];
+            const float v103 = x11[t * s12_0 + i92 * s12_1];
+            const float v104 = x9[t * s10_0 + i92 * s10_1 + i93];
+            const float v107 = x6[t * s7_0 + i92 * s7_1 + i93];
+            const float v112 = w34[i92 * 32 + i93];
+            const float v114 = c1[i92 * 32 + i93];
+            const float v115 = x0[t * s1_0 + i92 * s1_1 + i93];
+            const float v96 = v94 + v95;
+            const float v98 = v96 * v97;
             const float v100 = v98 * v99;
             const float v101 = 1.0f - v99;
             const float v102 = v100 * v101;
-            y0[t * z0 + i92 * 128 + i93] = v102;
-            const float v103 = x11[t * s12_0 + i92 * s12_1];
-            const float v104 = x9[t * s10_0 + i92 * s10_1 + i93];
             const float v105 = v103 * v104;
             const float v106 = v96 * v105;
-            const float v107 = x6[t * s7_0 + i92 * s7_1 + i93];
             const float v108 = v106 * v107;
             const float v109 = 1.0f - v107;
             const float v110 = v108 * v109;
-            y0[t * z0 + 32 + i92 * 128 + i93] = v110;
             const float v111 = v96 * v99;
-            const float v112 = w34[i92 * 32 + i93];
             const float v113 = v111 * v112;
-            y0[t * z0 + 32 + 32 + 32 + i92 * 128 + i93] = v113;
-            const float v114 = c1[i92 * 32 + i93];
-            const float v115 = x0[t * s1_0 + i92 * s1_1 + i93];
             const float v116 = v114 * v115;
             const float v117 = v96 * v107;
             const float v118 = v116 + v117;
             const float v119 = v118 * v103;
+            y0[t * z0 + i92 * 128 + i93] = v102;
+            y0[t * z0 + 32 + i92 * 128 + i93] = v110;
+            y0[t * z0 + 32 + 32 + 32 + i92 * 128 + i93] = v113;
             d1[i92 * 32 + i93] = v119;
         }
         __syncthreads();
+        gs_copied();
         for (int all_i123 = threadIdx.x; all_i123 < n4 * 128; all_i123 += blockDim.x) {
             const long long i122 = all_i123 / 128;
             const long long i123 = all_i123 % 128;
             const float v124 = y0[t * z0 + i122 * 128 + i123];
             const float v125 = k4[i123];
+            const float v127 = x3_early[i122 * 128 + i123];
             const float v126 = v124 * v125;
-            const float v127 = x3[t * s4_0 + i122 * s4_1];
             const float v128 = v126 / v127;
             w41[i122 * 128 + i123] = v128;
+            gs_copy(x3_early + i122 * 128 + i123, x3 + next_t * s4_0 + i122 * s4_1);
         }
         for (long long i129 = threadIdx.x / GS_WARP; i129 < n4; i129 += blockDim.x / GS_WARP) {
             float s130 = 0.0f;
@@ -259,23 +323,25 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         for (long long i140 = threadIdx.x; i140 < n4; i140 += blockDim.x) {
             const float v141 = w42[i140];
             const float v142 = x3[t * s4_0 + i140 * s4_1];
+            const float v145 = k6[0];
             const float v143 = v142 + v142;
             const float v144 = v141 / v143;
-            const float v145 = k6[0];
             const float v146 = v144 / v145;
             w43[i140] = v146;
         }
         __syncthreads();
+        gs_copied();
         for (int all_i148 = threadIdx.x; all_i148 < n4 * 128; all_i148 += blockDim.x) {
             const long long i147 = all_i148 / 128;
             const long long i148 = all_i148 % 128;
             const float v149 = w41[i147 * 128 + i148];
             const float v150 = w43[i147];
-            const float v151 = x4[t * s5_0 + i147 * s5_1 + i148];
+            const float v151 = x4_early[i147 * 128 + i148];
             const float v152 = v150 * v151;
             const float v153 = v152 * 2.0f;
             const float v154 = v149 + v153;
             w44[i147 * 128 + i148] = v154;
+            gs_copy(x4_early + i147 * 128 + i148, x4 + next_t * s5_0 + i147 * s5_1 + i148);
         }
         __syncthreads();
         for (long long i155 = threadIdx.x / GS_WARP; i155 < n4; i155 += blockDim.x / GS_WARP) {
@@ -314,8 +380,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i170 = all_i170 % 32;
             const float v171 = w47[i169 * 32 + i170];
             const float v172 = w35[i169 * 32 + i170];
-            const float v173 = v171 + v172;
             const float v174 = x11[t * s12_0 + i169 * s12_1];
+            const float v173 = v171 + v172;
             const float v175 = v173 * v174;
             d0[i169 * 32 + i170] = v175;
         }

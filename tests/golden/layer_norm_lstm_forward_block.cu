@@ -13,11 +13,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         long long w34_place, long long w36_place, long long w37_place, long long w39_place,
         long long w40_place, long long w41_place, long long w42_place, long long w43_place,
         long long w44_place, long long w45_place, long long w46_place, long long w47_place,
-        long long w48_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
-        long long s3_0, long long s3_1, long long s4_0, long long s4_1, long long s5_0,
-        long long s5_1, long long s9_0, long long s9_1, long long z0, long long z1, long long z2,
-        long long z3, long long z4, long long z5, long long z6, long long z7, long long z8,
-        long long z9, long long z10) {
+        long long w48_place, long long x0_early_place, long long x1_early_place,
+        long long x2_early_place, long long x3_early_place, long long x4_early_place,
+        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
+        long long s3_1, long long s4_0, long long s4_1, long long s5_0, long long s5_1,
+        long long s9_0, long long s9_1, long long z0, long long z1, long long z2, long long z3,
+        long long z4, long long z5, long long z6, long long z7, long long z8, long long z9,
+        long long z10) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n24 = rows - row < rows_a_block ? rows - row : rows_a_block;
@@ -57,20 +59,45 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const w46 = (float *)(shared + w46_place);
     float *const w47 = (float *)(shared + w47_place);
     float *const w48 = (float *)(shared + w48_place);
+    float *const x0_early = (float *)(shared + x0_early_place);
+    float *const x1_early = (float *)(shared + x1_early_place);
+    float *const x2_early = (float *)(shared + x2_early_place);
+    float *const x3_early = (float *)(shared + x3_early_place);
+    float *const x4_early = (float *)(shared + x4_early_place);
     p38_held.load(0, U, s9_0, s9_1, 128, sums_float32);
+    if (last > 0) {
+        for (int all_i4 = threadIdx.x; all_i4 < n24 * 32; all_i4 += blockDim.x) {
+            const long long i3 = all_i4 / 32;
+            const long long i4 = all_i4 % 32;
+            gs_copy(x0_early + i3 * 32 + i4, x0 + i3 * s1_1);
+        }
+    }
+    if (last > 0) {
+        for (int all_i49 = threadIdx.x; all_i49 < n24 * 32; all_i49 += blockDim.x) {
+            const long long i48 = all_i49 / 32;
+            const long long i49 = all_i49 % 32;
+            gs_copy(x1_early + i48 * 32 + i49, x1 + i48 * s2_1 + i49);
+            gs_copy(x2_early + i48 * 32 + i49, x2 + i48 * s3_1 + i49);
+            gs_copy(x3_early + i48 * 32 + i49, x3 + i48 * s4_1 + i49);
+            gs_copy(x4_early + i48 * 32 + i49, x4 + i48 * s5_1 + i49);
+        }
+    }
     for (long long t = 0; t < last; t++) {
+        const long long next_t = t + 1 < last ? t + 1 : t;
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
         const float *const c1 = t ? y2 + (t - 1) * z2 : a1;
         const unsigned long long *const rng_0_now = t % 2 ? rng_0_1 : rng_0_0;
         unsigned long long *const rng_0_next = t % 2 ? rng_0_0 : rng_0_1;
         __syncthreads();
+        gs_copied();
         for (int all_i4 = threadIdx.x; all_i4 < n24 * 32; all_i4 += blockDim.x) {
             const long long i3 = all_i4 / 32;
             const long long i4 = all_i4 % 32;
-            const float v5 = x0[t * s1_0 + i3 * s1_1];
+            const float v5 = x0_early[i3 * 32 + i4];
             const float v6 = h0_now[i3 * 32 + i4];
             const float v7 = v5 * v6;
             w34[i3 * 32 + i4] = v7;
+            gs_copy(x0_early + i3 * 32 + i4, x0 + next_t * s1_0 + i3 * s1_1);
         }
         for (long long i8 = threadIdx.x; i8 < 3; i8 += blockDim.x) {
             const unsigned long long v9 = rng_0_now[i8];
@@ -86,18 +113,18 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i12 = all_i13 / 32;
             const long long i13 = all_i13 % 32;
             const float v14 = w36[i12 * 32 + i13];
-            const unsigned char v15 = v14 < 0.20000000298023224f;
-            const float v16 = v15 ? 1.0f : 0.0f;
-            y1[t * z1 + i12 * 32 + i13] = v16;
             const float v17 = w34[i12 * 32 + i13];
-            const float v18 = v16 * v17;
-            w39[i12 * 32 + i13] = v18;
-            const float v19 = 1.0f - v16;
-            w40[i12 * 32 + i13] = v19;
             const float v20 = x0[t * s1_0 + i12 * s1_1];
             const float v21 = c1[i12 * 32 + i13];
+            const unsigned char v15 = v14 < 0.20000000298023224f;
+            const float v16 = v15 ? 1.0f : 0.0f;
+            const float v18 = v16 * v17;
+            const float v19 = 1.0f - v16;
             const float v22 = v20 * v21;
             const float v23 = v16 * v22;
+            y1[t * z1 + i12 * 32 + i13] = v16;
+            w39[i12 * 32 + i13] = v18;
+            w40[i12 * 32 + i13] = v19;
             w41[i12 * 32 + i13] = v23;
         }
         __syncthreads();
@@ -151,62 +178,67 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y5[t * z5 + i42] = v47;
         }
         __syncthreads();
+        gs_copied();
         for (int all_i49 = threadIdx.x; all_i49 < n24 * 32; all_i49 += blockDim.x) {
             const long long i48 = all_i49 / 32;
             const long long i49 = all_i49 % 32;
-            const float v50 = x1[t * s2_0 + i48 * s2_1 + i49];
+            const float v50 = x1_early[i48 * 32 + i49];
             const float v51 = k5[i49];
             const float v52 = y6[t * z6 + i48 * 128 + (i49 + 64)];
             const float v53 = y5[t * z5 + i48];
+            const float v57 = k6[i49];
+            const float v60 = x2_early[i48 * 32 + i49];
+            const float v61 = k7[i49];
+            const float v62 = y6[t * z6 + i48 * 128 + (i49 + 32)];
+            const float v66 = k8[i49];
+            const float v69 = x3_early[i48 * 32 + i49];
+            const float v70 = k9[i49];
+            const float v71 = y6[t * z6 + i48 * 128 + i49];
+            const float v75 = k10[i49];
+            const float v78 = x4_early[i48 * 32 + i49];
+            const float v79 = k11[i49];
+            const float v80 = y6[t * z6 + i48 * 128 + (i49 + 96)];
+            const float v84 = k12[i49];
+            const float v87 = x0[t * s1_0 + i48 * s1_1];
+            const float v88 = c1[i48 * 32 + i49];
+            const float v93 = w41[i48 * 32 + i49];
+            const float v94 = w40[i48 * 32 + i49];
             const float v54 = v52 / v53;
             const float v55 = v51 * v54;
             const float v56 = v50 + v55;
-            const float v57 = k6[i49];
             const float v58 = v56 + v57;
             const float v59 = gs_sigmoid_f32(v58);
-            y7[t * z7 + i48 * 32 + i49] = v59;
-            const float v60 = x2[t * s3_0 + i48 * s3_1 + i49];
-            const float v61 = k7[i49];
-            const float v62 = y6[t * z6 + i48 * 128 + (i49 + 32)];
             const float v63 = v62 / v53;
             const float v64 = v61 * v63;
             const float v65 = v60 + v64;
-            const float v66 = k8[i49];
             const float v67 = v65 + v66;
             const float v68 = gs_sigmoid_f32(v67);
-            y8[t * z8 + i48 * 32 + i49] = v68;
-            const float v69 = x3[t * s4_0 + i48 * s4_1 + i49];
-            const float v70 = k9[i49];
-            const float v71 = y6[t * z6 + i48 * 128 + i49];
             const float v72 = v71 / v53;
             const float v73 = v70 * v72;
             const float v74 = v69 + v73;
-            const float v75 = k10[i49];
             const float v76 = v74 + v75;
             const float v77 = gs_sigmoid_f32(v76);
-            y9[t * z9 + i48 * 32 + i49] = v77;
-            const float v78 = x4[t * s5_0 + i48 * s5_1 + i49];
-            const float v79 = k11[i49];
-            const float v80 = y6[t * z6 + i48 * 128 + (i49 + 96)];
             const float v81 = v80 / v53;
             const float v82 = v79 * v81;
             const float v83 = v78 + v82;
-            const float v84 = k12[i49];
             const float v85 = v83 + v84;
             const float v86 = gs_tanh_f32(v85);
-            y10[t * z10 + i48 * 32 + i49] = v86;
-            const float v87 = x0[t * s1_0 + i48 * s1_1];
-            const float v88 = c1[i48 * 32 + i49];
             const float v89 = v87 * v88;
             const float v90 = v68 * v89;
             const float v91 = v77 * v86;
             const float v92 = v90 + v91;
-            w45[i48 * 32 + i49] = v92;
-            const float v93 = w41[i48 * 32 + i49];
-            const float v94 = w40[i48 * 32 + i49];
             const float v95 = v94 * v92;
             const float v96 = v93 + v95;
+            y7[t * z7 + i48 * 32 + i49] = v59;
+            y8[t * z8 + i48 * 32 + i49] = v68;
+            y9[t * z9 + i48 * 32 + i49] = v77;
+            y10[t * z10 + i48 * 32 + i49] = v86;
+            w45[i48 * 32 + i49] = v92;
             y2[t * z2 + i48 * 32 + i49] = v96;
+            gs_copy(x1_early + i48 * 32 + i49, x1 + next_t * s2_0 + i48 * s2_1 + i49);
+            gs_copy(x2_early + i48 * 32 + i49, x2 + next_t * s3_0 + i48 * s3_1 + i49);
+            gs_copy(x3_early + i48 * 32 + i49, x3 + next_t * s4_0 + i48 * s4_1 + i49);
+            gs_copy(x4_early + i48 * 32 + i49, x4 + next_t * s5_0 + i48 * s5_1 + i49);
         }
         __syncthreads();
         for (long long i97 = threadIdx.x / GS_WARP; i97 < n24; i97 += blockDim.x / GS_WARP) {

@@ -30,13 +30,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         for (int all_i2 = threadIdx.x; all_i2 < n8 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
-            x5_early[i1 * u0_count + (i2 - u0_first)] = x5[i1 * s6_1 + i2];
-            x0_early[i1 * u0_count + (i2 - u0_first)] = x0[i1 * s1_1 + i2];
-            x6_early[i1 * u0_count + (i2 - u0_first)] = x6[i1 * s7_1 + i2];
-            x2_early[i1 * u0_count + (i2 - u0_first)] = x2[i1 * s3_1 + i2];
-            x1_early[i1 * u0_count + (i2 - u0_first)] = x1[i1 * s2_1 + i2];
-            x4_early[i1 * u0_count + (i2 - u0_first)] = x4[i1 * s5_1 + i2];
-            x3_early[i1 * u0_count + (i2 - u0_first)] = x3[i1 * s4_1 + i2];
+            gs_copy(x5_early + i1 * u0_count + (i2 - u0_first), x5 + i1 * s6_1 + i2);
+            gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + i1 * s1_1 + i2);
+            gs_copy(x6_early + i1 * u0_count + (i2 - u0_first), x6 + i1 * s7_1 + i2);
+            gs_copy(x2_early + i1 * u0_count + (i2 - u0_first), x2 + i1 * s3_1 + i2);
+            gs_copy(x1_early + i1 * u0_count + (i2 - u0_first), x1 + i1 * s2_1 + i2);
+            gs_copy(x4_early + i1 * u0_count + (i2 - u0_first), x4 + i1 * s5_1 + i2);
+            gs_copy(x3_early + i1 * u0_count + (i2 - u0_first), x3 + i1 * s4_1 + i2);
         }
     }
     for (long long t = 0; t < last; t++) {
@@ -45,45 +45,46 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *const c1 = t % 2 ? b1 : a1;
         float *const d1 = t % 2 ? a1 : b1;
         __syncthreads();
+        gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n8 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
             const float v3 = c1[i1 * 256 + i2];
             const float v4 = c0[i1 * 256 + i2];
             const float v5 = x5_early[i1 * u0_count + (i2 - u0_first)];
-            const float v6 = v4 + v5;
             const float v7 = x0_early[i1 * u0_count + (i2 - u0_first)];
-            const float v8 = v6 * v7;
             const float v9 = x6_early[i1 * u0_count + (i2 - u0_first)];
+            const float v14 = x2_early[i1 * u0_count + (i2 - u0_first)];
+            const float v16 = x1_early[i1 * u0_count + (i2 - u0_first)];
+            const float v20 = x4_early[i1 * u0_count + (i2 - u0_first)];
+            const float v22 = x3_early[i1 * u0_count + (i2 - u0_first)];
+            const float v6 = v4 + v5;
+            const float v8 = v6 * v7;
             const float v10 = v9 * v9;
             const float v11 = 1.0f - v10;
             const float v12 = v8 * v11;
             const float v13 = v3 + v12;
-            const float v14 = x2_early[i1 * u0_count + (i2 - u0_first)];
             const float v15 = v13 * v14;
-            const float v16 = x1_early[i1 * u0_count + (i2 - u0_first)];
             const float v17 = v15 * v16;
             const float v18 = 1.0f - v16;
             const float v19 = v17 * v18;
-            y0[t * z0 + i1 * 1024 + i2] = v19;
-            const float v20 = x4_early[i1 * u0_count + (i2 - u0_first)];
             const float v21 = v13 * v20;
-            const float v22 = x3_early[i1 * u0_count + (i2 - u0_first)];
             const float v23 = v21 * v22;
             const float v24 = 1.0f - v22;
             const float v25 = v23 * v24;
-            y0[t * z0 + 256 + i1 * 1024 + i2] = v25;
             const float v26 = v6 * v9;
             const float v27 = v26 * v7;
             const float v28 = 1.0f - v7;
             const float v29 = v27 * v28;
-            y0[t * z0 + 256 + 256 + i1 * 1024 + i2] = v29;
             const float v30 = v13 * v16;
             const float v31 = v14 * v14;
             const float v32 = 1.0f - v31;
             const float v33 = v30 * v32;
-            y0[t * z0 + 256 + 256 + 256 + i1 * 1024 + i2] = v33;
             const float v34 = v13 * v22;
+            y0[t * z0 + i1 * 1024 + i2] = v19;
+            y0[t * z0 + 256 + i1 * 1024 + i2] = v25;
+            y0[t * z0 + 256 + 256 + i1 * 1024 + i2] = v29;
+            y0[t * z0 + 256 + 256 + 256 + i1 * 1024 + i2] = v33;
             d1[i1 * 256 + i2] = v34;
         }
         const gs_u64 ticket = gs_enter(meeting);
@@ -91,13 +92,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             for (int all_i2 = threadIdx.x; all_i2 < n8 * u0_count; all_i2 += blockDim.x) {
                 const long long i1 = all_i2 / (int)u0_count;
                 const long long i2 = u0_first + all_i2 % (int)u0_count;
-                x5_early[i1 * u0_count + (i2 - u0_first)] = x5[(t + 1) * s6_0 + i1 * s6_1 + i2];
-                x0_early[i1 * u0_count + (i2 - u0_first)] = x0[(t + 1) * s1_0 + i1 * s1_1 + i2];
-                x6_early[i1 * u0_count + (i2 - u0_first)] = x6[(t + 1) * s7_0 + i1 * s7_1 + i2];
-                x2_early[i1 * u0_count + (i2 - u0_first)] = x2[(t + 1) * s3_0 + i1 * s3_1 + i2];
-                x1_early[i1 * u0_count + (i2 - u0_first)] = x1[(t + 1) * s2_0 + i1 * s2_1 + i2];
-                x4_early[i1 * u0_count + (i2 - u0_first)] = x4[(t + 1) * s5_0 + i1 * s5_1 + i2];
-                x3_early[i1 * u0_count + (i2 - u0_first)] = x3[(t + 1) * s4_0 + i1 * s4_1 + i2];
+                gs_copy(x5_early + i1 * u0_count + (i2 - u0_first), x5 + (t + 1) * s6_0 + i1 * s6_1 + i2);
+                gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + (t + 1) * s1_0 + i1 * s1_1 + i2);
+                gs_copy(x6_early + i1 * u0_count + (i2 - u0_first), x6 + (t + 1) * s7_0 + i1 * s7_1 + i2);
+                gs_copy(x2_early + i1 * u0_count + (i2 - u0_first), x2 + (t + 1) * s3_0 + i1 * s3_1 + i2);
+                gs_copy(x1_early + i1 * u0_count + (i2 - u0_first), x1 + (t + 1) * s2_0 + i1 * s2_1 + i2);
+                gs_copy(x4_early + i1 * u0_count + (i2 - u0_first), x4 + (t + 1) * s5_0 + i1 * s5_1 + i2);
+                gs_copy(x3_early + i1 * u0_count + (i2 - u0_first), x3 + (t + 1) * s4_0 + i1 * s4_1 + i2);
             }
         }
         if (gs_leave(meeting, ticket)) return;

@@ -9,12 +9,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         long long *done, long long last, long long sums_float32_place, long long w21_place,
         long long w23_place, long long w25_place, long long w27_place, long long x0_early_place,
         long long x1_early_place, long long x2_early_place, long long x3_early_place,
-        long long y2_late_place, long long y5_late_place, long long y3_late_place,
-        long long y4_late_place, long long n20, long long s1_0, long long s1_1, long long s2_0,
-        long long s2_1, long long s3_0, long long s3_1, long long s4_0, long long s4_1,
-        long long s7_0, long long s7_1, long long s9_0, long long s9_1, long long s11_0,
-        long long s11_1, long long s13_0, long long s13_1, long long z0, long long z1, long long z2,
-        long long z3, long long z4, long long z5) {
+        long long c1_met_place, long long k1_kept_place, long long k3_kept_place,
+        long long k5_kept_place, long long k7_kept_place, long long y2_late_place,
+        long long y5_late_place, long long y3_late_place, long long y4_late_place, long long n20,
+        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
+        long long s3_1, long long s4_0, long long s4_1, long long s7_0, long long s7_1,
+        long long s9_0, long long s9_1, long long s11_0, long long s11_1, long long s13_0,
+        long long s13_1, long long z0, long long z1, long long z2, long long z3, long long z4,
+        long long z5) {
     GS_SHARED(shared);
     const long long u0_first = 4 * (64 * blockIdx.x / gridDim.x);
     const long long u0_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
@@ -30,6 +32,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const x1_early = (float *)(shared + x1_early_place);
     float *const x2_early = (float *)(shared + x2_early_place);
     float *const x3_early = (float *)(shared + x3_early_place);
+    float *const c1_met = (float *)(shared + c1_met_place);
+    float *const k1_kept = (float *)(shared + k1_kept_place);
+    float *const k3_kept = (float *)(shared + k3_kept_place);
+    float *const k5_kept = (float *)(shared + k5_kept_place);
+    float *const k7_kept = (float *)(shared + k7_kept_place);
     float *const y2_late = (float *)(shared + y2_late_place);
     float *const y5_late = (float *)(shared + y5_late_place);
     float *const y3_late = (float *)(shared + y3_late_place);
@@ -41,6 +48,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     p22_held.load(2, k4 + u0_first * s11_1, s11_0, s11_1, u0_count, sums_float32);
     __syncthreads();
     p22_held.load(3, k6 + u0_first * s13_1, s13_0, s13_1, u0_count, sums_float32);
+    for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
+        const long long i1 = all_i2 / (int)u0_count;
+        const long long i2 = u0_first + all_i2 % (int)u0_count;
+        gs_copy(k1_kept + i1 * u0_count + (i2 - u0_first), k1 + i2);
+        gs_copy(k3_kept + i1 * u0_count + (i2 - u0_first), k3 + i2);
+        gs_copy(k5_kept + i1 * u0_count + (i2 - u0_first), k5 + i2);
+        gs_copy(k7_kept + i1 * u0_count + (i2 - u0_first), k7 + i2);
+    }
     for (long long t = 0; t < last; t++) {
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
         const float *const c1 = t ? y1 + (t - 1) * z1 : a1;
@@ -58,52 +73,58 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
-            x0_early[i1 * u0_count + (i2 - u0_first)] = x0[t * s1_0 + i1 * s1_1 + i2];
-            x1_early[i1 * u0_count + (i2 - u0_first)] = x1[t * s2_0 + i1 * s2_1 + i2];
-            x2_early[i1 * u0_count + (i2 - u0_first)] = x2[t * s3_0 + i1 * s3_1 + i2];
-            x3_early[i1 * u0_count + (i2 - u0_first)] = x3[t * s4_0 + i1 * s4_1 + i2];
+            gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + t * s1_0 + i1 * s1_1 + i2);
+            gs_copy(x1_early + i1 * u0_count + (i2 - u0_first), x1 + t * s2_0 + i1 * s2_1 + i2);
+            gs_copy(x2_early + i1 * u0_count + (i2 - u0_first), x2 + t * s3_0 + i1 * s3_1 + i2);
+            gs_copy(x3_early + i1 * u0_count + (i2 - u0_first), x3 + t * s4_0 + i1 * s4_1 + i2);
         }
         if (gs_leave(meeting, ticket)) return;
+        for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
+            const long long i1 = all_i2 / (int)u0_count;
+            const long long i2 = u0_first + all_i2 % (int)u0_count;
+            gs_copy(c1_met + i1 * u0_count + (i2 - u0_first), c1 + i1 * 256 + i2);
+        }
         p22_held.multiply(n20, h0_now, 256, 1, u0_count, sums_float32, w21, w23, w25, w27);
         __syncthreads();
+        gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
             const float v3 = x0_early[i1 * u0_count + (i2 - u0_first)];
             const float v4 = w21[0 - u0_first + i1 * u0_count + i2];
-            const float v5 = v3 + v4;
-            const float v6 = k1[i2];
-            const float v7 = v5 + v6;
-            const float v8 = gs_sigmoid_f32(v7);
-            y2_late[i1 * u0_count + (i2 - u0_first)] = v8;
+            const float v6 = k1_kept[i1 * u0_count + (i2 - u0_first)];
             const float v9 = x1_early[i1 * u0_count + (i2 - u0_first)];
             const float v10 = w23[0 - u0_first + i1 * u0_count + i2];
-            const float v11 = v9 + v10;
-            const float v12 = k3[i2];
-            const float v13 = v11 + v12;
-            const float v14 = gs_sigmoid_f32(v13);
-            y5_late[i1 * u0_count + (i2 - u0_first)] = v14;
+            const float v12 = k3_kept[i1 * u0_count + (i2 - u0_first)];
             const float v15 = x2_early[i1 * u0_count + (i2 - u0_first)];
             const float v16 = w25[0 - u0_first + i1 * u0_count + i2];
-            const float v17 = v15 + v16;
-            const float v18 = k5[i2];
-            const float v19 = v17 + v18;
-            const float v20 = gs_sigmoid_f32(v19);
-            y3_late[i1 * u0_count + (i2 - u0_first)] = v20;
+            const float v18 = k5_kept[i1 * u0_count + (i2 - u0_first)];
             const float v21 = x3_early[i1 * u0_count + (i2 - u0_first)];
             const float v22 = w27[0 - u0_first + i1 * u0_count + i2];
+            const float v24 = k7_kept[i1 * u0_count + (i2 - u0_first)];
+            const float v27 = c1_met[i1 * u0_count + (i2 - u0_first)];
+            const float v5 = v3 + v4;
+            const float v7 = v5 + v6;
+            const float v8 = gs_sigmoid_f32(v7);
+            const float v11 = v9 + v10;
+            const float v13 = v11 + v12;
+            const float v14 = gs_sigmoid_f32(v13);
+            const float v17 = v15 + v16;
+            const float v19 = v17 + v18;
+            const float v20 = gs_sigmoid_f32(v19);
             const float v23 = v21 + v22;
-            const float v24 = k7[i2];
             const float v25 = v23 + v24;
             const float v26 = gs_tanh_f32(v25);
-            y4_late[i1 * u0_count + (i2 - u0_first)] = v26;
-            const float v27 = c1[i1 * 256 + i2];
             const float v28 = v14 * v27;
             const float v29 = v20 * v26;
             const float v30 = v28 + v29;
-            y1[t * z1 + i1 * 256 + i2] = v30;
             const float v31 = gs_tanh_f32(v30);
             const float v32 = v8 * v31;
+            y2_late[i1 * u0_count + (i2 - u0_first)] = v8;
+            y5_late[i1 * u0_count + (i2 - u0_first)] = v14;
+            y3_late[i1 * u0_count + (i2 - u0_first)] = v20;
+            y4_late[i1 * u0_count + (i2 - u0_first)] = v26;
+            y1[t * z1 + i1 * 256 + i2] = v30;
             y0[t * z0 + i1 * 256 + i2] = v32;
         }
     }
