@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .codegen import published
 from .codegen.cost import Prediction, StepCost, all_units, predict, work_of
 from .codegen.launches import DoesNotFit, Sized
 from .codegen.limits import Limits, memory_text, occupancy
@@ -255,13 +256,15 @@ def _kernel(
     )
     traces = [math.prod(map(sized.value, shape)) * _itemsize(d) for d, shape in program.rows]
     written = sum(traces[x.source.trace] * x.copies for x in held if isinstance(x.source, Trace))
-    kept = 0
+    kept = rounded = 0
     for x in held:
         match x.source:
             case State(j) if program.carries[j].kind == "buffers":  # one is read, one written
                 carry = program.carries[j]
                 size = math.prod(map(sized.value, carry.shape)) * _itemsize(carry.dtype)
                 kept += size * x.copies
+            case Scratch(dtype=published.DTYPE):
+                rounded += x.elements // 2  # in each step one of two buffers
             case Scratch():
                 kept += 2 * x.elements * _itemsize(x.dtype) * x.copies
     again = sum(w.size for w in launch.weights if w.place == "memory")
@@ -270,6 +273,7 @@ def _kernel(
     exchanged = 0
     if scope == "grid" and units is not None:
         exchanged = sum(sized.value(n) * _itemsize(d) for d, n in units.exchanged)
+        exchanged -= rounded * (_itemsize("float32") - _itemsize(published.DTYPE))
     everything = all_units(program, sized.values, sized.value)
     all_work = work_of(program, everything, gpu, launch.block)
     threads = 1 if scope == "thread" else launch.block

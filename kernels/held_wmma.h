@@ -46,6 +46,11 @@ struct gs_tf32 {
 };
 #endif
 
+/* An element as multiply_rounded reads it. */
+template <class PRECISION> GS_FN void gs_publish(unsigned short *to, float x) {
+    *(typename PRECISION::stored *)to = PRECISION::round(x);
+}
+
 template <class PRECISION, int DEPTH, int WIDE, int THREADS, int PARTS = 1> struct gs_held_wmma {
     typedef gs_joined<WIDE, PARTS> Joined;
     typedef typename PRECISION::stored Stored;
@@ -54,9 +59,6 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS, int PARTS = 1> stru
     using Fragment = nvcuda::wmma::fragment<Use, 16, 16, PRECISION::depth,
                                             typename PRECISION::factor, Rows>;
     typedef nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, PRECISION::depth, float> Sum;
-    struct alignas(4 * sizeof(Stored)) Four {
-        Stored at[4];
-    };
 
     static constexpr int K = PRECISION::depth, WARPS = THREADS / 32;
     static constexpr int TILES = gs_ceil_divide(Joined::JOINED, 16);
@@ -117,69 +119,81 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS, int PARTS = 1> stru
         }
     }
 
-    /* Vectors of 16 rows of a that a thread has. It reads some before it needs the first, else it
-     * would wait for each; and those of the next 16 rows while it multiplies, where weights leave it
-     * the registers. */
-    static constexpr int AT_ONCE = sizeof(Stored) == 4 ? 4 : 6;
-    static constexpr bool AHEAD = sizeof(Stored) == 2 && DEPTH % 4 == 0 && COUNT * OWN <= 16;
-    static constexpr int QUADS = ALONG * COUNT * K / 4, EACH = gs_ceil_divide(16 * QUADS, THREADS);
-    static constexpr int TURNS = gs_ceil_divide(EACH, AT_ONCE);
-    static constexpr int OWN_QUADS = gs_ceil_divide(EACH, TURNS);
-    struct Taken {
-        gs_vector<float> of[OWN_QUADS];
+    /* What a thread has of 16 rows of a, in vectors: of floats, or of A that are rounded already. It
+     * reads some vectors before it needs the first, else it would wait for each; and those of the
+     * next 16 rows while it multiplies, where weights leave it the registers. */
+    template <bool ROUNDED, class A> struct Taken {
+        static constexpr int N = 16 / (int)sizeof(A), PIECES = ALONG * COUNT * K / N;
+        static constexpr int EACH = gs_ceil_divide(16 * PIECES, THREADS);
+        static constexpr int AT_ONCE = sizeof(Stored) == 4 ? 4 : 6;
+        static constexpr bool AHEAD = sizeof(Stored) == 2 && DEPTH % N == 0 && COUNT * OWN <= 16;
+        static constexpr int TURNS = gs_ceil_divide(EACH, AT_ONCE);
+        static constexpr int OWN_PIECES = gs_ceil_divide(EACH, TURNS);
+        struct alignas(16) Vector {
+            A at[N];
+        };
+        Vector of[OWN_PIECES];
+
+        /* Of rows first .. first + 15; those behind the last and what is behind the depth are 0. */
+        template <bool WHOLE>
+        GS_MEMBER void take(int turn, long long first, long long rows, const A *a, long long row,
+                            long long column) {
+            GS_UNROLL for (int u = 0; u < OWN_PIECES; u++) {
+                const int e = (turn * OWN_PIECES + u) * THREADS + (int)threadIdx.x;
+                const int i = e / PIECES, k = e % PIECES * N;
+                const A *const from = a + (first + i) * row;
+                const bool real = i < 16 && first + i < rows;
+                GS_UNROLL for (int v = 0; v < N; v++)
+                    if constexpr (ROUNDED) of[u].at[v] = PRECISION::round(0);
+                    else of[u].at[v] = 0;
+                if constexpr (WHOLE && DEPTH % N == 0) {
+                    if (real && k < DEPTH) of[u] = *(const Vector *)(from + k);
+                } else
+                    GS_UNROLL for (int v = 0; v < N; v++)
+                        if (real && k + v < DEPTH) of[u].at[v] = from[(k + v) * column];
+            }
+        }
+
+        GS_MEMBER void put(int turn, Stored *staged) const {
+            struct alignas(N * sizeof(Stored)) Piece {
+                Stored at[N];
+            };
+            GS_UNROLL for (int u = 0; u < OWN_PIECES; u++) {
+                const int e = (turn * OWN_PIECES + u) * THREADS + (int)threadIdx.x;
+                const int i = e / PIECES, k = e % PIECES * N;
+                Piece y;
+                GS_UNROLL for (int v = 0; v < N; v++)
+                    if constexpr (ROUNDED) y.at[v] = of[u].at[v];
+                    else y.at[v] = PRECISION::round(of[u].at[v]);
+                if (i < 16) *(Piece *)(staged + i * LONG + k) = y;
+            }
+        }
+
+        /* Rows first .. first + 15 of a, rounded; the first turn's are taken already, where AHEAD. */
+        template <bool WHOLE>
+        GS_MEMBER void stage(long long first, long long rows, const A *a, long long row,
+                             long long column, Stored *staged) {
+            if constexpr (AHEAD) put(0, staged);
+            GS_ROLLED for (int turn = AHEAD; turn < TURNS; turn++) {
+                take<WHOLE>(turn, first, rows, a, row, column);
+                put(turn, staged);
+            }
+        }
     };
 
-    /* Of rows first .. first + 15; those behind the last and what is behind the depth are 0. */
-    template <bool WHOLE>
-    GS_MEMBER static void take(int turn, long long first, long long rows, const float *a,
-                               long long row, long long column, Taken &x) {
-        GS_UNROLL for (int u = 0; u < OWN_QUADS; u++) {
-            const int e = (turn * OWN_QUADS + u) * THREADS + (int)threadIdx.x;
-            const int i = e / QUADS, k = e % QUADS * 4;
-            const float *const from = a + (first + i) * row;
-            const bool real = i < 16 && first + i < rows;
-            GS_UNROLL for (int v = 0; v < 4; v++) x.of[u].at[v] = 0;
-            if constexpr (WHOLE && DEPTH % 4 == 0) {
-                if (real && k < DEPTH) x.of[u] = gs_vector_at(from + k);
-            } else
-                GS_UNROLL for (int v = 0; v < 4; v++)
-                    if (real && k + v < DEPTH) x.of[u].at[v] = from[(k + v) * column];
-        }
-    }
-
-    GS_MEMBER static void put(int turn, const Taken &x, Stored *staged) {
-        GS_UNROLL for (int u = 0; u < OWN_QUADS; u++) {
-            const int e = (turn * OWN_QUADS + u) * THREADS + (int)threadIdx.x;
-            const int i = e / QUADS, k = e % QUADS * 4;
-            Four y;
-            GS_UNROLL for (int v = 0; v < 4; v++) y.at[v] = PRECISION::round(x.of[u].at[v]);
-            if (i < 16) *(Four *)(staged + i * LONG + k) = y;
-        }
-    }
-
-    /* Rows first .. first + 15 of a, rounded; `x` has what the first turn takes, where AHEAD. */
-    template <bool WHOLE>
-    GS_MEMBER static void stage(long long first, long long rows, const float *a, long long row,
-                                long long column, Taken &x, Stored *staged) {
-        if constexpr (AHEAD) put(0, x, staged);
-        GS_ROLLED for (int turn = AHEAD; turn < TURNS; turn++) {
-            take<WHOLE>(turn, first, rows, a, row, column, x);
-            put(turn, x, staged);
-        }
-    }
-
-    template <bool ONTO, bool WHOLE>
-    GS_MEMBER void tiles(long long rows, const float *a, long long row, long long column,
+    template <bool ONTO, bool WHOLE, bool ROUNDED, class A>
+    GS_MEMBER void tiles(long long rows, const A *a, long long row, long long column,
                            long long stride, float *partial, float *const (&c)[PARTS]) const {
         Stored *const staged = (Stored *)partial;
         float *const sums = partial + STAGED;
-        Taken x;
-        if constexpr (AHEAD) take<WHOLE>(0, 0, rows, a, row, column, x);
+        Taken<ROUNDED, A> x;
+        if constexpr (x.AHEAD) x.template take<WHOLE>(0, 0, rows, a, row, column);
         GS_ROLLED for (long long first = 0; first < rows; first += 16) {
-            stage<WHOLE>(first, rows, a, row, column, x, staged);
+            x.template stage<WHOLE>(first, rows, a, row, column, staged);
             __syncthreads();
-            if constexpr (AHEAD)
-                if (first + 16 < rows) take<WHOLE>(0, first + 16, rows, a, row, column, x);
+            if constexpr (x.AHEAD)
+                if (first + 16 < rows)
+                    x.template take<WHOLE>(0, first + 16, rows, a, row, column);
             Sum sum[OWN];
             GS_UNROLL for (int n = 0; n < OWN; n++) nvcuda::wmma::fill_fragment(sum[n], 0.0f);
             GS_UNROLL for (int i = 0; i < COUNT; i++) {
@@ -207,9 +221,9 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS, int PARTS = 1> stru
     GS_MEMBER void product(long long rows, const float *a, long long row, long long column,
                            long long stride, float *partial, float *const (&c)[PARTS]) const {
         if (column == 1 && (rows == 1 || row % 4 == 0) && gs_is_vector(a))
-            tiles<ONTO, true>(rows, a, row, 1, stride, partial, c);
+            tiles<ONTO, true, false>(rows, a, row, 1, stride, partial, c);
         else
-            tiles<ONTO, false>(rows, a, row, column, stride, partial, c);
+            tiles<ONTO, false, false>(rows, a, row, column, stride, partial, c);
     }
 
     template <class... Of>
@@ -218,6 +232,16 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS, int PARTS = 1> stru
         static_assert(sizeof...(c) == PARTS, "a result for each part");
         float *const results[PARTS] = {c...};
         product<false>(rows, a, row, column, stride, partial, results);
+    }
+
+    /* The same where a is rounded already, as gs_publish leaves it: rows of eight elements and more,
+     * which follow each other, at multiples of 16 bytes. */
+    template <class... Of>
+    GS_MEMBER void multiply_rounded(long long rows, const unsigned short *a, long long row,
+                                    long long stride, float *partial, Of... c) const {
+        static_assert(sizeof...(c) == PARTS, "a result for each part");
+        float *const results[PARTS] = {c...};
+        tiles<false, true, true>(rows, (const Stored *)a, row, 1, stride, partial, results);
     }
 
     template <class... Of>

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from models import MODELS
 
 import gpuscan
 from gpuscan import tensor as T
@@ -89,3 +90,57 @@ def test_an_lstm_and_its_gradient_stay_close(precision):
     for a, b in zip(found, wanted):
         error = np.abs(a - b).max() / np.abs(b).max()
         assert 1e-6 < error < 30 * ROUNDING[precision]
+
+
+def unpublished(body, weights, traces, states):
+    return body, []
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("model", ["lstm", "gru_reset_before", "gru_reset_after", "elman"])
+@pytest.mark.parametrize(("hidden", "batch"), [(16, 3), (40, 17)])
+def test_rows_that_are_exchanged_rounded_change_no_bit(
+    monkeypatch, precision, model, hidden, batch
+):
+    """A factor is rounded by who leaves it, and not by who reads it: forward and backward."""
+    from gpuscan.codegen import block_kernel
+    from gpuscan.runtime.emulated import Emulated
+
+    monkeypatch.setattr(Emulated, "scope", "grid")
+    launched, launch = [], Emulated.launch
+
+    def noted(self, kernel, what, arguments):
+        launched.append(what.source)
+        return launch(self, kernel, what, arguments)
+
+    monkeypatch.setattr(Emulated, "launch", noted)
+    made = MODELS[model](hidden)
+    found = {}
+    for steps in (1, 4):
+        given = made.values(batch, steps, seed=2)
+        for published in (True, False):
+            with monkeypatch.context() as patch, config.change_flags(dot_precision=precision):
+                if not published:
+                    patch.setattr(block_kernel, "published", unpublished)
+                launched.clear()
+                found[published] = made.function("emulated")(*given)
+                texts = [x for x in launched if "gs_held_wmma" in x]
+                assert len(texts) == 2
+                rounded = ["multiply_rounded" in x for x in texts]
+                # what gru_reset_before multiplies with backward is in memory that is used again
+                assert rounded == [published, published and model != "gru_reset_before"]
+        for a, b in zip(found[True], found[False]):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_half_as_many_bytes_are_exchanged():
+    plans = {}
+    for precision in ("float32", "fp16"):
+        with config.change_flags(dot_precision=precision):
+            made = MODELS["lstm"](768)
+            f = made.function("reference")
+            f(*made.values(16, 2, seed=0))
+            plans[precision] = f.explain(target="h100").scans
+    for a, b in zip(plans["float32"], plans["fp16"]):
+        assert a.kernel.exchanged == 2 * b.kernel.exchanged > 0
+        assert b.kernel.kept == a.kernel.kept

@@ -43,6 +43,7 @@ from .program import (
     Trace,
     Unit,
 )
+from .published import published
 from .threads import Threads
 from .weights import (
     LEAST_HELD,
@@ -125,6 +126,7 @@ class Blocks:
         names += [n.text for n in self.program.kernel.integers]
         made = known.statements(made)  # sizes of what is shared out too
         if self.by_units:
+            made = self._published(made, traces, states)
             made = overlapped(made, inputs, traces, states, names, self._stage)
             made = known.statements(made)
         else:
@@ -145,6 +147,17 @@ class Blocks:
             self.grid, self.threads, self.shared, self.names.keys(), meetings,
         )  # fmt: skip
         return replace(launch, weights=tuple(self.placed), most=tuple(self.most.items()))
+
+    def _published(
+        self, body: Sequence[Any], traces: Sequence[str], states: Sequence[str]
+    ) -> Sequence[Any]:
+        """The statements with rows exchanged in 16 bits, where they are multiplied so."""
+        made, rounded = published(body, self.weights, traces, states)
+        for x in rounded:
+            elements = 2 * self.loop.value(x.elements, self.most)
+            held = Held(Scratch(elements, x.array.dtype), 1, elements, x.array.dtype)
+            self.parameters.pointer(Pointer(x.array, True), held)
+        return made
 
     def _integers(self) -> None:
         program, prologue = self.program, self.prologue

@@ -37,7 +37,7 @@ from .kernel import (
     product,
     row_major,
 )
-from .threads import arrays_of
+from .threads import TOGETHER, arrays_of, routine
 
 T, LAST, NEXT = Name("t"), Name("last"), Name("next_t")
 _COPIED = Use("gs_copied", ())
@@ -113,7 +113,7 @@ class _Step:
         inner, met = self._met(inner, body[at + 1 : k], states) if k > at else (inner, [])
         inner = self._kept(inner, inputs)
         read = {a.name for s in body for a in _read(s)}
-        ends = any(isinstance(s, Finish) for s in _all(body))
+        ends = any(isinstance(s, Finish) for s in everywhere(body))
         inner, write = self._delayed(inner, set() if ends else set(traces) - read)
         loop = [*([_COPIED] if fetch or met else []), replace(share, body=tuple(inner))]
         # loops behind the meeting are this step's; those before it have been: the next are due
@@ -192,7 +192,7 @@ class _Step:
     ) -> tuple[list[Any], list[Any]]:
         """The body with those states read from shared memory that are complete behind the meeting,
         and what copies them there while the block does what stands between."""
-        written = {name for s in _all(between) for name in _perhaps_written(s)}
+        written = {name for s in everywhere(between) for name in written_arrays(s)}
         points = {
             s.array.name for s in self.body
             if isinstance(s, Point) and {s.a[0].name, s.b[0].name} <= set(states) - written
@@ -243,9 +243,9 @@ class _Step:
         inner = []
         for s in body:
             if isinstance(s, Store) and s.array.name in late:
-                staged = Staged(
-                    Array(f"{s.array.name}_late", s.array.dtype), product(self.share.sizes)
-                )
+                before = sum(x.array == s.array for x in write)  # a row may be written in parts
+                name = f"{s.array.name}_late{before or ''}"
+                staged = Staged(Array(name, s.array.dtype), product(self.share.sizes))
                 if self.room(staged):
                     inner.append(Store(staged.array, self._position(), s.value))
                     value = Load(staged.array, self._position())
@@ -268,36 +268,38 @@ class _Step:
 def _at(s: Store, t: Any) -> Store:
     """A store of another step."""
     value = s.value
-    return Store(s.array, _with(s.offset, t), Load(value.array, _with(value.offset, t)))
+    return Store(s.array, at_step(s.offset, t), Load(value.array, at_step(value.offset, t)))
 
 
 def _copied_at(s: Use, t: Any) -> Use:
     """A copy of another step's input."""
     to, (array, at) = s.arguments
-    return Use(s.routine, (to, (array, _with(at, t))))
+    return Use(s.routine, (to, (array, at_step(at, t))))
 
 
-def _with(e: Any, t: Any) -> Any:
+def at_step(e: Any, t: Any) -> Any:
+    """An expression of step t."""
     if e == T:
         return t
     if isinstance(e, Binary):
-        return binary(e.op, _with(e.a, t), _with(e.b, t))
+        return binary(e.op, at_step(e.a, t), at_step(e.b, t))
     return e
 
 
-def _all(body: Iterable[Any]) -> Iterator[Any]:
+def everywhere(body: Iterable[Any]) -> Iterator[Any]:
+    """Statements, and those in them."""
     for s in body:
         yield s
         match s:
             case If(_, inner, other):
-                yield from _all([*inner, *other])
+                yield from everywhere([*inner, *other])
             case For(body=inner) | Share(body=inner) | Steps(inner):
-                yield from _all(inner)
+                yield from everywhere(inner)
 
 
 def _read(s: Any) -> Iterator[Array]:
     """What a statement reads, or may read through another name."""
-    for x in _all([s]):
+    for x in everywhere([s]):
         for value in _expressions(x):
             yield from loads(value)
         if isinstance(x, Point):
@@ -310,11 +312,16 @@ def _read(s: Any) -> Iterator[Array]:
                     yield argument
 
 
-def _perhaps_written(s: Any) -> Iterator[str]:
+def written_arrays(s: Any) -> Iterator[str]:
+    """The names of arrays that a statement writes, or may write."""
     if isinstance(s, Store):
         yield s.array.name
     if isinstance(s, Use):
-        yield from (a.name for a in map(arrays_of, s.arguments) if a is not None)
+        _, places = TOGETHER.get(routine(s.routine), ((), range(len(s.arguments))))
+        for k, x in enumerate(s.arguments):
+            array = arrays_of(x)
+            if array is not None and k in places:
+                yield array.name
 
 
 def _expressions(s: Any) -> Iterator[Any]:

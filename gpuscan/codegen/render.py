@@ -84,7 +84,10 @@ _SHARED = {
 }
 
 # What is done with a matrix that is held in registers.
-_OF_HELD = {"gs_clear": "clear", "gs_hold": "load", "gs_multiply": "multiply"}
+_OF_HELD = {
+    "gs_clear": "clear", "gs_hold": "load", "gs_multiply": "multiply",
+    "gs_multiply_rounded": "multiply_rounded",
+}  # fmt: skip
 
 # What has to be computed without a sign: sums of those that have one, or in C become ints.
 _OVERFLOWING = ("add", "sub", "mul", "neg")

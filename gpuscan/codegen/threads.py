@@ -55,6 +55,7 @@ TOGETHER: Mapping[str, tuple[Sequence[int], Sequence[int]]] = {
     "gs_clear": ((), (0,)),
     "gs_hold": ((2,), (0, 6)),
     "gs_multiply": ((0, 2), range(6, 99)),
+    "gs_multiply_rounded": ((0, 2), range(5, 99)),
 }
 _MEETING = "gs_meet"
 
