@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .codegen import published
+from .codegen import operands
 from .codegen.cost import Prediction, StepCost, all_units, predict, work_of
 from .codegen.launches import DoesNotFit, Sized
 from .codegen.limits import Limits, memory_text, occupancy
@@ -263,7 +263,7 @@ def _kernel(
                 carry = program.carries[j]
                 size = math.prod(map(sized.value, carry.shape)) * _itemsize(carry.dtype)
                 kept += size * x.copies
-            case Scratch(dtype=published.DTYPE):
+            case Scratch(dtype=operands.DTYPE):
                 rounded += x.elements // 2  # in each step one of two buffers
             case Scratch():
                 kept += 2 * x.elements * _itemsize(x.dtype) * x.copies
@@ -273,7 +273,7 @@ def _kernel(
     exchanged = 0
     if scope == "grid" and units is not None:
         exchanged = sum(sized.value(n) * _itemsize(d) for d, n in units.exchanged)
-        exchanged -= rounded * (_itemsize("float32") - _itemsize(published.DTYPE))
+        exchanged -= rounded * (_itemsize("float32") - _itemsize(operands.DTYPE))
     everything = all_units(program, sized.values, sized.value)
     all_work = work_of(program, everything, gpu, launch.block)
     threads = 1 if scope == "thread" else launch.block

@@ -26,6 +26,7 @@ from .kernel import (
 from .known import Known
 from .launches import FOLD_BYTES, THREADS, DoesNotFit, Parameters, Sized
 from .limits import Limits
+from .operands import beside, published
 from .overlap import Staged, fetched_ahead, overlapped
 from .program import (
     ROWS_AHEAD,
@@ -43,7 +44,6 @@ from .program import (
     Trace,
     Unit,
 )
-from .published import published
 from .threads import Threads
 from .weights import (
     LEAST_HELD,
@@ -130,6 +130,7 @@ class Blocks:
             made = overlapped(made, inputs, traces, states, names, self._stage)
             made = known.statements(made)
         else:
+            made = beside(made, traces, states, self._stage)
             made = known.statements(fetched_ahead(made, inputs, names, self._stage))
         shared = [Use("GS_SHARED", (Name("shared"),))]
         meetings = 0
