@@ -133,6 +133,26 @@ def test_rows_that_are_exchanged_rounded_change_no_bit(
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("scope", ["block", "grid"])
+def test_products_of_a_vector_read_a_whole_step(monkeypatch, scope):
+    """A state without rows: how far apart they are says nothing of how many elements there are."""
+    from gpuscan.runtime.emulated import Emulated
+
+    monkeypatch.setattr(Emulated, "scope", scope)
+    rng = np.random.default_rng(6)
+    u = gpuscan.shared((rng.normal(size=(24, 24)) / 5).astype("float32"), name="U")
+    x, h0 = T.matrix("x"), T.vector("h0")
+    h, _ = gpuscan.scan(lambda x, h: T.tanh(x + T.dot(h, u)), sequences=x, outputs_info=h0)
+    outputs = [h, T.grad((h**2).sum(), u)]
+    given = [rng.normal(size=(5, 24)).astype("float32"), np.ones(24, "float32")]
+    wanted = gpuscan.function([x, h0], outputs, device="reference")(*given)
+    for precision, bound in (("float32", 1e-5), ("fp16", 30 * ROUNDING["fp16"])):
+        with config.change_flags(dot_precision=precision):
+            found = gpuscan.function([x, h0], outputs, device="emulated", fuse="always")(*given)
+        for a, b in zip(found, wanted):
+            assert np.abs(a - b).max() < bound * np.abs(b).max()
+
+
 def test_half_as_many_bytes_are_exchanged():
     plans = {}
     for precision in ("float32", "fp16"):

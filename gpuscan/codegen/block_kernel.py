@@ -120,7 +120,10 @@ class Blocks:
         made: Sequence[Any] = Threads(self.by_units).statements(body)
         pairs = list(zip(self.program.kernel.pointers, self.program.pointers))
         inputs = [p.array.name for p, source in pairs if isinstance(source, Given)]
-        traces = [p.array.name for p, source in pairs if isinstance(source, Trace)]
+        traces = {
+            p.array.name: known.expression(product(self.program.rows[source.trace][1]))
+            for p, source in pairs if isinstance(source, Trace)
+        }  # fmt: skip
         states = [p.array.name for p, source in pairs if isinstance(source, State)]
         names = [s.name.text for s in self.prologue if isinstance(s, Let)]
         names += [n.text for n in self.program.kernel.integers]
@@ -150,7 +153,7 @@ class Blocks:
         return replace(launch, weights=tuple(self.placed), most=tuple(self.most.items()))
 
     def _published(
-        self, body: Sequence[Any], traces: Sequence[str], states: Sequence[str]
+        self, body: Sequence[Any], traces: Mapping[str, Any], states: Sequence[str]
     ) -> Sequence[Any]:
         """The statements with rows exchanged in 16 bits, where they are multiplied so."""
         made, rounded = published(body, self.weights, traces, states)

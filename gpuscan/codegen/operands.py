@@ -49,12 +49,13 @@ class Rounded:
 
 
 def published(
-    body: Sequence[Any], weights: Sequence[Weight], traces: Collection[str],
+    body: Sequence[Any], weights: Sequence[Weight], traces: Mapping[str, Any],
     states: Collection[str],
 ) -> tuple[list[Any], list[Rounded]]:  # fmt: skip
     """The statements with products of rounded rows where all of those are written by threads of
     some block in each step; and these rows. weights: those held whole in fragments of 16 bits can
-    be multiplied with such rows; traces, states: the names of arrays in the device's memory."""
+    be multiplied with such rows; traces, states: the names of arrays in the device's memory, of
+    traces with how many elements a step has."""
     fitting = {
         w.name: w for w in weights
         if isinstance(w.layout, Fragments) and w.layout.precision in PRECISIONS
@@ -74,7 +75,7 @@ def published(
 
 
 def beside(
-    body: Sequence[Any], traces: Collection[str], states: Collection[str],
+    body: Sequence[Any], traces: Mapping[str, Any], states: Collection[str],
     room: Callable[[Staged], bool],
 ) -> list[Any]:  # fmt: skip
     """The statements of blocks with rows of their own, with what products read of the last step in
@@ -99,7 +100,7 @@ class _Rows:
     """A step's statements, of which some write rows of traces."""
 
     def __init__(
-        self, body: Sequence[Any], traces: Collection[str], states: Collection[str]
+        self, body: Sequence[Any], traces: Mapping[str, Any], states: Collection[str]
     ) -> None:
         self.body, self.traces, self.states = list(body), traces, states
         self.points = {s.array.name: s for s in body if isinstance(s, Point)}
@@ -160,7 +161,10 @@ class _Rows:
             k = self.writer(trace) if fits else None
             if k is None or not self._is_between_barriers([*reads], k, start is None):
                 continue
-            here = Staged(Array(f"{trace.name}_here", trace.dtype), binary("mul", rows, apart))
+            size = self.traces[trace.name]  # of a vector
+            if apart != Number(0):
+                size = binary("mul", rows, apart)
+            here = Staged(Array(f"{trace.name}_here", trace.dtype), size)
             if not isinstance(apart, Number) or not room(here):
                 continue
 
@@ -212,7 +216,7 @@ class _Exchange(_Rows):
     """A step in which blocks meet."""
 
     def __init__(
-        self, body: Sequence[Any], weights: Mapping[str, Weight], traces: Collection[str],
+        self, body: Sequence[Any], weights: Mapping[str, Weight], traces: Mapping[str, Any],
         states: Collection[str],
     ) -> None:  # fmt: skip
         super().__init__(body, traces, states)
@@ -226,10 +230,13 @@ class _Exchange(_Rows):
     def _product(self, k: int, s: Use) -> None:
         held, rows, a, row, column, stride, partial, *results = s.arguments
         array, at = a if isinstance(a, tuple) else (a, Number(0))
-        whole = isinstance(row, Number) and row.value % _WHOLE == 0 and column == Number(1)
-        if held.name not in self.weights or not whole:
+        if held.name not in self.weights or column != Number(1) or not isinstance(row, Number):
             return
         size = binary("mul", rows, row)
+        if row == Number(0):  # of a vector
+            row = size = Number(self.weights[held.name].depth)
+        if row.value % _WHOLE:
+            return
         last = self.last_steps(array, at)
         trace, start = last or (array, None)
         this_steps = at_step(at, Number(0)) == Number(0) and T.text in names(at)
