@@ -2,9 +2,11 @@
 
     step = meetings + exchange + products + the rest, and device memory where that takes longer
 
-The model is that of shared/GPU.md, section 2.7. No constant here has been measured on a GPU by
-gpuscan: [M] was counted in what NVRTC makes, [D] is derived from figures of others, [K] is
-what is generally known. A prediction is good to half as much again, where it is.
+The model is that of shared/GPU.md, section 2.7. [H200] was measured on one by gpuscan, and is taken
+for all GPUs; [M] was counted in what NVRTC makes, [D] is derived from figures of others, [K] is
+what is generally known. On an H200 recurrent networks and Gibbs sampling of float32 took 1.0 to 1.4
+times what is predicted, products of 16 bits up to 1.9 times; where weights are read anew in each
+step it is far more (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -42,15 +44,16 @@ from .threads import routine
 # ---- constants --------------------------------------------------------------------------------
 
 L2_CLOCK = 64  # bytes a clock that a multiprocessor reads through L2 [K]
+EXCHANGE_CLOCK = 12  # the same where all multiprocessors read the same bytes [H200]
 SHARED_CLOCK = 128  # bytes a clock of a multiprocessor's shared memory: 32 banks of 4
 REACHED = 0.6  # of the peak rate, by products of few rows [D]
 ROWS_A_PASS = 8  # of a product, for which a thread reads a column once: gs_gemm in blocks.h
-EPILOGUE = 350  # clocks from the last multiply-add of a stage to values: sums, latencies [D]
+EPILOGUE = 1000  # clocks of a stage beside all that: first loads, sums, latencies [H200]
 LATENCY = 2  # clocks of an instruction of one warp: 4 where it needs the one before, as half do [K]
 BLOCK_MEETING = 60  # clocks of __syncthreads [K]
 BARRIERS = 2  # of a stage in a block: in front of its products, and behind them
 GRID_MEETING = {  # seconds until all blocks go on
-    "counter": 1.25e-6,  # all add to one and poll it, as kernels/grid.h: 1 to 1.5 us [K]
+    "counter": 1.1e-6,  # all add to one and poll it, as kernels/grid.h [H200]
     "flags": 0.6e-6,  # each looks at those whose values it reads: three trips to L2 [D]
 }
 TENSOR = ("tf32", "bf16", "fp16")  # precisions whose products are the tensor units'
@@ -360,7 +363,7 @@ def predict(
     meetings = step.meetings * GRID_MEETING[meeting] if step.scope == "grid" else 0.0
     if step.scope == "block":
         meetings = step.stages * BARRIERS * BLOCK_MEETING / gpu.clock
-    exchange = blocks_each * (step.exchanged + step.own) / L2_CLOCK
+    exchange = blocks_each * (step.exchanged / EXCHANGE_CLOCK + step.own / L2_CLOCK)
     products = blocks_each * sum(_clocks(p, gpu, precision) for p in step.products)
     latency = step.longest + (step.stages * EPILOGUE if step.products else 0)
     rest = max(blocks_each * step.busy, -(-blocks_each // together) * latency)
