@@ -78,8 +78,8 @@ def beside(
     body: Sequence[Any], traces: Mapping[str, Any], states: Collection[str],
     room: Callable[[Staged], bool],
 ) -> list[Any]:  # fmt: skip
-    """The statements of blocks with rows of their own, with what products read of the last step in
-    shared memory. room: takes some for an array, if there is any; others as above."""
+    """The statements of blocks with rows of their own, with what products read of the last step, or
+    of this one, in shared memory. room: takes some for an array, if there is any."""
     found: list[Any] = []
     for s in body:
         if isinstance(s, Steps):
@@ -120,12 +120,9 @@ class _Rows:
             k for k, s in enumerate(self.body)
             if isinstance(s, Share) and s.by == "threads" and any(stores(s, trace))
         ]  # fmt: skip
-        everything = [n for s in everywhere(self.body) for n in written_arrays(s)]
-        if len(found) != 1 or everything.count(trace.name) != len(
-            [*stores(self.body[found[0]], trace)]
-        ):
-            return None
-        return found[0]
+        written = [n for s in everywhere(self.body) for n in written_arrays(s)].count(trace.name)
+        alone = len(found) == 1 and len([*stores(self.body[found[0]], trace)]) == written
+        return found[0] if alone else None
 
     def left(self, k: int, trace: Array, leave: Callable[[Any, Any], Any]) -> None:
         """Has loop k leave what it stores to a trace elsewhere, too: leave(place in a row, value)
@@ -167,7 +164,6 @@ class _Rows:
             here = Staged(Array(f"{trace.name}_here", trace.dtype), size)
             if not isinstance(apart, Number) or not room(here):
                 continue
-
             kept.add(trace.name)
 
             def leave(at: Any, value: Any, array: Array = here.array) -> Store:

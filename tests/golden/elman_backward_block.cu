@@ -3,9 +3,9 @@
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ x1, const float *__restrict__ k0, float *y0, float *a0, float *b0,
         long long *done, long long last, long long rows, long long rows_a_block,
-        long long sums_float32_place, long long x1_early_place, long long x0_early_place,
-        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s4_0,
-        long long s4_1, long long z0) {
+        long long sums_float32_place, long long y0_here_place, long long x1_early_place,
+        long long x0_early_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
+        long long s4_0, long long s4_1, long long z0) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n0 = rows - row < rows_a_block ? rows - row : rows_a_block;
@@ -17,6 +17,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     gs_held<float, 32, 32, 256, 1> p7_held;
     p7_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
+    float *const y0_here = (float *)(shared + y0_here_place);
     float *const x1_early = (float *)(shared + x1_early_place);
     float *const x0_early = (float *)(shared + x0_early_place);
     p7_held.load(0, k0, s4_0, s4_1, 32, sums_float32);
@@ -45,11 +46,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v8 = 1.0f - v7;
             const float v9 = v5 * v8;
             y0[t * z0 + i1 * 32 + i2] = v9;
+            y0_here[i1 * 32 + i2] = v9;
             gs_copy(x1_early + i1 * 32 + i2, x1 + next_t * s2_0 + i1 * s2_1 + i2);
             gs_copy(x0_early + i1 * 32 + i2, x0 + next_t * s1_0 + i1 * s1_1 + i2);
         }
         __syncthreads();
-        p7_held.multiply(n0, y0 + t * z0, 32, 1, 32, sums_float32, d0);
+        p7_held.multiply(n0, y0_here, 32, 1, 32, sums_float32, d0);
     }
     gs_finish(done, last);
 }

@@ -5,12 +5,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *__restrict__ x4, const float *__restrict__ x5, const float *__restrict__ k2,
         float *y0, float *y1, float *a0, float *b0, long long *done, long long last, long long rows,
         long long rows_a_block, long long sums_float32_place, long long w14_place,
-        long long w15_place, long long x5_early_place, long long x0_early_place,
-        long long x3_early_place, long long x2_early_place, long long x1_early_place,
-        long long x4_early_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
-        long long s3_0, long long s3_1, long long s4_0, long long s4_1, long long s5_0,
-        long long s5_1, long long s6_0, long long s6_1, long long s10_0, long long s10_1,
-        long long n17, long long z0, long long z1) {
+        long long w15_place, long long y1_here_place, long long x5_early_place,
+        long long x0_early_place, long long x3_early_place, long long x2_early_place,
+        long long x1_early_place, long long x4_early_place, long long s1_0, long long s1_1,
+        long long s2_0, long long s2_1, long long s3_0, long long s3_1, long long s4_0,
+        long long s4_1, long long s5_0, long long s5_1, long long s6_0, long long s6_1,
+        long long s10_0, long long s10_1, long long n17, long long z0, long long z1) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n0 = rows - row < rows_a_block ? rows - row : rows_a_block;
@@ -29,6 +29,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w14 = (float *)(shared + w14_place);
     float *const w15 = (float *)(shared + w15_place);
+    float *const y1_here = (float *)(shared + y1_here_place);
     float *const x5_early = (float *)(shared + x5_early_place);
     float *const x0_early = (float *)(shared + x0_early_place);
     float *const x3_early = (float *)(shared + x3_early_place);
@@ -89,6 +90,9 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y1[t * z1 + i1 * 96 + i2] = v19;
             y1[t * z1 + 32 + i1 * 96 + i2] = v28;
             y1[t * z1 + 32 + 32 + i1 * 96 + i2] = v29;
+            y1_here[i1 * 96 + i2] = v19;
+            y1_here[32 + i1 * 96 + i2] = v28;
+            y1_here[64 + i1 * 96 + i2] = v29;
             gs_copy(x5_early + i1 * 32 + i2, x5 + next_t * s6_0 + i1 * s6_1 + i2);
             gs_copy(x0_early + i1 * 32 + i2, x0 + next_t * s1_0 + i1 * s1_1 + i2);
             gs_copy(x3_early + i1 * 32 + i2, x3 + next_t * s4_0 + i1 * s4_1 + i2);
@@ -111,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y0[t * z0 + 32 + i35 * n17 + i36] = v37;
         }
         __syncthreads();
-        p16_held.multiply(n0, y1 + t * z1, 96, 1, 32, sums_float32, w15);
+        p16_held.multiply(n0, y1_here, 96, 1, 32, sums_float32, w15);
         __syncthreads();
         for (int all_i41 = threadIdx.x; all_i41 < n0 * 32; all_i41 += blockDim.x) {
             const long long i40 = all_i41 / 32;

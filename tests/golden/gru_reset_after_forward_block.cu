@@ -5,11 +5,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *__restrict__ k1, const float *__restrict__ k2, const float *__restrict__ k3,
         float *y0, float *y1, float *y2, float *y3, float *y4, float *h0_0, long long *done,
         long long last, long long rows, long long rows_a_block, long long sums_float32_place,
-        long long w14_place, long long w16_place, long long w18_place, long long x0_early_place,
-        long long x2_early_place, long long x1_early_place, long long s1_0, long long s1_1,
-        long long s2_0, long long s2_1, long long s3_0, long long s3_1, long long s6_0,
-        long long s6_1, long long s7_0, long long s7_1, long long s8_0, long long s8_1,
-        long long z0, long long z1, long long z2, long long z3, long long z4) {
+        long long w14_place, long long w16_place, long long w18_place, long long y0_here_place,
+        long long x0_early_place, long long x2_early_place, long long x1_early_place,
+        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
+        long long s3_1, long long s6_0, long long s6_1, long long s7_0, long long s7_1,
+        long long s8_0, long long s8_1, long long z0, long long z1, long long z2, long long z3,
+        long long z4) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n13 = rows - row < rows_a_block ? rows - row : rows_a_block;
@@ -28,6 +29,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const w14 = (float *)(shared + w14_place);
     float *const w16 = (float *)(shared + w16_place);
     float *const w18 = (float *)(shared + w18_place);
+    float *const y0_here = (float *)(shared + y0_here_place);
     float *const x0_early = (float *)(shared + x0_early_place);
     float *const x2_early = (float *)(shared + x2_early_place);
     float *const x1_early = (float *)(shared + x1_early_place);
@@ -36,6 +38,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     p15_held.load(1, k2, s7_0, s7_1, 32, sums_float32);
     __syncthreads();
     p15_held.load(2, k3, s8_0, s8_1, 32, sums_float32);
+    for (int all_i2 = threadIdx.x; all_i2 < n13 * 32; all_i2 += blockDim.x) {
+        const long long i1 = all_i2 / 32;
+        const long long i2 = all_i2 % 32;
+        const float first_value = h0_0[i1 * 32 + i2];
+        y0_here[i1 * 32 + i2] = first_value;
+    }
     if (last > 0) {
         for (int all_i2 = threadIdx.x; all_i2 < n13 * 32; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / 32;
@@ -49,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const long long next_t = t + 1 < last ? t + 1 : t;
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
         __syncthreads();
-        p15_held.multiply(n13, h0_now, 32, 1, 32, sums_float32, w14, w16, w18);
+        p15_held.multiply(n13, y0_here, 32, 1, 32, sums_float32, w14, w16, w18);
         __syncthreads();
         gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n13 * 32; all_i2 += blockDim.x) {
@@ -80,6 +88,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y3[t * z3 + i1 * 32 + i2] = v13;
             y4[t * z4 + i1 * 32 + i2] = v17;
             y0[t * z0 + i1 * 32 + i2] = v22;
+            y0_here[i1 * 32 + i2] = v22;
             gs_copy(x0_early + i1 * 32 + i2, x0 + next_t * s1_0 + i1 * s1_1 + i2);
             gs_copy(x2_early + i1 * 32 + i2, x2 + next_t * s3_0 + i1 * s3_1 + i2);
             gs_copy(x1_early + i1 * 32 + i2, x1 + next_t * s2_0 + i1 * s2_1 + i2);

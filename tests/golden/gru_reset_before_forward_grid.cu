@@ -6,10 +6,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         float *y3, float *h0_0, long long *meeting, float *w17, long long *done, long long last,
         long long sums_float32_place, long long w12_place, long long w14_place, long long w16_place,
         long long w18_place, long long w19_place, long long x0_early_place,
-        long long x2_early_place, long long y2_late_place, long long y3_late_place, long long n11,
-        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
-        long long s3_1, long long s5_0, long long s5_1, long long s6_0, long long s6_1,
-        long long s7_0, long long s7_1, long long z0, long long z1, long long z2, long long z3) {
+        long long x2_early_place, long long h0_now_met_place, long long y2_late_place,
+        long long y3_late_place, long long n11, long long s1_0, long long s1_1, long long s2_0,
+        long long s2_1, long long s3_0, long long s3_1, long long s5_0, long long s5_1,
+        long long s6_0, long long s6_1, long long s7_0, long long s7_1, long long z0, long long z1,
+        long long z2, long long z3) {
     GS_SHARED(shared);
     const long long u0_first = 4 * (64 * blockIdx.x / gridDim.x);
     const long long u0_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
@@ -26,6 +27,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const w19 = (float *)(shared + w19_place);
     float *const x0_early = (float *)(shared + x0_early_place);
     float *const x2_early = (float *)(shared + x2_early_place);
+    float *const h0_now_met = (float *)(shared + h0_now_met_place);
     float *const y2_late = (float *)(shared + y2_late_place);
     float *const y3_late = (float *)(shared + y3_late_place);
     p13_held.load(0, k1 + u0_first * s6_1, s6_0, s6_1, u0_count, sums_float32);
@@ -51,6 +53,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             gs_copy(x2_early + i1 * u0_count + (i2 - u0_first), x2 + t * s3_0 + i1 * s3_1 + i2);
         }
         if (gs_leave(meeting, ticket)) return;
+        for (int all_i2 = threadIdx.x; all_i2 < n11 * u0_count; all_i2 += blockDim.x) {
+            const long long i1 = all_i2 / (int)u0_count;
+            const long long i2 = u0_first + all_i2 % (int)u0_count;
+            gs_copy(h0_now_met + i1 * u0_count + (i2 - u0_first), h0_now + i1 * 256 + i2);
+        }
         p13_held.multiply(n11, h0_now, 256, 1, u0_count, sums_float32, w12, w14);
         __syncthreads();
         gs_copied();
@@ -61,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v4 = w12[0 - u0_first + i1 * u0_count + i2];
             const float v8 = x2_early[i1 * u0_count + (i2 - u0_first)];
             const float v9 = w14[0 - u0_first + i1 * u0_count + i2];
-            const float v12 = h0_now[i1 * 256 + i2];
+            const float v12 = h0_now_met[i1 * u0_count + (i2 - u0_first)];
             const float v5 = v3 + v4;
             const float v6 = gs_sigmoid_f32(v5);
             const float v7 = 1.0f - v6;

@@ -13,18 +13,18 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         long long w35_place, long long w36_place, long long w37_place, long long w38_place,
         long long w39_place, long long w40_place, long long w41_place, long long w42_place,
         long long w43_place, long long w44_place, long long w45_place, long long w46_place,
-        long long w47_place, long long x0_early_place, long long x10_early_place,
-        long long x5_early_place, long long x13_early_place, long long x1_early_place,
-        long long x6_early_place, long long x11_early_place, long long x9_early_place,
-        long long x7_early_place, long long x8_early_place, long long x2_early_place,
-        long long x3_early_place, long long x4_early_place, long long s1_0, long long s1_1,
-        long long s2_0, long long s2_1, long long s3_0, long long s3_1, long long s4_0,
-        long long s4_1, long long s5_0, long long s5_1, long long s6_0, long long s6_1,
-        long long s7_0, long long s7_1, long long s8_0, long long s8_1, long long s9_0,
-        long long s9_1, long long s10_0, long long s10_1, long long s11_0, long long s11_1,
-        long long s12_0, long long s12_1, long long s13_0, long long s13_1, long long s14_0,
-        long long s14_1, long long s15_0, long long s15_1, long long s26_0, long long s26_1,
-        long long z0, long long z1) {
+        long long w47_place, long long y1_here_place, long long x0_early_place,
+        long long x10_early_place, long long x5_early_place, long long x13_early_place,
+        long long x1_early_place, long long x6_early_place, long long x11_early_place,
+        long long x9_early_place, long long x7_early_place, long long x8_early_place,
+        long long x2_early_place, long long x3_early_place, long long x4_early_place,
+        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
+        long long s3_1, long long s4_0, long long s4_1, long long s5_0, long long s5_1,
+        long long s6_0, long long s6_1, long long s7_0, long long s7_1, long long s8_0,
+        long long s8_1, long long s9_0, long long s9_1, long long s10_0, long long s10_1,
+        long long s11_0, long long s11_1, long long s12_0, long long s12_1, long long s13_0,
+        long long s13_1, long long s14_0, long long s14_1, long long s15_0, long long s15_1,
+        long long s26_0, long long s26_1, long long z0, long long z1) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n4 = rows - row < rows_a_block ? rows - row : rows_a_block;
@@ -69,6 +69,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const w45 = (float *)(shared + w45_place);
     float *const w46 = (float *)(shared + w46_place);
     float *const w47 = (float *)(shared + w47_place);
+    float *const y1_here = (float *)(shared + y1_here_place);
     float *const x0_early = (float *)(shared + x0_early_place);
     float *const x10_early = (float *)(shared + x10_early_place);
     float *const x5_early = (float *)(shared + x5_early_place);
@@ -371,9 +372,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v167 = w46[i164];
             const float v168 = v166 + v167;
             y1[t * z1 + i164 * 128 + i165] = v168;
+            y1_here[i164 * 128 + i165] = v168;
         }
         __syncthreads();
-        p48_held.multiply(n4, y1 + t * z1, 128, 1, 32, sums_float32, w47);
+        p48_held.multiply(n4, y1_here, 128, 1, 32, sums_float32, w47);
         __syncthreads();
         for (int all_i170 = threadIdx.x; all_i170 < n4 * 32; all_i170 += blockDim.x) {
             const long long i169 = all_i170 / 32;

@@ -5,12 +5,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *__restrict__ x4, const float *__restrict__ x5, const float *__restrict__ x6,
         const float *__restrict__ k1, float *y0, float *a0, float *b0, float *a1, float *b1,
         long long *done, long long last, long long rows, long long rows_a_block,
-        long long sums_float32_place, long long x5_early_place, long long x0_early_place,
-        long long x6_early_place, long long x2_early_place, long long x1_early_place,
-        long long x4_early_place, long long x3_early_place, long long s1_0, long long s1_1,
-        long long s2_0, long long s2_1, long long s3_0, long long s3_1, long long s4_0,
-        long long s4_1, long long s5_0, long long s5_1, long long s6_0, long long s6_1,
-        long long s7_0, long long s7_1, long long s11_0, long long s11_1, long long z0) {
+        long long sums_float32_place, long long y0_here_place, long long x5_early_place,
+        long long x0_early_place, long long x6_early_place, long long x2_early_place,
+        long long x1_early_place, long long x4_early_place, long long x3_early_place,
+        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
+        long long s3_1, long long s4_0, long long s4_1, long long s5_0, long long s5_1,
+        long long s6_0, long long s6_1, long long s7_0, long long s7_1, long long s11_0,
+        long long s11_1, long long z0) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n8 = rows - row < rows_a_block ? rows - row : rows_a_block;
@@ -29,6 +30,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     gs_held<float, 128, 32, 256, 1> p15_held;
     p15_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
+    float *const y0_here = (float *)(shared + y0_here_place);
     float *const x5_early = (float *)(shared + x5_early_place);
     float *const x0_early = (float *)(shared + x0_early_place);
     float *const x6_early = (float *)(shared + x6_early_place);
@@ -98,6 +100,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y0[t * z0 + 32 + 32 + i1 * 128 + i2] = v29;
             y0[t * z0 + 32 + 32 + 32 + i1 * 128 + i2] = v33;
             d1[i1 * 32 + i2] = v34;
+            y0_here[i1 * 128 + i2] = v19;
+            y0_here[32 + i1 * 128 + i2] = v25;
+            y0_here[64 + i1 * 128 + i2] = v29;
+            y0_here[96 + i1 * 128 + i2] = v33;
             gs_copy(x5_early + i1 * 32 + i2, x5 + next_t * s6_0 + i1 * s6_1 + i2);
             gs_copy(x0_early + i1 * 32 + i2, x0 + next_t * s1_0 + i1 * s1_1 + i2);
             gs_copy(x6_early + i1 * 32 + i2, x6 + next_t * s7_0 + i1 * s7_1 + i2);
@@ -107,7 +113,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             gs_copy(x3_early + i1 * 32 + i2, x3 + next_t * s4_0 + i1 * s4_1 + i2);
         }
         __syncthreads();
-        p15_held.multiply(n8, y0 + t * z0, 128, 1, 32, sums_float32, d0);
+        p15_held.multiply(n8, y0_here, 128, 1, 32, sums_float32, d0);
     }
     gs_finish(done, last);
 }

@@ -7,13 +7,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *__restrict__ k6, const float *__restrict__ k7, float *y0, float *y1, float *y2,
         float *y3, float *y4, float *y5, float *h0_0, float *a1, long long *done, long long last,
         long long rows, long long rows_a_block, long long sums_float32_place, long long w21_place,
-        long long w23_place, long long w25_place, long long w27_place, long long x0_early_place,
-        long long x1_early_place, long long x2_early_place, long long x3_early_place,
-        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
-        long long s3_1, long long s4_0, long long s4_1, long long s7_0, long long s7_1,
-        long long s9_0, long long s9_1, long long s11_0, long long s11_1, long long s13_0,
-        long long s13_1, long long z0, long long z1, long long z2, long long z3, long long z4,
-        long long z5) {
+        long long w23_place, long long w25_place, long long w27_place, long long y0_here_place,
+        long long x0_early_place, long long x1_early_place, long long x2_early_place,
+        long long x3_early_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
+        long long s3_0, long long s3_1, long long s4_0, long long s4_1, long long s7_0,
+        long long s7_1, long long s9_0, long long s9_1, long long s11_0, long long s11_1,
+        long long s13_0, long long s13_1, long long z0, long long z1, long long z2, long long z3,
+        long long z4, long long z5) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n20 = rows - row < rows_a_block ? rows - row : rows_a_block;
@@ -36,6 +36,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const w23 = (float *)(shared + w23_place);
     float *const w25 = (float *)(shared + w25_place);
     float *const w27 = (float *)(shared + w27_place);
+    float *const y0_here = (float *)(shared + y0_here_place);
     float *const x0_early = (float *)(shared + x0_early_place);
     float *const x1_early = (float *)(shared + x1_early_place);
     float *const x2_early = (float *)(shared + x2_early_place);
@@ -47,6 +48,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     p22_held.load(2, k4, s11_0, s11_1, 32, sums_float32);
     __syncthreads();
     p22_held.load(3, k6, s13_0, s13_1, 32, sums_float32);
+    for (int all_i2 = threadIdx.x; all_i2 < n20 * 32; all_i2 += blockDim.x) {
+        const long long i1 = all_i2 / 32;
+        const long long i2 = all_i2 % 32;
+        const float first_value = h0_0[i1 * 32 + i2];
+        y0_here[i1 * 32 + i2] = first_value;
+    }
     if (last > 0) {
         for (int all_i2 = threadIdx.x; all_i2 < n20 * 32; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / 32;
@@ -62,7 +69,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
         const float *const c1 = t ? y1 + (t - 1) * z1 : a1;
         __syncthreads();
-        p22_held.multiply(n20, h0_now, 32, 1, 32, sums_float32, w21, w23, w25, w27);
+        p22_held.multiply(n20, y0_here, 32, 1, 32, sums_float32, w21, w23, w25, w27);
         __syncthreads();
         gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n20 * 32; all_i2 += blockDim.x) {
@@ -104,6 +111,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y4[t * z4 + i1 * 32 + i2] = v26;
             y1[t * z1 + i1 * 32 + i2] = v30;
             y0[t * z0 + i1 * 32 + i2] = v32;
+            y0_here[i1 * 32 + i2] = v32;
             gs_copy(x0_early + i1 * 32 + i2, x0 + next_t * s1_0 + i1 * s1_1 + i2);
             gs_copy(x1_early + i1 * 32 + i2, x1 + next_t * s2_0 + i1 * s2_1 + i2);
             gs_copy(x2_early + i1 * 32 + i2, x2 + next_t * s3_0 + i1 * s3_1 + i2);
