@@ -272,7 +272,8 @@ def _kernel(
     units = program.units
     exchanged = 0
     if scope == "grid" and units is not None:
-        exchanged = sum(sized.value(n) * _itemsize(d) for d, n in units.exchanged)
+        own_rows = {k: n for k, n in launch.most if k == sized.rows}  # of a group of blocks
+        exchanged = sum(sized.value(n, own_rows) * _itemsize(d) for d, n in units.exchanged)
         exchanged -= rounded * (_itemsize("float32") - _itemsize(operands.DTYPE))
     everything = all_units(program, sized.values, sized.value)
     all_work = work_of(program, everything, gpu, launch.block)

@@ -5,6 +5,7 @@
  *     0                   how many have arrived (low half) and how often all have met (high half)
  *     GS_MEETING_FAILED   1 where a block was waited for in vain
  *     GS_MEETING_POLLS    how often a block looks before it gives up; 0: GS_MEETING_PATIENCE times
+ * Groups of blocks that meet apart have one each, one behind the other.
  * The low half is 0 again behind every meeting and the high half only grows, so a launch, or a
  * graph that is replayed, finds it as it must be, whatever the size of its grid. After a failure
  * every meeting fails at once, until the host writes zeros. */
@@ -80,14 +81,16 @@ GS_FN void gs_fail(long long *meeting) {
 #endif
 
 /* A block's part of a meeting, in two halves: between them it may do what nobody waits for. The
- * first gives what the second needs; it is called by all threads of all blocks, as the second is. */
-GS_FN gs_u64 gs_enter(long long *meeting) {
+ * first gives what the second needs; it is called by all threads of all blocks, as the second is.
+ * Those who meet are all blocks, or so many members, each with a number among them. */
+GS_FN gs_u64 gs_enter(long long *meeting, gs_u32 members, gs_u32 member) {
     __syncthreads(); /* the block's writes are there */
-    if (gridDim.x == 1 || threadIdx.x) return 0;
+    if (members == 1 || threadIdx.x) return 0;
     /* all of a meeting add up to one in the high half */
-    const gs_u64 share = blockIdx.x ? 1 : (1ull << 32) - (gridDim.x - 1);
+    const gs_u64 share = member ? 1 : (1ull << 32) - (members - 1);
     return gs_arrive((gs_u64 *)meeting, share) >> 32;
 }
+GS_FN gs_u64 gs_enter(long long *meeting) { return gs_enter(meeting, gridDim.x, blockIdx.x); }
 
 /* Waits for the others; whether it was in vain. */
 GS_FN int gs_wait_for_others(long long *meeting, gs_u64 epoch) {
@@ -108,8 +111,8 @@ GS_FN int gs_wait_for_others(long long *meeting, gs_u64 epoch) {
 
 /* Not 0 where blocks were waited for in vain: then every block must leave the kernel, and what it
  * computed is worth nothing. */
-GS_FN int gs_leave(long long *meeting, gs_u64 epoch) {
-    if (gridDim.x == 1) {
+GS_FN int gs_leave(long long *meeting, gs_u64 epoch, gs_u32 members) {
+    if (members == 1) {
         __syncthreads();
         return 0;
     }
@@ -117,6 +120,7 @@ GS_FN int gs_leave(long long *meeting, gs_u64 epoch) {
     if (threadIdx.x == 0) failed = gs_wait_for_others(meeting, epoch);
     return __syncthreads_or(failed);
 }
+GS_FN int gs_leave(long long *meeting, gs_u64 epoch) { return gs_leave(meeting, epoch, gridDim.x); }
 
 /* Starts to copy an element from the device's memory to the block's: it is there for this thread
  * behind gs_copied(), while others need a barrier too. What has fewer bytes than four, and whatever
@@ -140,6 +144,9 @@ GS_FN void gs_copied() {
 }
 
 /* Both halves. */
-GS_FN int gs_meet(long long *meeting) { return gs_leave(meeting, gs_enter(meeting)); }
+GS_FN int gs_meet(long long *meeting, gs_u32 members, gs_u32 member) {
+    return gs_leave(meeting, gs_enter(meeting, members, member), members);
+}
+GS_FN int gs_meet(long long *meeting) { return gs_meet(meeting, gridDim.x, blockIdx.x); }
 
 #endif

@@ -11,9 +11,12 @@
 GS_FN long long gs_thread() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 GS_FN long long gs_threads() { return (long long)gridDim.x * blockDim.x; }
 
-/* done[0]: how many steps were run; done[1]: not 0 where a check failed. */
+/* done[0]: how many steps were run; done[1]: 1 where a check failed, 2 where blocks did not meet. */
 GS_FN void gs_finish(long long *done, long long steps) {
     if (gs_thread() == 0) done[0] = steps;
+}
+GS_FN void gs_unmet(long long *done) { /* the block gives up, as it waited for others in vain */
+    atomicExch((unsigned long long *)(done + 1), 2ull);
 }
 GS_FN void gs_break(long long *done) { atomicExch((unsigned long long *)(done + 1), 1ull); }
 

@@ -10,7 +10,9 @@ import pytest
 import gpuscan
 from gpuscan import tensor as T
 from gpuscan.codegen.kernel import Array, For, Let, Load, Name, Number, Point, Share, Store
+from gpuscan.codegen.program import Meeting
 from gpuscan.codegen.threads import Threads
+from gpuscan.errors import DeviceError
 from gpuscan.runtime import emulator
 from gpuscan.runtime.emulated import Emulated
 
@@ -142,6 +144,40 @@ def test_inputs_come_and_traces_go_while_blocks_meet(seen, monkeypatch):
         assert not re.search(r"\bx\d?\[", computed.partition("gs_finish")[0])
         # what was copied is waited for before it is read
         assert computed.index("gs_copied();") < computed.index("_early[")
+
+
+def test_groups_of_blocks_have_rows_of_their_own(seen, monkeypatch):
+    """As many groups as hold the weights, and no more than there are rows; of one text."""
+    monkeypatch.setattr(Emulated, "scope", "grid")
+    f, reference = elman(16)
+    for batch, groups in ((1, 1), (2, 2), (5, 2)):
+        given = inputs(4, batch, 16)
+        assert_close(f(*given), reference(*given))
+        forward, backward = seen.loops[-2:]
+        assert forward.grid == backward.grid == 2 * groups
+        assert ("2 groups of 2 blocks" in forward.reason) == (groups == 2)
+    assert len(seen.sources) == 2
+    (meeting,) = [x for x in forward.arguments if isinstance(getattr(x, "source", 0), Meeting)]
+    assert meeting.copies == 2
+
+
+def test_a_group_that_does_not_meet_is_an_error(monkeypatch):
+    """The others run to their end, and say so: their rows are not taken for the result."""
+    monkeypatch.setattr(Emulated, "scope", "grid")
+    f, _ = elman(16)
+    given = inputs(4, 4, 16)
+    build = Emulated.build
+    met = "if (gs_leave(meeting, ticket, members))"
+
+    def built(self, source, name):
+        if name.startswith("loop"):
+            assert met in source
+            source = source.replace(met, met[:-1] + " || group == 1)")
+        return build(self, source, name)
+
+    monkeypatch.setattr(Emulated, "build", built)
+    with pytest.raises(DeviceError, match=r"some of its 4 blocks waited in vain.*fuse='never'"):
+        f(*given)
 
 
 def test_blocks_that_do_not_meet_fetch_the_next_steps_inputs_behind_a_steps_work(seen, monkeypatch):

@@ -9,6 +9,7 @@ from models import MODELS
 import gpuscan
 from gpuscan import explain
 from gpuscan import tensor as T
+from gpuscan.codegen.block_kernel import Blocks
 from gpuscan.codegen.cost import EPILOGUE, EXCHANGE_CLOCK, GRID_MEETING, Product, StepCost, predict
 from gpuscan.codegen.limits import PRESETS, of
 from gpuscan.config import config
@@ -31,6 +32,12 @@ def uncompiled(monkeypatch):
         raise BuildError("no NVRTC here\nand more words")
 
     monkeypatch.setattr(explain.nvrtc, "compile", compile)
+
+
+@pytest.fixture
+def one_group(monkeypatch):
+    """All blocks of a kernel exchange the units of all rows."""
+    monkeypatch.setattr(Blocks, "numbers_of_groups", lambda self: iter(()))
 
 
 def zeros(*shape):
@@ -103,7 +110,7 @@ def recurrent(f, batch, hidden, gates=1):
 
 
 @pytest.mark.parametrize(("target", "hidden"), [("h100", 1024), ("t4", 512), ("emulated", 128)])
-def test_elman_whose_weights_are_more_than_a_block_holds(uncompiled, target, hidden):
+def test_elman_whose_weights_are_more_than_a_block_holds(one_group, uncompiled, target, hidden):
     batch, gpu = 16, of(target)
     plan = plan_of(recurrent(elman(hidden), batch, hidden), target)
     k, state = plan.kernel, batch * hidden * F
@@ -120,7 +127,7 @@ def test_elman_whose_weights_are_more_than_a_block_holds(uncompiled, target, hid
 
 
 @pytest.mark.parametrize(("target", "hidden"), [("h100", 768), ("t4", 256), ("emulated", 96)])
-def test_lstm_whose_weights_are_more_than_a_block_holds(uncompiled, target, hidden):
+def test_lstm_whose_weights_are_more_than_a_block_holds(one_group, uncompiled, target, hidden):
     batch = 4
     plan = plan_of(recurrent(lstm(hidden), batch, hidden, 4), target)
     k, state = plan.kernel, batch * hidden * F
@@ -129,6 +136,17 @@ def test_lstm_whose_weights_are_more_than_a_block_holds(uncompiled, target, hidd
     assert k.kept == 2 * state  # c
     # of a unit: four sums, three sigmoids and two tanh, three products and a sum
     assert k.flops == 4 * 2 * batch * hidden**2 + batch * hidden * (4 + 5 + 4)
+
+
+@pytest.mark.parametrize(("batch", "groups"), [(1, 1), (2, 2), (16, 3), (256, 3)])
+def test_groups_of_blocks_exchange_their_own_rows(uncompiled, batch, groups):
+    """An LSTM's 4 MiB are 98 KiB each of 44 blocks: a third of an H100."""
+    plan = plan_of(recurrent(lstm(512), batch, 512, 4), "h100")
+    k = plan.kernel
+    assert (plan.scope, k.blocks) == ("grid", groups * 44)
+    assert k.exchanged == -(-batch // groups) * 512 * F
+    assert sum(w.size for w in k.weights) == 4 * 512 * 12 * F
+    assert ("3 groups of 44 blocks share" in str(plan.reason)) == (groups == 3)
 
 
 @pytest.mark.parametrize(("target", "blocks"), [("h100", 8), ("t4", 8), ("emulated", 4)])
@@ -142,7 +160,7 @@ def test_a_small_lstm_has_no_meetings(uncompiled, target, blocks):
 
 
 @pytest.mark.parametrize("target", ["h100", "t4", "emulated"])
-def test_gibbs_sampling_meets_twice(uncompiled, target):
+def test_gibbs_sampling_meets_twice(one_group, uncompiled, target):
     plan = plan_of(gibbs(784, 512), target, zeros(3, 784))
     k = plan.kernel
     assert (plan.scope, k.meetings, k.exchanged) == ("grid", 2, 3 * (784 + 512) * F)
@@ -172,7 +190,7 @@ def test_a_step_that_no_gpu_holds_reads_weights_again(uncompiled):
 # ---- when sizes are known ----------------------------------------------------------------------
 
 
-def test_sizes_are_known_at_the_first_call(uncompiled):
+def test_sizes_are_known_at_the_first_call(one_group, uncompiled):
     f = elman(1024)
     (plan,) = f.explain("h100").scans
     assert (plan.path, plan.scope, plan.kernel) == ("fused", "", None)
@@ -312,7 +330,7 @@ def test_products_of_short_floats(uncompiled):
 # ---- text --------------------------------------------------------------------------------------
 
 
-def test_the_text(uncompiled):
+def test_the_text(one_group, uncompiled):
     f = recurrent(elman(1024), 16, 1024)
     lines = f"{f.explain('h100')}".splitlines()
     *known, predicted = lines
@@ -336,7 +354,8 @@ def test_the_text(uncompiled):
 # ---- the model ---------------------------------------------------------------------------------
 
 # A step, and its gradient's, in microseconds, measured on an H200 (benchmarks/h200.json; what is
-# not there is in benchmarks/README.md). Products outside of the loops are in them.
+# not there is in benchmarks/README.md), before there were groups of blocks. Products outside of the
+# loops are in them.
 MEASURED = [
     ("lstm", 128, 16, "float32", False, 2.41), ("lstm", 128, 16, "float32", True, 4.52),
     ("lstm", 768, 16, "float32", False, 7.55), ("lstm", 768, 16, "float32", True, 20.0),
@@ -348,7 +367,7 @@ MEASURED = [
 
 @pytest.mark.parametrize(("model", "hidden", "batch", "precision", "both", "measured"), MEASURED)
 def test_the_model_against_measured_steps(
-    uncompiled, model, hidden, batch, precision, both, measured
+    one_group, uncompiled, model, hidden, batch, precision, both, measured
 ):
     made = MODELS[model](hidden)
     with config.change_flags(dot_precision=precision):

@@ -60,28 +60,47 @@ from .weights import (
 GRANULES = (4, 2)  # units that a block has are a multiple of one: 16 bytes, or 8
 MOST_ROWS = 32  # of a block
 BLOCK, BLOCKS = Name("blockIdx.x"), Name("gridDim.x")
+MEMBER, MEMBERS, GROUP = Name("member"), Name("members"), Name("group")
+TRIALS = 3  # of numbers of groups
+OF_A_GROUP = 96  # registers of a thread, for the weights that a group of blocks holds, at most
+
+
+def by_units(loop: Sized, limits: Limits, precision: str) -> Launch:
+    """The kernel of blocks that share units. Where the registers of a part of the blocks hold all
+    weights, and rows need no other rows, there are as many groups of blocks as hold them, each with
+    rows of its own: so a block reads fewer rows of the others. How many groups there could be
+    follows from the weights alone. Raises DoesNotFit where there is no such kernel."""
+    one = Blocks(loop, limits, True, precision)
+    for groups in one.numbers_of_groups():
+        if Blocks(loop, limits, True, precision, groups).is_in_registers():
+            return Blocks(loop, limits, True, precision, groups).launch()
+    return one.launch()
 
 
 class Blocks:
-    """A loop whose workers are blocks: each with rows of its own, or with units of all rows."""
+    """A loop whose workers are blocks: each with rows of its own, or with units of all rows, or of
+    its group's rows."""
 
-    def __init__(self, loop: Sized, limits: Limits, by_units: bool, precision: str) -> None:
+    def __init__(
+        self, loop: Sized, limits: Limits, by_units: bool, precision: str, groups: int = 1
+    ) -> None:
         self.precision = precision
         self.loop, self.program, self.limits, self.by_units = loop, loop.program, limits, by_units
         self.units: list[int] = []
+        self.rows = loop.rows if groups > 1 or not by_units else None
+        count = 1 if self.rows is None else max(1, loop.values[self.rows])
         if by_units:
             if self.program.units is None:
                 raise DoesNotFit("units are not shared")
             self.units = [loop.value(s) for s in self.program.units.sizes]
             most = max((-(-size // GRANULES[0]) for size in self.units), default=1)
-            self.grid = max(1, min(limits.multiprocessors, most))
-        self.rows = None if by_units else loop.rows
-        self.tile = 1
-        if not by_units:
-            count = 1 if self.rows is None else max(1, loop.values[self.rows])
+            self.members = max(1, min(limits.multiprocessors // groups, most))
+            self.tile = -(-count // groups)
+        else:
             each = -(-count // limits.multiprocessors)
-            self.tile = min(MOST_ROWS, 1 << (each - 1).bit_length())
-            self.grid = 1 if self.rows is None else -(-count // self.tile)
+            self.members, self.tile = 1, min(MOST_ROWS, 1 << (each - 1).bit_length())
+        self.most_groups, self.groups = groups, -(-count // self.tile)  # of those with rows
+        self.grid = self.groups * self.members
         self.threads = min(THREADS, limits.threads_block)
         self.parameters = Parameters(loop)
         self.weights: list[Weight] = []  # in registers
@@ -108,8 +127,31 @@ class Blocks:
         """How many units a block has at most, and of what these are a multiple: of the largest
         granule by which no block has more than it must."""
         counts = [-(-self.units[k] // g) for g in GRANULES]
-        most, granule = min((-(-n // self.grid) * g, -g) for n, g in zip(counts, GRANULES))
+        most, granule = min((-(-n // self.members) * g, -g) for n, g in zip(counts, GRANULES))
         return most, -granule
+
+    def numbers_of_groups(self) -> Iterator[int]:
+        """In how many groups of blocks each may hold all weights in its registers, the most first;
+        none where there is one group at most."""
+        if self.loop.rows is None:
+            return
+        whole = {name.text: self.loop.value(size) for name, size in whole_units(self.program)}
+        shapes = panels(self.program.kernel.body).values()
+        size = 2 if self.precision in ("bf16", "fp16") else 4
+        weights = size * sum(self.loop.value(product(shape), whole) for shape in shapes)
+        least = max(2, -(-weights // (4 * OF_A_GROUP * self.threads)))
+        most = self.limits.multiprocessors // least
+        yield from range(most, max(1, most - TRIALS), -1)
+
+    def is_in_registers(self) -> bool:
+        """Whether a block's registers hold its weights, but for those that are as well in shared
+        memory; it is of no use behind that."""
+        self._integers()
+        self.body = Known(self.names, self.terms).statements(self.program.kernel.body)
+        self._pointers()
+        left = sum(p.size for p in self.placed if p.place != "registers")
+        taken = sum(w.layout.registers for w in self.weights)
+        return bool(self.placed) and taken <= OF_A_GROUP and left < 4 * LEAST_HELD
 
     def launch(self) -> Launch:
         self._integers()
@@ -117,7 +159,8 @@ class Blocks:
         self.body = known.statements(self.program.kernel.body)
         self._pointers()
         body = tuple(with_own_panels(self.body, self.weights, self.partials))
-        made: Sequence[Any] = Threads(self.by_units).statements(body)
+        among = (MEMBERS, MEMBER) if self.most_groups > 1 else ()
+        made: Sequence[Any] = Threads(self.by_units, among).statements(body)
         pairs = list(zip(self.program.kernel.pointers, self.program.pointers))
         inputs = [p.array.name for p, source in pairs if isinstance(source, Given)]
         traces = {
@@ -141,6 +184,9 @@ class Blocks:
             meetings = self.program.units.meetings
             times = f"{meetings} time{'s' * (meetings != 1)}"
             reason = f"blocks share its units, and meet {times} a step"
+            if self.groups > 1:
+                has = f"{self.groups} groups of {self.members}"
+                reason = f"{has} {reason}, each group for rows of its own"
         elif self.rows is None:
             reason = "one block has all of its state"
         else:
@@ -159,8 +205,10 @@ class Blocks:
         made, rounded = published(body, self.weights, traces, states)
         for x in rounded:
             elements = 2 * self.loop.value(x.elements, self.most)
-            held = Held(Scratch(elements, x.array.dtype), 1, elements, x.array.dtype)
+            held = Held(Scratch(elements, x.array.dtype), self.groups, elements, x.array.dtype)
             self.parameters.pointer(Pointer(x.array, True), held)
+            apart = self.parameters.integer(Name(f"{x.array.name}_apart"), elements)
+            self._of_a_group(x.array, apart)
         return made
 
     def _integers(self) -> None:
@@ -169,8 +217,14 @@ class Blocks:
         rows = Name(self.rows or "")
         if self.rows is not None:
             total = self.parameters.integer(Name("rows"), self.loop.values[self.rows])
-            tile = self.parameters.integer(Name("rows_a_block"), self.tile)
-            prologue.append(Let(Name("row"), binary("mul", BLOCK, tile)))
+            whose = "group" if self.by_units else "block"
+            tile = self.parameters.integer(Name(f"rows_a_{whose}"), self.tile)
+            if self.by_units:
+                members = self.parameters.integer(MEMBERS, self.members)
+                prologue.append(Let(GROUP, binary("int_div", BLOCK, members)))
+                prologue.append(Let(MEMBER, binary("mod", BLOCK, members)))
+            first = GROUP if self.by_units else BLOCK
+            prologue.append(Let(Name("row"), binary("mul", first, tile)))
             left = binary("sub", total, Name("row"))
             prologue.append(Let(rows, (left < tile).choose(left, tile)))
         for name, source in zip(program.kernel.integers, program.integers):
@@ -199,8 +253,10 @@ class Blocks:
                     granules = binary("int_div", size + (granule - 1), Number(granule))
                     if isinstance(size, Number):
                         granules = Number(-(-size.value // granule))
-                    worker = BLOCK + 1 if end else BLOCK
-                    first = Number(granule) * ((granules * worker) // BLOCKS)
+                    among = self.most_groups > 1
+                    worker, workers = (MEMBER, MEMBERS) if among else (BLOCK, BLOCKS)
+                    worker = worker + 1 if end else worker
+                    first = Number(granule) * ((granules * worker) // workers)
                     whole = isinstance(size, Number) and size.value % granule == 0
                     value = first if whole else (first < size).choose(first, size)
                     prologue.append(Let(name, value))
@@ -231,7 +287,8 @@ class Blocks:
                 scratch.append((pointer, source, self.loop.value(elements, self.most), one))
             elif isinstance(source, Meeting):
                 if self.by_units:
-                    self.parameters.pointer(pointer, Held(source))
+                    self.parameters.pointer(pointer, Held(source, self.groups))
+                    self._of_a_group(pointer.array, Name("GS_GRID_MEETING"))
             else:
                 self._outside(k, pointer, source)
         packed = [x for x in scratch if x[0].array.name in of_panels]
@@ -332,12 +389,20 @@ class Blocks:
                 self.prologue.append(InShared(pointer.array, self._place(pointer.array.name)))
                 self.shared += size
                 continue
-            copies = 1 if one else self.grid
+            copies = self.groups if one else self.grid
             held = Held(source, copies, elements, source.dtype)
             self.parameters.pointer(pointer, held)
-            if copies > 1:
+            if one:
+                apart = self.parameters.integer(Name(f"{pointer.array.name}_apart"), elements)
+                self._of_a_group(pointer.array, apart)
+            elif copies > 1:
                 apart = self.parameters.integer(Name(f"{pointer.array.name}_apart"), elements)
                 self.prologue.append(Shift(pointer.array, binary("mul", BLOCK, apart)))
+
+    def _of_a_group(self, array: Array, apart: Any) -> None:
+        """An array of which each group of blocks has one."""
+        if self.most_groups > 1:
+            self.prologue.append(Shift(array, binary("mul", GROUP, apart)))
 
     def _outside(self, k: int, pointer: Pointer, source: Any) -> None:
         """Memory that the host gives or reads: the block's rows of it; a copy for each block of
@@ -347,15 +412,18 @@ class Blocks:
         if self.rows is not None and axis is not None:
             apart = known.expression(self.parameters.stride(source, axis))
             self.prologue.append(Shift(pointer.array, binary("mul", Name("row"), apart)))
-        alike = False
+        copies, which = 1, BLOCK
         if isinstance(source, Trace | State) and self.grid > 1:
             units = self.program.units
             shared = self.by_units and units is not None and units.one[k]
-            alike = not shared and (self.by_units or axis is None)
-        self.parameters.pointer(pointer, Held(source, self.grid if alike else 1))
-        if alike:
+            if not shared and (self.by_units or axis is None):
+                copies = self.grid
+            if copies > 1 and self.most_groups > 1 and axis is not None:
+                copies, which = self.members, MEMBER  # groups have rows of it
+        self.parameters.pointer(pointer, Held(source, copies))
+        if copies > 1:
             size = known.expression(self.parameters.size(source))
-            self.prologue.append(Shift(pointer.array, binary("mul", BLOCK, size)))
+            self.prologue.append(Shift(pointer.array, binary("mul", which, size)))
 
 
 def _lines(size: int) -> int:

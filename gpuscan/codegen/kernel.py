@@ -369,9 +369,11 @@ class Combine:
 
 @record
 class Meet:
-    """All blocks wait for each other; where one of them does not come the kernel ends."""
+    """All blocks wait for each other; where one of them does not come the kernel ends. among: how
+    many do, and which of them the block is, where that is not all."""
 
     meeting: Array
+    among: tuple[Any, ...] = ()
 
 
 @record
@@ -379,6 +381,7 @@ class Enter:
     """The block comes to a meeting, and goes on."""
 
     meeting: Array
+    among: tuple[Any, ...] = ()
 
 
 @record
@@ -386,6 +389,7 @@ class MeetingOver:
     """All blocks have come to the meeting that this one has entered, or the kernel ends."""
 
     meeting: Array
+    among: tuple[Any, ...] = ()
 
 
 @record

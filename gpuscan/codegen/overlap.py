@@ -120,7 +120,8 @@ class _Step:
         between = self._written(write, k > at) + self._read_in(fetch, k < at)
         meeting = [body[at]]
         if between:
-            meeting = [Enter(body[at].meeting), *between, MeetingOver(body[at].meeting)]
+            whose = body[at].meeting, body[at].among
+            meeting = [Enter(*whose), *between, MeetingOver(*whose)]
         meeting += met
         if k > at:
             self.body = [*body[:at], *meeting, *body[at + 1 : k], *loop, *body[k + 1 :]]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from ..errors import DeviceError
 from ..record import replace
-from .block_kernel import Blocks
+from .block_kernel import Blocks, by_units
 from .chain_kernel import chain_launch
 from .launches import DoesNotFit, Sized
 from .limits import Limits, memory_text
@@ -34,7 +34,7 @@ def launch_of(
     ways: list[tuple[str, Callable[[], Launch]]] = [
         ("thread", lambda: chain_launch(loop, chain, limits)),
         ("block", lambda: _narrow_block(loop, limits, precision)),
-        ("grid", lambda: Blocks(loop, limits, True, precision).launch()),
+        ("grid", lambda: by_units(loop, limits, precision)),
         ("block", lambda: Blocks(loop, limits, False, precision).launch()),
     ]
     for way, make in [*(x for x in reversed(ways) if x[0] == scope), *ways]:

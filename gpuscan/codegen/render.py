@@ -277,12 +277,15 @@ class Renderer:
                 routine = f"gs_{by}_{_FOLDS[scalar.name]}_{_SUFFIX[name.dtype]}"
                 scratch = f", ({self.type(name.dtype)} *)shared" if by == "block" else ""
                 yield f"{indent}{name.text} = {routine}({name.text}{scratch});"
-            case Meet(meeting):
-                yield f"{indent}if (gs_meet({meeting.name})) return;"
-            case Enter(meeting):
-                yield f"{indent}const gs_u64 ticket = gs_enter({meeting.name});"
-            case MeetingOver(meeting):
-                yield f"{indent}if (gs_leave({meeting.name}, ticket)) return;"
+            case Meet(meeting, among):
+                given = ", ".join([meeting.name, *map(self.bare, among)])
+                yield f"{indent}if (gs_meet({given})) return gs_unmet(done);"
+            case Enter(meeting, among):
+                given = ", ".join([meeting.name, *map(self.bare, among)])
+                yield f"{indent}const gs_u64 ticket = gs_enter({given});"
+            case MeetingOver(meeting, among):
+                given = ", ".join([meeting.name, "ticket", *map(self.bare, among[:1])])
+                yield f"{indent}if (gs_leave({given})) return gs_unmet(done);"
             case LastBlock(counter):
                 yield f"{indent}if (!gs_is_last({counter.name})) return;"
             case Fail():

@@ -151,10 +151,11 @@ class Threads:
     """The statements of a worker for the threads of its block.
 
     blocks    whether blocks meet where the statements do; otherwise only the threads of one
+    among     how many of them do, and which of them the block is, where that is not all
     """
 
-    def __init__(self, blocks: bool) -> None:
-        self._blocks = blocks
+    def __init__(self, blocks: bool, among: tuple[Any, ...] = ()) -> None:
+        self._blocks, self._among = blocks, among
         self._roots: dict[str, frozenset[str]] = {}  # what an array may be
         self._breaks: list[_Since] = []  # at the ends that a loop comes to on the way
 
@@ -205,7 +206,8 @@ class Threads:
             case If():
                 return self._choice(s, since)
             case Use(name, arguments) if name == _MEETING:
-                return [Meet(arguments[0]) if self._blocks else Barrier()], _Since()
+                met = Meet(arguments[0], self._among) if self._blocks else Barrier()
+                return [met], _Since()
             case Use(name) if routine(name) in TOGETHER:
                 return self._after(s, since, [s])
             case Use() | Store():

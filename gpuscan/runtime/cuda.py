@@ -263,9 +263,9 @@ class _LoopRunner:
         arguments = [memory.argument(x) for x in launch.arguments]
         self.device.launch(plan.kernel, launch, arguments)
         done, failed = (int(x) for x in self.device.host(memory.done))
-        if failed:
+        if failed == 1:
             return self.definition(*inputs)
-        if done < 0:
+        if failed or done < 0:
             raise DeviceError(_NOT_MET.format(launch.name, launch.grid))
         return memory.results(min(done, steps))  # one that stops says one more where none did
 
@@ -310,7 +310,7 @@ class _Memory:
             case State(j, parity):
                 return self._state(j, parity, held.copies)
             case Meeting():
-                return self.device.array(np.zeros(MEETING, "int64"))
+                return self.device.array(np.zeros(MEETING * held.copies, "int64"))
             case Scratch():
                 return self.device.empty((max(1, held.copies * held.elements),), held.dtype)
         raise TypeError(held)
