@@ -46,6 +46,7 @@ from .program import (
 )
 from .threads import Threads
 from .weights import (
+    EIGHT_ROWS,
     LEAST_HELD,
     OTHER_REGISTERS,
     Fragments,
@@ -62,7 +63,7 @@ MOST_ROWS = 32  # of a block
 BLOCK, BLOCKS = Name("blockIdx.x"), Name("gridDim.x")
 MEMBER, MEMBERS, GROUP = Name("member"), Name("members"), Name("group")
 TRIALS = 3  # of numbers of groups
-OF_A_GROUP = 96  # registers of a thread, for the weights that a group of blocks holds, at most
+OF_A_GROUP = 64  # registers of a thread for the weights that a group of blocks holds, at most
 
 
 def by_units(loop: Sized, limits: Limits, precision: str) -> Launch:
@@ -314,6 +315,13 @@ class Blocks:
         for entry in sorted(packed, key=_bytes, reverse=True):
             if left > 0:
                 left -= self._hold_weight((entry[0].array.name,), entries, packed, room, True)
+        layouts = [w.layout for w in self.weights if isinstance(w.layout, Layout)]
+        if len(layouts) > 1 and sum(x.registers for x in layouts) > EIGHT_ROWS:
+            kinds = {x.type: replace(x, rows=4).type for x in layouts}
+            self.prologue = [
+                replace(s, type=kinds.get(s.type, s.type)) if isinstance(s, HeldWeight) else s
+                for s in self.prologue
+            ]
         for dtype, size in self.partial_bytes.items():
             self.partials[dtype] = Array(f"sums_{dtype}", dtype)
             place = self._place(f"sums_{dtype}")

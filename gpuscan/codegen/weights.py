@@ -12,6 +12,7 @@ from .threads import routine
 
 LANES, GROUPS = 8, 4  # of a warp, as kernels/held.h has them
 VECTOR = 16  # bytes
+EIGHT_ROWS = 80  # registers of a thread: where weights take no more, eight rows are read at once
 LEAST_HELD = 1024  # elements: fewer are as well in shared memory
 OTHER_REGISTERS = 103  # of a thread, for all but weights
 
@@ -91,13 +92,15 @@ class Fragments:
 
 @record
 class Layout:
-    """How the threads of a block hold a matrix: kernels/held.h, in the same words."""
+    """How the threads of a block hold a matrix: kernels/held.h, in the same words. rows: that are
+    multiplied at once, at most."""
 
     depth: int
     wide: int  # columns of each of the parts that are held as one
     parts: int
     threads: int
     dtype: str
+    rows: int = 8
 
     @property
     def columns(self) -> int:
@@ -110,7 +113,8 @@ class Layout:
     @property
     def type(self) -> str:
         kind = "double" if self.dtype == "float64" else "float"
-        return f"gs_held<{kind}, {self.depth}, {self.wide}, {self.threads}, {self.parts}>"
+        sizes = f"{self.depth}, {self.wide}, {self.threads}, {self.parts}"
+        return f"gs_held<{kind}, {sizes}{f', {self.rows}' * (self.rows < 8)}>"
 
     @property
     def across(self) -> int:
