@@ -429,8 +429,9 @@ class Blocks:
             if copies > 1 and self.most_groups > 1 and axis is not None:
                 copies, which = self.members, MEMBER  # groups have rows of it
         self.parameters.pointer(pointer, Held(source, copies))
-        if copies > 1:
-            size = known.expression(self.parameters.size(source))
+        if copies > 1:  # each of all rows
+            whole = {} if self.rows is None else {self.rows: Name("rows")}
+            size = Known({**self.names, **whole}).expression(self.parameters.size(source))
             self.prologue.append(Shift(pointer.array, binary("mul", which, size)))
 
 
