@@ -2,15 +2,25 @@
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ x1, const float *__restrict__ k0, float *y0, float *a0, float *b0,
-        long long *meeting, long long *done, long long last, long long sums_float32_place,
-        long long x1_early_place, long long x0_early_place, long long n0, long long s1_0,
-        long long s1_1, long long s2_0, long long s2_1, long long s4_0, long long s4_1,
-        long long z0) {
+        long long *meeting, long long *done, long long last, long long rows, long long rows_a_group,
+        long long members, long long sums_float32_place, long long x1_early_place,
+        long long x0_early_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
+        long long s4_0, long long s4_1, long long z0) {
     GS_SHARED(shared);
-    const long long u0_first = 4 * (64 * blockIdx.x / gridDim.x);
-    const long long u0_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
+    const long long group = blockIdx.x / members;
+    const long long member = blockIdx.x % members;
+    const long long row = group * rows_a_group;
+    const long long n0 = rows - row < rows_a_group ? rows - row : rows_a_group;
+    const long long u0_first = 4 * (64 * member / members);
+    const long long u0_end = 4 * (64 * (member + 1) / members);
     const long long u0_count = u0_end - u0_first;
-    gs_held<float, 256, 4, 256, 1> p7_held;
+    x0 += row * s1_1;
+    x1 += row * s2_1;
+    y0 += row * 256;
+    a0 += row * 256;
+    b0 += row * 256;
+    meeting += group * GS_GRID_MEETING;
+    gs_held<float, 256, 64, 256, 1> p7_held;
     p7_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const x1_early = (float *)(shared + x1_early_place);
@@ -41,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v9 = v5 * v8;
             y0[t * z0 + i1 * 256 + i2] = v9;
         }
-        const gs_u64 ticket = gs_enter(meeting);
+        const gs_u64 ticket = gs_enter(meeting, members, member);
         if (t + 1 < last) {
             for (int all_i2 = threadIdx.x; all_i2 < n0 * u0_count; all_i2 += blockDim.x) {
                 const long long i1 = all_i2 / (int)u0_count;
@@ -50,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
                 gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + (t + 1) * s1_0 + i1 * s1_1 + i2);
             }
         }
-        if (gs_leave(meeting, ticket)) return;
+        if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
         p7_held.multiply(n0, y0 + t * z0, 256, 1, 256, sums_float32, d0 + u0_first);
     }
     gs_finish(done, last);

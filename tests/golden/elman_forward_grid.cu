@@ -2,14 +2,23 @@
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ U, const float *__restrict__ k1, float *y0, float *h0_0,
-        long long *meeting, long long *done, long long last, long long sums_float32_place,
-        long long w6_place, long long x0_early_place, long long k1_kept_place, long long n2,
-        long long s1_0, long long s1_1, long long s3_0, long long s3_1, long long z0) {
+        long long *meeting, long long *done, long long last, long long rows, long long rows_a_group,
+        long long members, long long sums_float32_place, long long w6_place,
+        long long x0_early_place, long long k1_kept_place, long long s1_0, long long s1_1,
+        long long s3_0, long long s3_1, long long z0) {
     GS_SHARED(shared);
-    const long long u0_first = 4 * (64 * blockIdx.x / gridDim.x);
-    const long long u0_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
+    const long long group = blockIdx.x / members;
+    const long long member = blockIdx.x % members;
+    const long long row = group * rows_a_group;
+    const long long n2 = rows - row < rows_a_group ? rows - row : rows_a_group;
+    const long long u0_first = 4 * (64 * member / members);
+    const long long u0_end = 4 * (64 * (member + 1) / members);
     const long long u0_count = u0_end - u0_first;
-    gs_held<float, 256, 4, 256, 1> p7_held;
+    x0 += row * s1_1;
+    y0 += row * 256;
+    h0_0 += row * 256;
+    meeting += group * GS_GRID_MEETING;
+    gs_held<float, 256, 64, 256, 1> p7_held;
     p7_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w6 = (float *)(shared + w6_place);
@@ -23,13 +32,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     }
     for (long long t = 0; t < last; t++) {
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
-        const gs_u64 ticket = gs_enter(meeting);
+        const gs_u64 ticket = gs_enter(meeting, members, member);
         for (int all_i2 = threadIdx.x; all_i2 < n2 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
             gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + t * s1_0 + i1 * s1_1 + i2);
         }
-        if (gs_leave(meeting, ticket)) return;
+        if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
         p7_held.multiply(n2, h0_now, 256, 1, u0_count, sums_float32, w6);
         __syncthreads();
         gs_copied();

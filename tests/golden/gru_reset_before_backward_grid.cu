@@ -4,19 +4,34 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ x3,
         const float *__restrict__ x4, const float *__restrict__ k2, const float *__restrict__ k3,
         float *y0, float *y1, float *a0, float *b0, long long *meeting, long long *done,
-        long long last, long long sums_float32_place, long long w15_place, long long w16_place,
-        long long w18_place, long long w19_place, long long x2_early_place,
-        long long x3_early_place, long long n0, long long s1_0, long long s1_1, long long s2_0,
-        long long s2_1, long long s3_0, long long s3_1, long long s4_0, long long s4_1,
-        long long s5_0, long long s5_1, long long s9_0, long long s9_1, long long s10_0,
-        long long s10_1, long long n18, long long z0, long long z1) {
+        long long last, long long rows, long long rows_a_group, long long members,
+        long long sums_float32_place, long long w15_place, long long w16_place, long long w18_place,
+        long long w19_place, long long x2_early_place, long long x3_early_place, long long s1_0,
+        long long s1_1, long long s2_0, long long s2_1, long long s3_0, long long s3_1,
+        long long s4_0, long long s4_1, long long s5_0, long long s5_1, long long s9_0,
+        long long s9_1, long long s10_0, long long s10_1, long long n18, long long z0, long long z1)
+        {
     GS_SHARED(shared);
-    const long long u0_first = 4 * (64 * blockIdx.x / gridDim.x);
-    const long long u0_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
+    const long long group = blockIdx.x / members;
+    const long long member = blockIdx.x % members;
+    const long long row = group * rows_a_group;
+    const long long n0 = rows - row < rows_a_group ? rows - row : rows_a_group;
+    const long long u0_first = 4 * (64 * member / members);
+    const long long u0_end = 4 * (64 * (member + 1) / members);
     const long long u0_count = u0_end - u0_first;
-    gs_held<float, 512, 4, 256, 1> p20_held;
+    x0 += row * s1_1;
+    x1 += row * s2_1;
+    x2 += row * s3_1;
+    x3 += row * s4_1;
+    x4 += row * s5_1;
+    y0 += row * n18;
+    y1 += row * 512;
+    a0 += row * 256;
+    b0 += row * 256;
+    meeting += group * GS_GRID_MEETING;
+    gs_held<float, 512, 20, 256, 1> p20_held;
     p20_held.clear();
-    gs_held<float, 256, 4, 256, 1> p17_held;
+    gs_held<float, 256, 20, 256, 1> p17_held;
     p17_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w15 = (float *)(shared + w15_place);
@@ -59,14 +74,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y0[t * z0 + 256 + 256 + i2 * n18 + i3] = v14;
             y1[t * z1 + 256 + i2 * 512 + i3] = v23;
         }
-        const gs_u64 ticket = gs_enter(meeting);
+        const gs_u64 ticket = gs_enter(meeting, members, member);
         for (int all_i25 = threadIdx.x; all_i25 < n0 * u0_count; all_i25 += blockDim.x) {
             const long long i24 = all_i25 / (int)u0_count;
             const long long i25 = u0_first + all_i25 % (int)u0_count;
             gs_copy(x2_early + i24 * u0_count + (i25 - u0_first), x2 + t * s3_0 + i24 * s3_1 + i25);
             gs_copy(x3_early + i24 * u0_count + (i25 - u0_first), x3 + t * s4_0 + i24 * s4_1 + i25);
         }
-        if (gs_leave(meeting, ticket)) return;
+        if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
         p17_held.multiply(n0, y0 + t * z0 + 256 + 256, n18, 1, u0_count, sums_float32, w16);
         __syncthreads();
         gs_copied();
@@ -100,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v43 = y1[t * z1 + 256 + i41 * 512 + i42];
             y0[t * z0 + 256 + i41 * n18 + i42] = v43;
         }
-        if (gs_meet(meeting)) return;
+        if (gs_meet(meeting, members, member)) return gs_unmet(done);
         p20_held.multiply(n0, y1 + t * z1, 512, 1, u0_count, sums_float32, w19);
         __syncthreads();
         for (int all_i47 = threadIdx.x; all_i47 < n0 * u0_count; all_i47 += blockDim.x) {

@@ -4,25 +4,40 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ k0,
         const float *__restrict__ k1, const float *__restrict__ k2, float *y0, float *y1, float *y2,
         float *y3, float *h0_0, long long *meeting, float *w17, long long *done, long long last,
-        long long sums_float32_place, long long w12_place, long long w14_place, long long w16_place,
+        long long rows, long long rows_a_group, long long members, long long sums_float32_place,
+        long long w12_place, long long w14_place, long long w16_place, long long w17_apart,
         long long w18_place, long long w19_place, long long x0_early_place,
         long long x2_early_place, long long h0_now_met_place, long long y2_late_place,
-        long long y3_late_place, long long n11, long long s1_0, long long s1_1, long long s2_0,
-        long long s2_1, long long s3_0, long long s3_1, long long s5_0, long long s5_1,
-        long long s6_0, long long s6_1, long long s7_0, long long s7_1, long long z0, long long z1,
-        long long z2, long long z3) {
+        long long y3_late_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
+        long long s3_0, long long s3_1, long long s5_0, long long s5_1, long long s6_0,
+        long long s6_1, long long s7_0, long long s7_1, long long z0, long long z1, long long z2,
+        long long z3) {
     GS_SHARED(shared);
-    const long long u0_first = 4 * (64 * blockIdx.x / gridDim.x);
-    const long long u0_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
+    const long long group = blockIdx.x / members;
+    const long long member = blockIdx.x % members;
+    const long long row = group * rows_a_group;
+    const long long n11 = rows - row < rows_a_group ? rows - row : rows_a_group;
+    const long long u0_first = 4 * (64 * member / members);
+    const long long u0_end = 4 * (64 * (member + 1) / members);
     const long long u0_count = u0_end - u0_first;
-    gs_held<float, 256, 4, 256, 2> p13_held;
+    x0 += row * s1_1;
+    x1 += row * s2_1;
+    x2 += row * s3_1;
+    y0 += row * 256;
+    y1 += row * 256;
+    y2 += row * 256;
+    y3 += row * 256;
+    h0_0 += row * 256;
+    meeting += group * GS_GRID_MEETING;
+    gs_held<float, 256, 20, 256, 2> p13_held;
     p13_held.clear();
-    gs_held<float, 256, 4, 256, 1> p20_held;
+    gs_held<float, 256, 20, 256, 1> p20_held;
     p20_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w12 = (float *)(shared + w12_place);
     float *const w14 = (float *)(shared + w14_place);
     float *const w16 = (float *)(shared + w16_place);
+    w17 += group * w17_apart;
     float *const w18 = (float *)(shared + w18_place);
     float *const w19 = (float *)(shared + w19_place);
     float *const x0_early = (float *)(shared + x0_early_place);
@@ -37,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     p20_held.load(0, k0 + u0_first * s5_1, s5_0, s5_1, u0_count, sums_float32);
     for (long long t = 0; t < last; t++) {
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
-        const gs_u64 ticket = gs_enter(meeting);
+        const gs_u64 ticket = gs_enter(meeting, members, member);
         if (t > 0) {
             for (int all_i2 = threadIdx.x; all_i2 < n11 * u0_count; all_i2 += blockDim.x) {
                 const long long i1 = all_i2 / (int)u0_count;
@@ -52,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + t * s1_0 + i1 * s1_1 + i2);
             gs_copy(x2_early + i1 * u0_count + (i2 - u0_first), x2 + t * s3_0 + i1 * s3_1 + i2);
         }
-        if (gs_leave(meeting, ticket)) return;
+        if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
         for (int all_i2 = threadIdx.x; all_i2 < n11 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
@@ -82,7 +97,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             w17[i1 * 256 + i2] = v13;
             w18[0 - u0_first + i1 * u0_count + i2] = v14;
         }
-        if (gs_meet(meeting)) return;
+        if (gs_meet(meeting, members, member)) return gs_unmet(done);
         p20_held.multiply(n11, w17, 256, 1, u0_count, sums_float32, w19);
         __syncthreads();
         for (int all_i16 = threadIdx.x; all_i16 < n11 * u0_count; all_i16 += blockDim.x) {

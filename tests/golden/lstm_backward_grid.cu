@@ -4,18 +4,36 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ x3,
         const float *__restrict__ x4, const float *__restrict__ x5, const float *__restrict__ x6,
         const float *__restrict__ k1, float *y0, float *a0, float *b0, float *a1, float *b1,
-        long long *meeting, long long *done, long long last, long long sums_float32_place,
-        long long x5_early_place, long long x0_early_place, long long x6_early_place,
-        long long x2_early_place, long long x1_early_place, long long x4_early_place,
-        long long x3_early_place, long long n8, long long s1_0, long long s1_1, long long s2_0,
-        long long s2_1, long long s3_0, long long s3_1, long long s4_0, long long s4_1,
-        long long s5_0, long long s5_1, long long s6_0, long long s6_1, long long s7_0,
-        long long s7_1, long long s11_0, long long s11_1, long long z0) {
+        long long *meeting, long long *done, long long last, long long rows, long long rows_a_group,
+        long long members, long long sums_float32_place, long long x5_early_place,
+        long long x0_early_place, long long x6_early_place, long long x2_early_place,
+        long long x1_early_place, long long x4_early_place, long long x3_early_place,
+        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
+        long long s3_1, long long s4_0, long long s4_1, long long s5_0, long long s5_1,
+        long long s6_0, long long s6_1, long long s7_0, long long s7_1, long long s11_0,
+        long long s11_1, long long z0) {
     GS_SHARED(shared);
-    const long long u0_first = 4 * (64 * blockIdx.x / gridDim.x);
-    const long long u0_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
+    const long long group = blockIdx.x / members;
+    const long long member = blockIdx.x % members;
+    const long long row = group * rows_a_group;
+    const long long n8 = rows - row < rows_a_group ? rows - row : rows_a_group;
+    const long long u0_first = 4 * (64 * member / members);
+    const long long u0_end = 4 * (64 * (member + 1) / members);
     const long long u0_count = u0_end - u0_first;
-    gs_held<float, 1024, 4, 256, 1> p15_held;
+    x0 += row * s1_1;
+    x1 += row * s2_1;
+    x2 += row * s3_1;
+    x3 += row * s4_1;
+    x4 += row * s5_1;
+    x5 += row * s6_1;
+    x6 += row * s7_1;
+    y0 += row * 1024;
+    a0 += row * 256;
+    b0 += row * 256;
+    a1 += row * 256;
+    b1 += row * 256;
+    meeting += group * GS_GRID_MEETING;
+    gs_held<float, 1024, 16, 256, 1> p15_held;
     p15_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const x5_early = (float *)(shared + x5_early_place);
@@ -87,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y0[t * z0 + 256 + 256 + 256 + i1 * 1024 + i2] = v33;
             d1[i1 * 256 + i2] = v34;
         }
-        const gs_u64 ticket = gs_enter(meeting);
+        const gs_u64 ticket = gs_enter(meeting, members, member);
         if (t + 1 < last) {
             for (int all_i2 = threadIdx.x; all_i2 < n8 * u0_count; all_i2 += blockDim.x) {
                 const long long i1 = all_i2 / (int)u0_count;
@@ -101,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
                 gs_copy(x3_early + i1 * u0_count + (i2 - u0_first), x3 + (t + 1) * s4_0 + i1 * s4_1 + i2);
             }
         }
-        if (gs_leave(meeting, ticket)) return;
+        if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
         p15_held.multiply(n8, y0 + t * z0, 1024, 1, 256, sums_float32, d0 + u0_first);
     }
     gs_finish(done, last);

@@ -6,22 +6,39 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *__restrict__ k3, const float *__restrict__ k4, const float *__restrict__ k5,
         const float *__restrict__ k6, const float *__restrict__ k7, float *y0, float *y1, float *y2,
         float *y3, float *y4, float *y5, float *h0_0, float *a1, long long *meeting,
-        long long *done, long long last, long long sums_float32_place, long long w21_place,
-        long long w23_place, long long w25_place, long long w27_place, long long x0_early_place,
-        long long x1_early_place, long long x2_early_place, long long x3_early_place,
-        long long c1_met_place, long long k1_kept_place, long long k3_kept_place,
-        long long k5_kept_place, long long k7_kept_place, long long y2_late_place,
-        long long y5_late_place, long long y3_late_place, long long y4_late_place, long long n20,
-        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
-        long long s3_1, long long s4_0, long long s4_1, long long s7_0, long long s7_1,
-        long long s9_0, long long s9_1, long long s11_0, long long s11_1, long long s13_0,
-        long long s13_1, long long z0, long long z1, long long z2, long long z3, long long z4,
-        long long z5) {
+        long long *done, long long last, long long rows, long long rows_a_group, long long members,
+        long long sums_float32_place, long long w21_place, long long w23_place, long long w25_place,
+        long long w27_place, long long x0_early_place, long long x1_early_place,
+        long long x2_early_place, long long x3_early_place, long long c1_met_place,
+        long long k1_kept_place, long long k3_kept_place, long long k5_kept_place,
+        long long k7_kept_place, long long y2_late_place, long long y5_late_place,
+        long long y3_late_place, long long y4_late_place, long long s1_0, long long s1_1,
+        long long s2_0, long long s2_1, long long s3_0, long long s3_1, long long s4_0,
+        long long s4_1, long long s7_0, long long s7_1, long long s9_0, long long s9_1,
+        long long s11_0, long long s11_1, long long s13_0, long long s13_1, long long z0,
+        long long z1, long long z2, long long z3, long long z4, long long z5) {
     GS_SHARED(shared);
-    const long long u0_first = 4 * (64 * blockIdx.x / gridDim.x);
-    const long long u0_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
+    const long long group = blockIdx.x / members;
+    const long long member = blockIdx.x % members;
+    const long long row = group * rows_a_group;
+    const long long n20 = rows - row < rows_a_group ? rows - row : rows_a_group;
+    const long long u0_first = 4 * (64 * member / members);
+    const long long u0_end = 4 * (64 * (member + 1) / members);
     const long long u0_count = u0_end - u0_first;
-    gs_held<float, 256, 4, 256, 4> p22_held;
+    x0 += row * s1_1;
+    x1 += row * s2_1;
+    x2 += row * s3_1;
+    x3 += row * s4_1;
+    y0 += row * 256;
+    y1 += row * 256;
+    y2 += row * 256;
+    y3 += row * 256;
+    y4 += row * 256;
+    y5 += row * 256;
+    h0_0 += row * 256;
+    a1 += row * 256;
+    meeting += group * GS_GRID_MEETING;
+    gs_held<float, 256, 16, 256, 4> p22_held;
     p22_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w21 = (float *)(shared + w21_place);
@@ -59,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     for (long long t = 0; t < last; t++) {
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
         const float *const c1 = t ? y1 + (t - 1) * z1 : a1;
-        const gs_u64 ticket = gs_enter(meeting);
+        const gs_u64 ticket = gs_enter(meeting, members, member);
         if (t > 0) {
             for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
                 const long long i1 = all_i2 / (int)u0_count;
@@ -78,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             gs_copy(x2_early + i1 * u0_count + (i2 - u0_first), x2 + t * s3_0 + i1 * s3_1 + i2);
             gs_copy(x3_early + i1 * u0_count + (i2 - u0_first), x3 + t * s4_0 + i1 * s4_1 + i2);
         }
-        if (gs_leave(meeting, ticket)) return;
+        if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
         for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
