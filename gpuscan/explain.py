@@ -15,7 +15,18 @@ from .codegen.launches import DoesNotFit, Sized
 from .codegen.limits import Limits, memory_text, occupancy
 from .codegen.persistent import launch_of
 from .codegen.plan import NotLowered
-from .codegen.program import Given, Held, Launch, Placed, Scratch, Size, State, Stride, Trace
+from .codegen.program import (
+    Exchanged,
+    Given,
+    Held,
+    Launch,
+    Placed,
+    Scratch,
+    Size,
+    State,
+    Stride,
+    Trace,
+)
 from .compile import LoopPlan, name_of
 from .compile_cuda import Fused, lowered, sequence_plan, sequenced
 from .errors import BuildError, DeviceError
@@ -263,7 +274,7 @@ def _kernel(
                 carry = program.carries[j]
                 size = math.prod(map(sized.value, carry.shape)) * _itemsize(carry.dtype)
                 kept += size * x.copies
-            case Scratch(dtype=operands.DTYPE):
+            case Exchanged():
                 rounded += x.elements // 2  # in each step one of two buffers
             case Scratch():
                 kept += 2 * x.elements * _itemsize(x.dtype) * x.copies

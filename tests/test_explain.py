@@ -384,7 +384,7 @@ def test_the_parts_of_a_prediction():
     step = StepCost("grid", 132, 256, 1, 1, (one,), 100.0, 50.0, 65536, 0, 0)
     p = predict(step, gpu)
     assert p.seconds == pytest.approx(p.meetings + p.exchange + p.products + p.rest)
-    assert p.meetings == GRID_MEETING["counter"]
+    assert p.meetings == GRID_MEETING
     assert p.exchange == pytest.approx(65536 / EXCHANGE_CLOCK / gpu.clock)
     assert p.products == pytest.approx(16 * 32 * 1024 / (128 * 0.6) / gpu.clock)
     assert p.rest == pytest.approx((50 + EPILOGUE) / gpu.clock)

@@ -30,6 +30,7 @@ from .operands import beside, published
 from .overlap import Staged, fetched_ahead, overlapped
 from .program import (
     ROWS_AHEAD,
+    Exchanged,
     FirstRow,
     Given,
     Held,
@@ -73,8 +74,9 @@ def by_units(loop: Sized, limits: Limits, precision: str) -> Launch:
     follows from the weights alone. Raises DoesNotFit where there is no such kernel."""
     one = Blocks(loop, limits, True, precision)
     for groups in one.numbers_of_groups():
-        if Blocks(loop, limits, True, precision, groups).is_in_registers():
-            return Blocks(loop, limits, True, precision, groups).launch()
+        blocks = Blocks(loop, limits, True, precision, groups)
+        if blocks.is_in_registers():
+            return blocks.launch()
     return one.launch()
 
 
@@ -100,7 +102,8 @@ class Blocks:
         else:
             each = -(-count // limits.multiprocessors)
             self.members, self.tile = 1, min(MOST_ROWS, 1 << (each - 1).bit_length())
-        self.most_groups, self.groups = groups, -(-count // self.tile)  # of those with rows
+        self.in_groups, self.groups = groups > 1, -(-count // self.tile)  # of those with rows
+        self.worker, self.workers = (MEMBER, MEMBERS) if self.in_groups else (BLOCK, BLOCKS)
         self.grid = self.groups * self.members
         self.threads = min(THREADS, limits.threads_block)
         self.parameters = Parameters(loop)
@@ -113,6 +116,7 @@ class Blocks:
         self.placed: list[Placed] = []
         self.names: dict[str, Any] = {"first": Number(0)}
         self.terms: dict[Any, Name] = {}
+        self.known: Known | None = None  # when it is known what lies where
         # a block has at most these
         self.most = {} if self.rows is None else {self.rows: self.tile}
         for name, source in zip(self.program.kernel.integers, self.program.integers):
@@ -146,21 +150,25 @@ class Blocks:
 
     def is_in_registers(self) -> bool:
         """Whether a block's registers hold its weights, but for those that are as well in shared
-        memory; it is of no use behind that."""
-        self._integers()
-        self.body = Known(self.names, self.terms).statements(self.program.kernel.body)
-        self._pointers()
+        memory."""
+        self._lay_out()
         left = sum(p.size for p in self.placed if p.place != "registers")
         taken = sum(w.layout.registers for w in self.weights)
         return bool(self.placed) and taken <= OF_A_GROUP and left < 4 * LEAST_HELD
 
+    def _lay_out(self) -> Known:
+        """Finds what lies where, once."""
+        if self.known is None:
+            self._integers()
+            self.known = Known(self.names, self.terms)
+            self.body = self.known.statements(self.program.kernel.body)
+            self._pointers()
+        return self.known
+
     def launch(self) -> Launch:
-        self._integers()
-        known = Known(self.names, self.terms)
-        self.body = known.statements(self.program.kernel.body)
-        self._pointers()
+        known = self._lay_out()
         body = tuple(with_own_panels(self.body, self.weights, self.partials))
-        among = (MEMBERS, MEMBER) if self.most_groups > 1 else ()
+        among = (self.workers, self.worker) if self.in_groups else ()
         made: Sequence[Any] = Threads(self.by_units, among).statements(body)
         pairs = list(zip(self.program.kernel.pointers, self.program.pointers))
         inputs = [p.array.name for p, source in pairs if isinstance(source, Given)]
@@ -206,7 +214,7 @@ class Blocks:
         made, rounded = published(body, self.weights, traces, states)
         for x in rounded:
             elements = 2 * self.loop.value(x.elements, self.most)
-            held = Held(Scratch(elements, x.array.dtype), self.groups, elements, x.array.dtype)
+            held = Held(Exchanged(), self.groups, elements, x.array.dtype)
             self.parameters.pointer(Pointer(x.array, True), held)
             apart = self.parameters.integer(Name(f"{x.array.name}_apart"), elements)
             self._of_a_group(x.array, apart)
@@ -254,10 +262,8 @@ class Blocks:
                     granules = binary("int_div", size + (granule - 1), Number(granule))
                     if isinstance(size, Number):
                         granules = Number(-(-size.value // granule))
-                    among = self.most_groups > 1
-                    worker, workers = (MEMBER, MEMBERS) if among else (BLOCK, BLOCKS)
-                    worker = worker + 1 if end else worker
-                    first = Number(granule) * ((granules * worker) // workers)
+                    worker = self.worker + 1 if end else self.worker
+                    first = Number(granule) * ((granules * worker) // self.workers)
                     whole = isinstance(size, Number) and size.value % granule == 0
                     value = first if whole else (first < size).choose(first, size)
                     prologue.append(Let(name, value))
@@ -400,16 +406,15 @@ class Blocks:
             copies = self.groups if one else self.grid
             held = Held(source, copies, elements, source.dtype)
             self.parameters.pointer(pointer, held)
+            apart = self.parameters.integer(Name(f"{pointer.array.name}_apart"), elements)
             if one:
-                apart = self.parameters.integer(Name(f"{pointer.array.name}_apart"), elements)
                 self._of_a_group(pointer.array, apart)
             elif copies > 1:
-                apart = self.parameters.integer(Name(f"{pointer.array.name}_apart"), elements)
                 self.prologue.append(Shift(pointer.array, binary("mul", BLOCK, apart)))
 
     def _of_a_group(self, array: Array, apart: Any) -> None:
         """An array of which each group of blocks has one."""
-        if self.most_groups > 1:
+        if self.in_groups:
             self.prologue.append(Shift(array, binary("mul", GROUP, apart)))
 
     def _outside(self, k: int, pointer: Pointer, source: Any) -> None:
@@ -426,7 +431,7 @@ class Blocks:
             shared = self.by_units and units is not None and units.one[k]
             if not shared and (self.by_units or axis is None):
                 copies = self.grid
-            if copies > 1 and self.most_groups > 1 and axis is not None:
+            if copies > 1 and self.in_groups and axis is not None:
                 copies, which = self.members, MEMBER  # groups have rows of it
         self.parameters.pointer(pointer, Held(source, copies))
         if copies > 1:  # each of all rows

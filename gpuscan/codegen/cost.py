@@ -52,10 +52,8 @@ EPILOGUE = 1000  # clocks of a stage beside all that: first loads, sums, latenci
 LATENCY = 2  # clocks of an instruction of one warp: 4 where it needs the one before, as half do [K]
 BLOCK_MEETING = 60  # clocks of __syncthreads [K]
 BARRIERS = 2  # of a stage in a block: in front of its products, and behind them
-GRID_MEETING = {  # seconds until all blocks go on
-    "counter": 1.1e-6,  # all add to one and poll it, as kernels/grid.h [H200]
-    "flags": 0.6e-6,  # each looks at those whose values it reads: three trips to L2 [D]
-}
+# seconds until all blocks go on: all add to one counter and poll it, as kernels/grid.h [H200]
+GRID_MEETING = 1.1e-6
 TENSOR = ("tf32", "bf16", "fp16")  # precisions whose products are the tensor units'
 FRAGMENT_ROWS = 16  # of the other factor, that they multiply with at once
 # float64 multiply-adds of a float32 one: arithmetic throughput in the CUDA programming guide
@@ -353,14 +351,12 @@ class Prediction:
     memory: float = field(default=0.0)
 
 
-def predict(
-    step: StepCost, gpu: Limits, precision: str = "float32", meeting: str = "counter"
-) -> Prediction:
+def predict(step: StepCost, gpu: Limits, precision: str = "float32") -> Prediction:
     """How long a step takes. precision: of products of float32, those of `TENSOR` by the tensor
-    units; meeting: of `GRID_MEETING`."""
+    units."""
     blocks_each = -(-step.blocks // gpu.multiprocessors)  # that a multiprocessor has to run
     together = max(1, gpu.threads_multiprocessor // max(1, step.threads))
-    meetings = step.meetings * GRID_MEETING[meeting] if step.scope == "grid" else 0.0
+    meetings = step.meetings * GRID_MEETING if step.scope == "grid" else 0.0
     if step.scope == "block":
         meetings = step.stages * BARRIERS * BLOCK_MEETING / gpu.clock
     exchange = blocks_each * (step.exchanged / EXCHANGE_CLOCK + step.own / L2_CLOCK)

@@ -306,11 +306,7 @@ def _read(s: Any) -> Iterator[Array]:
         if isinstance(x, Point):
             yield from (x.a[0], x.b[0])
         if isinstance(x, Use):
-            for argument in x.arguments:
-                if isinstance(argument, tuple):
-                    yield argument[0]
-                elif isinstance(argument, Array):
-                    yield argument
+            yield from (a for a in map(arrays_of, x.arguments) if a is not None)
 
 
 def written_arrays(s: Any) -> Iterator[str]:

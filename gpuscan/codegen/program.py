@@ -60,6 +60,11 @@ class Scratch:
 
 
 @record
+class Exchanged:
+    """Memory of a launch in which blocks leave rows of two steps rounded for each other."""
+
+
+@record
 class Size:
     """Integer number k of those computed outside."""
 
@@ -212,9 +217,9 @@ _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
 
 @record
 class Held:
-    """Memory of a launch: what it is (Given, Fixed, Trace, State, Scratch, Meeting), how many
-    copies of it there are, one a block or one for all, and of how many elements (of what is
-    scratch; elsewhere the shape says it)."""
+    """Memory of a launch: what it is (Given, Fixed, Trace, State, Scratch, Exchanged, Meeting), how
+    many copies of it there are, one a block or one for all, and of how many elements (of what is
+    scratch or exchanged; elsewhere the shape says it)."""
 
     source: Any
     copies: int = 1

@@ -12,7 +12,9 @@ from .threads import routine
 
 LANES, GROUPS = 8, 4  # of a warp, as kernels/held.h has them
 VECTOR = 16  # bytes
-EIGHT_ROWS = 80  # registers of a thread: where weights take no more, eight rows are read at once
+# registers of a thread: where weights take no more, eight rows are read at once; for one weight
+# kernels/held.h sees to it
+EIGHT_ROWS = 80
 LEAST_HELD = 1024  # elements: fewer are as well in shared memory
 OTHER_REGISTERS = 103  # of a thread, for all but weights
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..codegen.limits import Limits
 from ..codegen.program import (
     Done,
+    Exchanged,
     Fixed,
     Given,
     Held,
@@ -311,7 +312,7 @@ class _Memory:
                 return self._state(j, parity, held.copies)
             case Meeting():
                 return self.device.array(np.zeros(MEETING * held.copies, "int64"))
-            case Scratch():
+            case Scratch() | Exchanged():
                 return self.device.empty((max(1, held.copies * held.elements),), held.dtype)
         raise TypeError(held)
 
