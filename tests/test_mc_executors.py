@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,24 @@ def test_a_worker_that_dies_names_chains():
         with pytest.raises(RuntimeError, match="chains [04] to [36]: BrokenProcessPool"):
             for _ in range(5):
                 next(stream)
+
+
+class Breaks(Now):
+    """An executor that takes no task after the sixth."""
+
+    def submit(self, *arguments):
+        if self.tasks == 6:
+            raise BrokenProcessPool("a worker died")
+        return super().submit(*arguments)
+
+
+def test_a_pool_that_breaks_between_chunks_names_chains():
+    options = {"tune": 0, "executor": Breaks(), "chunk": 5, "chains_per_task": 4}
+    with mc.stream(kernel(), START, **options) as stream:
+        for _ in range(3):
+            next(stream)
+        with pytest.raises(RuntimeError, match="chains 0 to 3: BrokenProcessPool: a worker died"):
+            next(stream)
 
 
 def test_the_callers_executor_stays_open():

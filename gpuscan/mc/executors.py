@@ -64,11 +64,17 @@ class Tasks:
         self._sent = False
 
     def submit(self, work: Work) -> list[Any]:
-        """Futures of the tasks."""
-        parts = [self._part(work, share) for share in self.shares]
-        if self._own is not None:
-            return [self._own.submit(_here, self._program, part) for part in parts]
-        futures = [self._send(part, not self._sent) for part in parts]
+        """Futures of the tasks. RuntimeError, which names chains, where the executor takes none."""
+        futures: list[Any] = []
+        for share in self.shares:
+            part = self._part(work, share)
+            if self._own is not None:
+                futures.append(self._own.submit(_here, self._program, part))
+                continue
+            try:
+                futures.append(self._send(part, not self._sent))
+            except Exception as e:  # such as a pool whose worker died after the last chunk
+                raise _failed(share, e, futures) from e
         self._sent = True
         return futures
 
@@ -97,12 +103,10 @@ class Tasks:
                     done = self._send(self._part(work, share), True).result()
                 found.append(done)
             except Exception as e:
-                for other in futures:
-                    other.cancel()
+                failed = _failed(share, e, futures)
                 if self._own is not None:
                     raise
-                which = f"{share.start} to {share.stop - 1}"
-                raise RuntimeError(f"chains {which}: {type(e).__name__}: {e}") from e
+                raise failed from e
         if len(found) == 1:
             return found[0]
         parts = [d.moved for d in found]
@@ -130,6 +134,14 @@ def task_size(chains: int, executor: Any, chains_per_task: int | None) -> int:
         return chains
     workers = getattr(executor, "num_workers", 0) or getattr(executor, "_max_workers", 0)
     return -(-chains // (workers or threads.count()))
+
+
+def _failed(share: slice, error: Exception, others: list[Any]) -> RuntimeError:
+    """What is said of a task that failed; the others are called off."""
+    for other in others:
+        other.cancel()
+    which = f"{share.start} to {share.stop - 1}"
+    return RuntimeError(f"chains {which}: {type(error).__name__}: {error}")
 
 
 def _joined(parts: list[Arrays], axis: int) -> Arrays:
