@@ -66,7 +66,9 @@ def compiled_native(
     # what is there where loops and nests are nodes that run their kernels
     order = walk(outputs, set(), lambda v: _needs(v, fused, nest_of))
     products = {v.dtype for v in order if v not in nest_of and is_product(v)}
-    products |= {nest.values[0].dtype for nest in nests if nest.program.least}  # for few rows
+    for nest in nests:
+        if nest.program.least:  # with fewer rows its product has the routine
+            products |= {x.dtype for x in toposort(nest.values, nest.operands) if is_product(x)}
     scatters = {v.dtype for v in order if v not in nest_of and is_scatter(v)}
     if not (fused or steps or nests or products or scatters):
         return Compiled(device.compile(inputs, outputs), device.name, tuple(plans))

@@ -218,3 +218,34 @@ def test_sums_of_every_length(n):
     f = gpuscan.function([x, y], outputs, device="native")
     given = np.arange(3 * n, dtype="int32").reshape(3, n), np.linspace(0, 1, n)
     close(f(*given), on_reference([x, y], outputs, *given), 1e-13)
+
+
+AXES = [0, 1, 2, (0, 1), (0, 2), (1, 2)]
+
+
+@pytest.mark.parametrize("kind", ["sum", "prod", "max", "min"])
+@pytest.mark.parametrize("shape", [(5, 7, 70), (1, 9, 3), (33, 1, 1), (64, 2, 33)])
+def test_reductions_along_axes_are_shared_and_stay_the_same(monkeypatch, shape, kind):
+    monkeypatch.setattr(threads, "WORTH_SHARING", 1)
+    x = T.dtensor3()
+    outputs = [getattr(y, kind)(axis=axes) for y in (x, T.exp(x / 9)) for axes in AXES]
+    values = np.random.default_rng(1).normal(size=shape) + 1
+    values[:, :1, -1:] = np.nan if kind in ("max", "min") else -0.0
+    f = gpuscan.function([x], outputs, device="native")
+    found = []
+    for count in (1, 2, 3):
+        with config.change_flags(threads=count):
+            found.append(f(values))
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    close(found[0], on_reference([x], outputs, values), 1e-13, 1e-13)
+
+
+def test_an_extreme_of_nothing_is_refused():
+    x = T.fmatrix()
+    f = gpuscan.function([x], [x.max(axis=0), T.exp(x).min(axis=1)], device="native")
+    assert [len(y) for y in f(np.ones((2, 3), "float32"))] == [3, 2]
+    for shape in ((0, 3), (3, 0)):
+        with pytest.raises(ValueError, match="zero-size array"):
+            f(np.ones(shape, "float32"))

@@ -28,6 +28,7 @@ WRITTEN = {
     "layers": lambda: [T.tanh(T.dot(T.tanh(T.dot(X, W) + B), V))],
     "beside": lambda: [T.tanh(T.dot(X, W) + T.dot(X, W.T * 0 + 1).sum(axis=1, keepdims=True))],
     "transposed": lambda: [T.dot(T.tanh(X), V.T) + 1],
+    "of another dtype": lambda: [T.cast(100 * T.tanh(T.dot(X, W)) // 40, "int32")],
 }
 INPUTS = [X, W, B, V]
 

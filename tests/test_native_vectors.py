@@ -130,5 +130,5 @@ def test_a_sum_does_not_wait_for_each_addition() -> None:
         patch.setattr(compiler, "library", lambda s: texts.append(s) or library(s))
         function([x], out, device="native")(np.ones((2, 100), "float32"))
     text = "".join(texts)
-    (name,) = re.findall(r"float (s\d+)\[16\];", text)
+    (name,) = re.findall(r"float (s\d+)\[32\];", text)
     assert len(re.findall(rf"{name}\[\w+\] = {name}\[\w+\] \+ v", text)) == 2  # and the rest

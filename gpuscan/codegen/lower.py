@@ -328,15 +328,15 @@ class Lowering:
         sizes: Sequence[Any],
         body: Callable[[list[Any]], None],
         lanes: bool,
-        part: tuple[Any, Any] | None = None,
+        part: tuple[int, Any, Any] | None = None,
         units: tuple[Any, Any] | None = None,
         apart: Collection[int] | None = None,
         fold: Fold | None = None,
     ) -> None:
-        """Loops over an index space around what `body` emits; `part`: of the outer axis only
-        the positions from one to before the other; `units`: the same of the last axis; `apart`:
-        the axes along which positions do not need each other (None: all of them where there are
-        lanes, else none); `fold`: what the loops do nothing but add to."""
+        """Loops over an index space around what `body` emits; `part`: of an axis only the positions
+        from one to before the other; `units`: the same of the last axis; `apart`: the axes along
+        which positions do not need each other (None: all of them where there are lanes, else
+        none); `fold`: what the loops do nothing but add to."""
         if apart is None:
             apart = range(len(sizes)) if lanes else ()
         index = [Number(0) if s == Number(1) else self.fresh("i", "int64") for s in sizes]
@@ -349,7 +349,7 @@ class Lowering:
         for axis, (i, s) in reversed(list(enumerate(zip(index, sizes)))):
             if isinstance(i, Name):
                 side_by_side = lanes and not depth and not returns(inner)
-                start, end = part if part and axis == 0 else (Number(0), s)
+                start, end = part[1:] if part and axis == part[0] else (Number(0), s)
                 if units and axis == len(sizes) - 1:
                     start, end = units
                 inner = (For(i, end, inner, side_by_side, start, axis in apart, fold),)

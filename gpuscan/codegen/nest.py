@@ -115,6 +115,15 @@ def _is_sum_of_all(v: Variable) -> bool:
     return isinstance(v.op, Reduce) and v.op.kind == "sum" and v.ndim == 0 and v.dtype in FLOATS
 
 
+def _gains_by_threads(v: Variable) -> bool:
+    """Whether v is a reduction of floats of which threads make what NumPy makes: sums along rows
+    it makes more exactly."""
+    if not isinstance(v.op, Reduce) or v.ndim == 0 or v.dtype not in FLOATS:
+        return False
+    of_rows = v.inputs[0].ndim - 1 not in v.op.axes  # which are added up
+    return v.op.kind in ("max", "min") or (v.op.kind == "sum" and of_rows)
+
+
 @record
 class _Group:
     """Stored values that share a nest: a sum alone, or all of one shape and level. inline: what
@@ -256,6 +265,8 @@ def _worth(group: list[Variable], inline: set[Variable]) -> bool:
     functions = [v.op.scalar for v in _inside(group, inline) if isinstance(v.op, Elemwise)]
     if _is_number(group[0]):
         return any(f is scalar.pow or f.numpy in _MATHS for f in functions)
+    if _gains_by_threads(group[0]):
+        return True
     least = 1 if _is_sum_of_all(group[0]) else 2  # to add up is one pass more
     return len(functions) >= least or any("gs_" in f.c for f in functions)
 
@@ -288,6 +299,7 @@ class ValuesNest(Frame):
         self.groups = groups
         self.values = [v for group in groups for v in group]
         self.packed_operands: set[Variable] = set()  # whose strides may be any
+        self._rows: tuple[Any, Any] | None = None  # of a sum that workers share
         inside = _inside(self.values, inline)
         self.operands = _read_from_outside(inside)
         alike = [
@@ -316,7 +328,7 @@ class ValuesNest(Frame):
     ) -> Piece:
         v = group[0]
         work = self.sizes(v.inputs[0] if _is_sum(v) else v)
-        rows = Number(1) if _is_sum(v) or v.ndim == 0 else work[0]
+        rows = self.sizes(v)[0] if v.ndim and (self.has_lanes or not _is_sum(v)) else Number(1)
         with self.block() as body:
             if (
                 self.has_lanes
@@ -325,11 +337,16 @@ class ValuesNest(Frame):
                 and v.dtype in FLOATS
             ):
                 self._sum(v, stored[v])
-            elif rows == Number(1):
+            elif rows == Number(1) or _is_sum(v):
+                self._rows = None if rows == Number(1) else (first, last)
                 self.step(group, stored)
+                self._rows = None
             else:
                 self._nest_in_parts(stored, first, last)
         return Piece(tuple(body), first, last, rows, tuple(work))
+
+    def rows_of(self, v: Variable) -> tuple[Any, Any] | None:
+        return self._rows
 
     def _sum(self, v: Variable, out: Memory) -> None:
         """The sum of all elements: of some hundreds in lanes, and of all of these in float64."""
@@ -431,4 +448,4 @@ class ValuesNest(Frame):
             for v, m in stored.items():
                 self.emit(Store(m.array, m.offset(index), self.element(v, list(index))))
 
-        self.nest(self.sizes(next(iter(stored))), body, True, (first, last))
+        self.nest(self.sizes(next(iter(stored))), body, True, (0, first, last))

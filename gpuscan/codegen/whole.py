@@ -3,6 +3,7 @@ checks, and products for which there is no packed kernel."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +41,8 @@ from .lower import FAILED, Lowering, Memory, Operand
 from .plan import NotLowered
 from .render import DTYPES
 
-_PARTS = 16  # of a sum: what a vector holds
+_ROWS = 4  # that are added to a row at once
+_PARTS = 32  # of a sum: two vectors, or four: gcc makes no loop of sixteen
 
 
 class Whole(Lowering):
@@ -157,27 +159,51 @@ class Whole(Lowering):
             assert out is not None
             self.emit(Store(out.array, out.offset(index), Number(start, op.dtype)))
 
-        def rows(index: list[Any]) -> None:
+        def rows(part: tuple[int, Any, Any] | None) -> None:
+            """Adds rows to rows, several at a time where gcc makes vectors of that."""
             assert out is not None
-            position = out.offset([index[k] for k in kept])
-            value = combined(Load(out.array, position), term(index))
-            self.emit(Store(out.array, position, value))
+            along, together = op.axes[-1], _ROWS if op.kind in ("sum", "prod") else 1
 
+            def add(first: Any, count: int, index: list[Any]) -> None:
+                position = out.offset([index[k] for k in kept])
+                value: Any = Load(out.array, position)
+                for k in range(count):
+                    there = first + index[along] * count + k
+                    value = combined(value, term([*index[:along], there, *index[along + 1 :]]))
+                self.emit(Store(out.array, position, value))
+
+            several, rest = _divided(sizes[along], together)
+            ends = (Number(0), together, several), (several * together, 1, rest)
+            for first, count, times in ends:
+                if times != Number(0):
+                    each = [*sizes[:along], times, *sizes[along + 1 :]]
+                    body = functools.partial(add, first, count)
+                    self.nest(each, body, True, part, apart=kept)
+
+        own = self.rows_of(v)
+        part = None if own is None else (0, *own)
         if along_rows and self.has_lanes:
             assert out is not None
-            self.nest([sizes[k] for k in kept], clear, True)
-            self.nest(sizes, rows, True, apart=kept)
+            self.nest([sizes[k] for k in kept], clear, True, part)
+            rows(None if own is None else (kept[0], *own))
         else:
             element = in_parts if self._has_parts(v) else whole
-            self.nest([sizes[k] for k in kept], element, False, apart=range(len(kept)))
+            self.nest([sizes[k] for k in kept], element, False, part, apart=range(len(kept)))
         if out is not None:
             self.memory[v] = out
 
+    def rows_of(self, v: Variable) -> tuple[Any, Any] | None:
+        """Of a reduction's first axis the first position that is computed here and the one behind
+        the last, where these are not all."""
+        return None
+
     def _has_parts(self, v: Variable) -> bool:
-        """Whether the elements of a sum are worth adding up in vectors."""
+        """Whether the elements of a sum, or an extreme, are worth taking together in vectors."""
         (x,), op = v.inputs, v.op
         assert isinstance(op, Reduce)
-        if not self.has_lanes or op.kind != "sum" or op.dtype not in ("float32", "float64"):
+        if not self.has_lanes or op.kind not in ("sum", "max", "min"):
+            return False
+        if op.dtype not in ("float32", "float64"):
             return False
         size = self.sizes(x)[-1]
         return x.ndim - 1 in op.axes and not (isinstance(size, Number) and size.value < _PARTS)
@@ -374,6 +400,8 @@ class Whole(Lowering):
 
 def _divided(size: Any, by: int) -> tuple[Any, Any]:
     """The quotient and the rest."""
+    if by == 1:
+        return size, Number(0)
     if isinstance(size, Number):
         return Number(size.value // by), Number(size.value % by)
     return binary("int_div", size, Number(by)), binary("mod", size, Number(by))
