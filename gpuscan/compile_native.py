@@ -14,14 +14,29 @@ from .codegen.program import LoopProgram
 from .codegen.render import C, Renderer
 from .codegen.rows import lower_products
 from .compile import Compiled, LoopPlan, name_of
-from .graph import Variable, clients, inherit, rebuild, results, toposort
-from .ops.index import AdvancedIncSubtensor
-from .ops.shape import Join
+from .graph import Item, Variable, clients, inherit, rebuild, results, toposort
+from .ops.index import AdvancedIncSubtensor, Subtensor
+from .ops.shape import FirstRows, Join, Specify
 from .record import record
 from .runtime import compiler, threads
 from .runtime.device import Device
-from .runtime.native import Native, NativeJoin, NativeLoop, NativeNest, NativeSequence
-from .runtime.products import NativeProduct, is_product, product_kernel
+from .runtime.native import (
+    Native,
+    NativeHistory,
+    NativeJoin,
+    NativeLoop,
+    NativeNest,
+    NativeSequence,
+)
+from .runtime.products import (
+    MOST_LEFTS,
+    NativeContraction,
+    NativeProduct,
+    contraction,
+    is_contraction,
+    is_product,
+    product_kernel,
+)
 from .runtime.scatter import NativeScatter, is_scatter, scatter_kernel
 from .scan.op import Scan
 
@@ -63,8 +78,9 @@ def compiled_native(
         nests, taken = lower_products(outputs, users)
         nests += lower_nests(outputs, taken)
     nest_of = {v: nest for nest in nests for v in nest.values}
+    contractions = {} if fuse == "never" else _contractions(outputs, fused, nest_of)
     # what is there where loops and nests are nodes that run their kernels
-    order = walk(outputs, set(), lambda v: _needs(v, fused, nest_of))
+    order = walk(outputs, set(), lambda v: _needs(v, fused, nest_of, contractions))
     products = {v.dtype for v in order if v not in nest_of and is_product(v)}
     for nest in nests:
         if nest.program.least:  # with fewer rows its product has the routine
@@ -75,7 +91,7 @@ def compiled_native(
     routines = [functools.partial(product_kernel, dtype) for dtype in sorted(products)]
     routines += [functools.partial(scatter_kernel, dtype) for dtype in sorted(scatters)]
     functions = _loaded(device, [f.program for f in fused.values()], nests, routines)
-    new = _replaced(order, fused, steps, nest_of, functions)
+    new = _replaced(order, fused, steps, nest_of, contractions, functions)
     written = {made: v for v, made in new.items()}
     whole = device.compile(inputs, [new[v] for v in outputs], written)
     return Compiled(whole, device.name, tuple(plans))
@@ -97,12 +113,39 @@ class _Fused:
 
 
 def _needs(
-    v: Variable, fused: Mapping[Variable, _Fused], nest_of: Mapping[Variable, Nest]
-) -> Sequence[Variable]:
+    v: Variable, fused: Mapping[Variable, _Fused], nest_of: Mapping[Variable, Nest],
+    contractions: Mapping[Variable, NativeContraction],
+) -> Sequence[Variable]:  # fmt: skip
     if v in nest_of:
         nest = nest_of[v]
         return (*nest.operands, *nest.sizes, *nest.others)
+    if v in contractions:
+        return contractions[v].given
     return fused[v].inputs if v in fused else v.inputs
+
+
+def _contractions(
+    outputs: Sequence[Variable], fused: Mapping[Variable, _Fused], nest_of: Mapping[Variable, Nest]
+) -> dict[Variable, NativeContraction]:
+    """Per product the one that computes it with all others that have the same right operand, but
+    for those that one of these needs."""
+    found: dict[Variable, NativeContraction] = {}
+
+    def needs(v: Variable) -> Sequence[Variable]:
+        return _needs(v, fused, nest_of, found)
+
+    groups: dict[Variable, list[Variable]] = {}
+    for v in walk(outputs, set(), needs):
+        if v in nest_of or not is_contraction(v):
+            continue
+        group = [*groups.get(v.inputs[1], ()), v]
+        of_all = [x for u in group for x in u.inputs]
+        if len(group) > MOST_LEFTS or not set(group).isdisjoint(walk(of_all, set(), needs)):
+            group = [v]
+        groups[v.inputs[1]] = group
+        if (op := contraction(group)) is not None:
+            found |= dict.fromkeys(group, op)
+    return found
 
 
 def _loaded(
@@ -125,18 +168,41 @@ def _loaded(
     return dict(zip(names, found[0])) if kernels else {}
 
 
+def _histories(
+    order: Sequence[Variable], fused: Mapping[Variable, _Fused]
+) -> dict[Variable, tuple[Variable, int]]:
+    """The joins of two parts of which one is rows of a carry's trace, so that the whole may be the
+    carry's history; per join the loop and the carry."""
+    found: dict[Variable, tuple[Variable, int]] = {}
+    for v in order:
+        if not isinstance(v.op, Join) or v.op.axis or len(v.inputs) != 2:
+            continue
+        for x in v.inputs:
+            while isinstance(x.op, Subtensor | FirstRows | Specify):
+                x = x.inputs[0]
+            if isinstance(x.op, Item) and (loop := x.inputs[0]) in fused:
+                carries = fused[loop].program.carries
+                i = x.op.index - len(carries)
+                for j, carry in enumerate(carries):
+                    if carry.kind == "trace" and carry.trace == i:
+                        found[v] = loop, j
+    return found
+
+
 def _replaced(
     order: Sequence[Variable],
     fused: Mapping[Variable, _Fused],
     steps: Mapping[Variable, Callable[..., Any]],
     nest_of: Mapping[Variable, Nest],
+    contractions: Mapping[Variable, NativeContraction],
     functions: Mapping[str, Any],
 ) -> dict[Variable, Variable]:
     """Per node what stands for it where loops and nests are nodes that run their kernels."""
     new: dict[Variable, Variable] = {}
-    made: dict[str, Variable] = {}
+    made: dict[Any, Variable] = {}
+    joined = _histories(order, fused)
     for v in order:
-        inputs = [new[x] for x in _needs(v, fused, nest_of)]
+        inputs = [new[x] for x in _needs(v, fused, nest_of, contractions)]
         if v in nest_of:
             nest = nest_of[v]
             name = nest.program.kernel.name
@@ -145,11 +211,17 @@ def _replaced(
                 kernel = NativeNest(nest.values, given, nest.program, functions[name])
                 made[name] = kernel(*inputs)
             new[v] = inherit(results(made[name])[nest.values.index(v)], v)
+        elif v in contractions:
+            op = contractions[v]
+            if op not in made:
+                made[op] = op(*inputs)
+            new[v] = inherit(results(made[op])[op.values.index(v)], v)
         elif v in fused:
             f = fused[v]
             assert isinstance(f.node.op, Scan)
             function = functions[f.program.kernel.name]
-            loop = NativeLoop(f.node.op, f.program, function, v, f.inputs)
+            wanted = tuple(dict.fromkeys(j for loop, j in joined.values() if loop is v))
+            loop = NativeLoop(f.node.op, f.program, function, v, f.inputs, wanted)
             new[v] = inherit(loop(*inputs), v)
         elif v in steps:
             assert isinstance(v.op, Scan)
@@ -159,6 +231,13 @@ def _replaced(
         elif is_scatter(v):
             assert isinstance(v.op, AdvancedIncSubtensor)
             new[v] = inherit(NativeScatter(v.op)(*inputs), v)
+        elif v in joined:
+            assert isinstance(v.op, Join)
+            of, j = joined[v]
+            native = new[of].op
+            assert isinstance(native, NativeLoop)
+            history = results(new[of])[len(results(of)) + native.histories.index(j)]
+            new[v] = inherit(NativeHistory(v.op)(history, *inputs), v)
         elif isinstance(v.op, Join):
             new[v] = inherit(NativeJoin(v.op)(*inputs), v)
         else:

@@ -25,9 +25,17 @@ from .ops.index import Subtensor
 from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Reshape, Specify
 from .record import record
 from .runtime import memory, threads
-from .runtime.native import NativeJoin, NativeLoop, NativeNest, NativeSequence
+from .runtime.native import NativeHistory, NativeJoin, NativeLoop, NativeNest, NativeSequence
 from .runtime.plans import LoopPlan, NestPlan, is_laid_out
-from .runtime.products import LEAST, NativeProduct, product_kernel, with_native_products, workers
+from .runtime.products import (
+    LEAST,
+    NativeContraction,
+    NativeProduct,
+    operands,
+    product_kernel,
+    with_native_products,
+    workers,
+)
 from .scan.op import Scan
 from .types import TensorType
 
@@ -355,10 +363,14 @@ class _Walk:
             for carry, shape in zip(op.program.carries, plan.states)
         ]  # fmt: skip
         labels = op.definition.results(op.node).traces
+        longer = {op.program.carries[j].trace for j in op.histories}
         traces = [
-            self.empty((steps, *shape), dtype, "history", _trace_name(x, op))
-            for x, (shape, dtype) in zip(labels, plan.rows)
+            self.empty((steps + (i in longer), *shape), dtype, "history", _trace_name(x, op))
+            for i, (x, (shape, dtype)) in enumerate(zip(labels, plan.rows))
         ]
+        histories = [traces[op.program.carries[j].trace] for j in op.histories]
+        for i in longer:
+            traces[i] = _Shape(traces[i].view[1:], traces[i].place)
         if steps > 0:
             split = plan.split(steps)
             keep = self.scratch(split.shared.size, name)
@@ -379,7 +391,7 @@ class _Walk:
             self.numpy(shape, carry.dtype, "value", name) if carry.kind == "trace" else pair[-1]
             for carry, shape, pair in zip(op.program.carries, plan.states, states)
         ]
-        return (*finals, *traces, np.asarray(steps, "int64"))
+        return (*finals, *traces, np.asarray(steps, "int64"), *histories)
 
     def nest(self, v: Variable, op: NativeNest, inputs: list[Any]) -> tuple[Any, ...]:
         runner: Any = op.evaluator(v)
@@ -407,13 +419,43 @@ class _Walk:
             return self.numpy((rows, wide), v.dtype, "value", _name(v))
         read = [self._as_read(x, True, _name(v)) for x in inputs]
         found = self.empty((rows, wide), v.dtype, "value", _name(v))
-        _, elements = product_kernel(v.dtype)
-        size = elements * np.dtype(v.dtype).itemsize
-        keep = [self.scratch(size, _name(v)) for _ in range(workers(rows, wide, depth)[0])]
+        keep = self._of_products(rows, wide, depth, v)
         del read, keep
         return found
 
-    def join(self, v: Variable, op: NativeJoin, inputs: list[Any]) -> Any:
+    def contraction(self, v: Variable, op: NativeContraction, inputs: list[Any]) -> Any:
+        stacks = operands(op, [_view(x) for x in inputs])
+        if stacks is None:
+            return tuple(self.run(op.given, op.values, inputs))
+        name, dtype = _name(op.values[0]), op.values[0].dtype
+        read = [
+            self.numpy(x.shape, dtype, "value", f"a copy for {name}")
+            for x in stacks
+            if not is_laid_out(x, True)
+        ]
+        *wide, columns = (x.shape[2] for x in stacks)
+        found = [
+            self.empty((n, columns), dtype, "value", _name(x)) for n, x in zip(wide, op.values)
+        ]
+        depth = math.prod(stacks[0].shape[:2])
+        keep = self._of_products(sum(wide), columns, depth, op.values[0])
+        del read, keep
+        return tuple(found)
+
+    def _of_products(self, rows: int, wide: int, depth: int, v: Variable) -> list[Any]:
+        """The scratch memory of the threads that share products."""
+        _, elements = product_kernel(v.dtype)
+        size = elements * np.dtype(v.dtype).itemsize
+        return [self.scratch(size, _name(v)) for _ in range(workers(rows, wide, depth)[0])]
+
+    def history(self, v: Variable, op: NativeHistory, inputs: list[Any]) -> Any:
+        history, *arrays = inputs
+        if history is not None and 1 in map(len, map(_view, arrays)):
+            n = sum(map(len, map(_view, arrays)))
+            return _Shape(_view(history)[:n], history.place)
+        return self.join(v, op, arrays)
+
+    def join(self, v: Variable, op: Any, inputs: list[Any]) -> Any:
         return self.empty(self._shapes(v, inputs), v.dtype, "value", _name(v))
 
     def sequence(self, v: Variable, op: NativeSequence, inputs: list[Any]) -> Any:
@@ -451,7 +493,9 @@ _WALKS: dict[Any, Callable[..., Any]] = {
     NativeLoop: _Walk.loop,
     NativeNest: _Walk.nest,
     NativeProduct: _Walk.product,
+    NativeContraction: _Walk.contraction,
     NativeJoin: _Walk.join,
+    NativeHistory: _Walk.history,
     NativeSequence: _Walk.sequence,
     Scan: _Walk.scan,
 }

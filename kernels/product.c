@@ -4,23 +4,41 @@
 #define GS_PASTE(a, b) a##b
 #define GS_OF(name, suffix) GS_PASTE(name, suffix)
 
+#define GS_LEFTS 8 /* with one right operand, at most */
+
 /* The elements of scratch memory that each thread needs. */
 long long gs_product_elements(void) { return GS_BLOCK_DEPTH * (GS_BLOCK_WIDE + GS_BLOCK_ROWS); }
 
-/* c = a @ b for rows, or columns, first .. last - 1 of c. */
+long long gs_product_lefts(void) { return GS_LEFTS; }
+
+/* c = a @ b per left operand a: the columns first .. last - 1 of them, or those rows, where the
+ * rows of one left operand are counted on from those of the one before.
+ * memory: b, scratch, and a, c of each left operand */
 long long gs_product_kernel(long long first, long long last, void *const *memory,
                             const long long *integer) {
-    const TYPE *a = (const TYPE *)memory[0], *b = (const TYPE *)memory[1];
-    TYPE *c = (TYPE *)memory[2], *scratch = (TYPE *)memory[3];
-    const long long by_columns = integer[0];
-    const long long rows = integer[1], wide = integer[2], depth = integer[3];
-    const long long row = integer[4], column = integer[5];
-    const long long down = integer[6], right = integer[7];
-    if (by_columns)
-        GS_OF(gs_product_, SUFFIX)(rows, last - first, depth, a, row, column, b + first * right,
-                                   down, right, c + first, wide, scratch);
-    else
-        GS_OF(gs_product_, SUFFIX)(last - first, wide, depth, a + first * row, row, column, b,
-                                   down, right, c + first * wide, wide, scratch);
+    const long long by_columns = integer[0], count = integer[1], wide = integer[2];
+    const long long depth = integer[3], span = integer[4];
+    const long long down = integer[5], right = integer[6], apart = integer[7];
+    const long long columns = by_columns ? last - first : wide, start = by_columns ? first : 0;
+    GS_OF(gs_left_, SUFFIX) lefts[GS_LEFTS];
+    long long used = 0, before = 0;
+    for (long long i = 0; i < count; i++) {
+        const TYPE *a = (const TYPE *)memory[2 + 2 * i];
+        TYPE *c = (TYPE *)memory[3 + 2 * i];
+        const long long *of = integer + 8 + 4 * i, rows = of[0], row = of[1];
+        const long long from = by_columns || first < before ? 0 : first - before;
+        const long long to = by_columns || last > before + rows ? rows : last - before;
+        before += rows;
+        if (from >= to) continue;
+        lefts[used].a = a + from * row;
+        lefts[used].c = c + from * wide + start;
+        lefts[used].rows = to - from;
+        lefts[used].row = row;
+        lefts[used].column = of[2];
+        lefts[used++].apart = of[3];
+    }
+    GS_OF(gs_product_, SUFFIX)(lefts, used, columns, depth, span,
+                               (const TYPE *)memory[0] + start * right, down, right, apart, wide,
+                               (TYPE *)memory[1]);
     return 0;
 }

@@ -40,25 +40,30 @@ typedef double gs_vector_f64 __attribute__((vector_size(GS_VECTOR)));
 #pragma GCC optimize("fp-contract=fast")
 #endif
 
-/* Element (k, j) of the operand is b[k * down + j * right]. */
+/* Element (k, j) of the operand is b[k * down + j * right]; the panels are `height` rows high. */
 #define GS_PACK(type, t)                                                                  \
-    GS_ROUTINE void gs_pack_##t(                            \
-        long long depth, long long wide, const type *b, long long down, long long right,  \
-        type *panel) {                                                                    \
+    GS_ROUTINE void gs_pack_rows_##t(                       \
+        long long height, long long depth, long long wide, const type *b, long long down, \
+        long long right, type *panel) {                                                   \
         const long long whole = right == 1 ? wide - wide % GS_NR_##t : 0;                 \
         for (long long k = 0; k < depth; k++) /* along rows, as they lie in memory */     \
             for (long long j = 0; j < whole; j += GS_NR_##t)                              \
-                __builtin_memcpy(panel + j * depth + k * GS_NR_##t, b + k * down + j,     \
+                __builtin_memcpy(panel + j * height + k * GS_NR_##t, b + k * down + j,     \
                                  GS_NR_##t * sizeof(type));                               \
         for (long long j = whole; j < wide; j += GS_NR_##t) {                             \
             const long long n = wide - j < GS_NR_##t ? wide - j : GS_NR_##t;              \
             for (long long k = 0; k < depth; k++) {                                       \
                 const type *row = b + k * down + j * right;                               \
-                type *to = panel + j * depth + k * GS_NR_##t;                             \
+                type *to = panel + j * height + k * GS_NR_##t;                             \
                 for (long long i = 0; i < n; i++) to[i] = row[i * right];                 \
                 for (long long i = n; i < GS_NR_##t; i++) to[i] = 0;                      \
             }                                                                             \
         }                                                                                 \
+    }                                                                                     \
+    static inline __attribute__((unused)) void gs_pack_##t(                               \
+        long long depth, long long wide, const type *b, long long down, long long right,  \
+        type *panel) {                                                                    \
+        gs_pack_rows_##t(depth, depth, wide, b, down, right, panel);                      \
     }
 
 GS_PACK(float, f32)
@@ -177,36 +182,61 @@ GS_GEMM(double, f64)
 
 static inline long long gs_fewer(long long a, long long b) { return a < b ? a : b; }
 
-/* Takes GS_BLOCK_DEPTH * (GS_BLOCK_WIDE + GS_BLOCK_ROWS) elements of scratch memory.
- * c[i * stride + j] = sum over k of a[i * row + k * column] * b[k * down + j * right] */
+/* Products of several left operands with one right operand b, which is packed once for all of them.
+ * Takes GS_BLOCK_DEPTH * (GS_BLOCK_WIDE + GS_BLOCK_ROWS) elements of scratch memory.
+ * c[i * stride + j] = sum over k of a[i * row + A(k)] * b[B(k) + j * right], where the index k runs
+ * over steps of `span` each: A(k) = k / span * apart + k % span * column, and B(k) alike, by down. */
 #define GS_PRODUCT(type, t)                                                               \
+    typedef struct {                                                                      \
+        const type *a;                                                                    \
+        type *c;                                                                          \
+        long long rows, row, column, apart;                                               \
+    } gs_left_##t;                                                                        \
+    static inline void gs_product_with_##t(                                               \
+        const gs_left_##t *left, long long wide, long long k, long long depth,            \
+        long long span, int in_steps, const type *panel, type *c, long long stride,       \
+        type *slab) {                                                                     \
+        if (left->column == 1 && !in_steps) {                                             \
+            gs_gemm_onto_##t(left->rows, wide, depth, left->a + k, left->row, 1, panel, c, stride, \
+                             k > 0);                                                      \
+            return;                                                                       \
+        }                                                                                 \
+        for (long long i = 0; i < left->rows; i += GS_BLOCK_ROWS) {                       \
+            const long long n = gs_fewer(left->rows - i, GS_BLOCK_ROWS), row = left->row; \
+            for (long long l = 0, m; l < depth; l += m) {                                 \
+                const long long step = (k + l) / span, at = (k + l) % span;               \
+                const type *from = left->a + i * row + step * left->apart + at * left->column; \
+                m = gs_fewer(depth - l, span - at);                                       \
+                for (long long q = 0; q < m; q++, from += left->column) {                 \
+                    type *to = slab + (l + q) * GS_BLOCK_ROWS;                            \
+                    if (row == 1)                                                         \
+                        for (long long r = 0; r < n; r++) to[r] = from[r];                \
+                    else                                                                  \
+                        for (long long r = 0; r < n; r++) to[r] = from[r * row];          \
+                }                                                                         \
+            }                                                                             \
+            gs_gemm_onto_##t(n, wide, depth, slab, 1, GS_BLOCK_ROWS, panel, c + i * stride, stride, \
+                             k > 0);                                                      \
+        }                                                                                 \
+    }                                                                                     \
     GS_ROUTINE void gs_product_##t(                         \
-        long long rows, long long wide, long long depth, const type *a, long long row,    \
-        long long column, const type *b, long long down, long long right, type *c,        \
+        const gs_left_##t *lefts, long long count, long long wide, long long depth,       \
+        long long span, const type *b, long long down, long long right, long long apart,  \
         long long stride, type *scratch) {                                                \
         type *const panel = scratch, *const slab = scratch + GS_BLOCK_DEPTH * GS_BLOCK_WIDE; \
         for (long long k = 0; k < depth || !k; k += GS_BLOCK_DEPTH) {                     \
             const long long kn = gs_fewer(depth - k, GS_BLOCK_DEPTH);                     \
             for (long long j = 0; j < wide; j += GS_BLOCK_WIDE) {                         \
                 const long long jn = gs_fewer(wide - j, GS_BLOCK_WIDE);                   \
-                gs_pack_##t(kn, jn, b + k * down + j * right, down, right, panel);        \
-                if (column == 1) {                                                        \
-                    gs_gemm_onto_##t(rows, jn, kn, a + k, row, 1, panel, c + j, stride, k > 0); \
-                    continue;                                                             \
+                for (long long l = 0, n; l < kn; l += n) {                                \
+                    const long long step = (k + l) / span, at = (k + l) % span;           \
+                    n = gs_fewer(kn - l, span - at);                                      \
+                    gs_pack_rows_##t(kn, n, jn, b + step * apart + at * down + j * right, down, \
+                                     right, panel + l * GS_NR_##t);                       \
                 }                                                                         \
-                for (long long i = 0; i < rows; i += GS_BLOCK_ROWS) {                     \
-                    const long long n = gs_fewer(rows - i, GS_BLOCK_ROWS);                \
-                    for (long long l = 0; l < kn; l++) {                                  \
-                        const type *from = a + i * row + (k + l) * column;                \
-                        type *to = slab + l * GS_BLOCK_ROWS;                              \
-                        if (row == 1)                                                     \
-                            for (long long r = 0; r < n; r++) to[r] = from[r];            \
-                        else                                                              \
-                            for (long long r = 0; r < n; r++) to[r] = from[r * row];      \
-                    }                                                                     \
-                    gs_gemm_onto_##t(n, jn, kn, slab, 1, GS_BLOCK_ROWS, panel,            \
-                                     c + i * stride + j, stride, k > 0);                  \
-                }                                                                         \
+                for (long long i = 0; i < count; i++)                                     \
+                    gs_product_with_##t(lefts + i, jn, k, kn, span, span < depth, panel,  \
+                                        lefts[i].c + j, stride, slab);                    \
             }                                                                             \
         }                                                                                 \
     }

@@ -36,17 +36,22 @@ _BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
 
 @record
 class NativeLoop(Op):
-    """A Scan with its program: (*the Scan's operands, *sizes, *others) -> the Scan's results.
-    The others are for the loop as it was written, which runs where this one can't."""
+    """A Scan with its program: (*the Scan's operands, *sizes, *others) -> (*the Scan's results,
+    *histories). The others are for the loop as it was written, which runs where this one can't.
+    histories: carries whose trace has their initial value in front of it, for `NativeHistory`."""
 
     definition: Scan
     program: LoopProgram
     function: Any = field(compare=False)  # the kernel, loaded
     node: Variable = field(compare=False)  # the Scan as it was written
     inputs: tuple[Variable, ...] = field(compare=False)  # what this op's inputs stand for
+    histories: tuple[int, ...] = ()
 
-    def infer(self, *types: TensorType) -> Any:
-        return self.definition.infer(*types[: 1 + len(self.definition.step.params)])
+    def infer(self, *types: TensorType) -> TupleType:
+        items = self.definition.infer(*types[: 1 + len(self.definition.step.params)]).items
+        first = len(self.program.carries)
+        traces = [self.program.carries[j].trace for j in self.histories]
+        return TupleType((*items, *[items[first + i] for i in traces]))
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         return _Runner(self)
@@ -77,7 +82,7 @@ class _Runner:
         given = dict(zip(self.op.inputs, inputs))
         if self._interpreted is None:
             self._interpreted = Program(list(given), [self.op.node])
-        return self._interpreted(*given.values())[0]
+        return (*self._interpreted(*given.values())[0], *[None for _ in self.op.histories])
 
     def __call__(self, *inputs: Any) -> Any:
         operands = inputs[: self.n_operands]
@@ -86,10 +91,17 @@ class _Runner:
         plan = self.plans.find(inputs[self.n_operands : self.n_inputs], arrays, LoopPlan)
         if steps < 1 or not plan.fits or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs]):
             return self.definition(*inputs)
-        states = self._states(operands, plan.states)
+        histories = {}  # per trace its rows with the initial value in front
+        for j in self.op.histories:
+            shape, dtype = plan.rows[self.program.carries[j].trace]
+            histories[self.program.carries[j].trace] = memory.empty((steps + 1, *shape), dtype)
+        states = self._states(operands, plan.states, histories)
         if states is None:
             return self.definition(*inputs)
-        traces = [memory.empty((steps, *shape), dtype) for shape, dtype in plan.rows]
+        traces = [
+            histories[i][1:] if i in histories else memory.empty((steps, *shape), dtype)
+            for i, (shape, dtype) in enumerate(plan.rows)
+        ]
         held = [*arrays.values(), *traces]
         for pair in states:
             held += pair
@@ -116,7 +128,8 @@ class _Runner:
         plan.took(split, (time.perf_counter() - began) / steps)
         if done < 0:
             return self.definition(*inputs)
-        return self._results(done, operands, traces, states)
+        found = self._results(done, operands, traces, states)
+        return (*found, *[x[: done + 1] for x in histories.values()])
 
     def _move(
         self, pointers: list[int], row: int | None, held: Sequence[Any], keep: list[Any]
@@ -150,7 +163,9 @@ class _Runner:
             piece = max(1, int(piece * min(1024.0, _BREATH / max(spent, 1e-6))))
         return t
 
-    def _states(self, operands: Sequence[Any], shapes: Sequence[Any]) -> list[Any] | None:
+    def _states(
+        self, operands: Sequence[Any], shapes: Sequence[Any], histories: Mapping[int, Any]
+    ) -> list[Any] | None:
         """Per carry an array of its initial value, and a second one where it has two buffers;
         None where an initial value has not the shape of a state."""
         states = []
@@ -158,7 +173,8 @@ class _Runner:
             initial = np.asarray(operands[self.first_init + j])
             if initial.shape != shape:
                 return None
-            first = memory.empty(shape, carry.dtype)
+            has_history = carry.kind == "trace" and carry.trace in histories
+            first = histories[carry.trace][0] if has_history else memory.empty(shape, carry.dtype)
             first[...] = initial
             second = memory.empty(shape, carry.dtype) if carry.kind == "buffers" else None
             states.append((first, second))
@@ -277,6 +293,53 @@ class NativeJoin(Op):
         shape = list(arrays[0].shape)
         shape[axis] = sum(x.shape[axis] for x in arrays)
         return np.concatenate(arrays, axis, out=memory.empty(shape, arrays[0].dtype))
+
+
+@record
+class NativeHistory(Op):
+    """(history, *two arrays) -> their Join along the first axis. Where it is the history of a
+    carry, or that backwards, it is there already."""
+
+    definition: Join
+
+    def infer(self, history: TensorType, *types: TensorType) -> TensorType:
+        return self.definition.infer(*types)
+
+    def eval(self, history: Any, *arrays: Any) -> Any:
+        if history is not None and (found := part_of_history(history, arrays)) is not None:
+            return found
+        return NativeJoin(self.definition).eval(*arrays)
+
+
+def part_of_history(history: Any, arrays: Sequence[Any]) -> Any:
+    """The history's rows, from the first on, that are these of two arrays one after the other,
+    forwards or backwards; None where there are no such rows. Of the initial value the elements
+    are compared; the trace's rows have to be where they are in the history."""
+    n = sum(map(len, arrays))
+    if n > len(history):
+        return None
+    rows = history[:n]
+    first, second = arrays
+    if len(first) == 1 and _is_same_memory(rows[1:], second):
+        return rows if _is_same(rows[:1], first) else None
+    rows = rows[::-1]
+    if len(second) == 1 and _is_same_memory(rows[:-1], first):
+        return rows if _is_same(rows[-1:], second) else None
+    return None
+
+
+def _is_same_memory(a: Any, b: Any) -> bool:
+    if a.shape != b.shape:
+        return False
+    skipped = len(a) == 1  # whose stride says nothing
+    if len(a) and a.strides[skipped:] != b.strides[skipped:]:
+        return False
+    return not len(a) or addresses([a]) == addresses([b])
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    """Whether the elements are, bit by bit."""
+    return a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 class Native:
