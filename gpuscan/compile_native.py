@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .codegen.ahead import with_products
+from .codegen.ahead import with_rows_inside
 from .codegen.loop import lower_loop
 from .codegen.nest import Nest, lower_nests
 from .codegen.plan import NotLowered, walk
@@ -59,7 +59,7 @@ def compiled_native(
                 raise NotLowered("fuse='never'")
             if v.op.segments_of is not None and fuse == "auto":
                 raise NotLowered("a step runs a segment of a loop, by threads")
-            ahead = with_products(v, users)
+            ahead = with_rows_inside(v, users)
             program, sizes = lower_loop(ahead.node, f"loop_{len(fused)}")
             fused[v] = _Fused(program, ahead.node, tuple(sizes), ahead.extra)
             how = program.schedule

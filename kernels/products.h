@@ -52,11 +52,16 @@ typedef double gs_vector_f64 __attribute__((vector_size(GS_VECTOR)));
                                  GS_NR_##t * sizeof(type));                               \
         for (long long j = whole; j < wide; j += GS_NR_##t) {                             \
             const long long n = wide - j < GS_NR_##t ? wide - j : GS_NR_##t;              \
-            for (long long k = 0; k < depth; k++) {                                       \
-                const type *row = b + k * down + j * right;                               \
-                type *to = panel + j * height + k * GS_NR_##t;                             \
-                for (long long i = 0; i < n; i++) to[i] = row[i * right];                 \
-                for (long long i = n; i < GS_NR_##t; i++) to[i] = 0;                      \
+            for (long long k = 0, m; k < depth; k += m) {                                 \
+                /* where columns lie along memory, a few lines of each at a time */       \
+                m = depth - k < 2 * GS_WIDE_##t ? depth - k : 2 * GS_WIDE_##t;            \
+                const type *from = b + k * down + j * right;                              \
+                type *to = panel + j * height + k * GS_NR_##t;                            \
+                for (long long i = 0; i < n; i++)                                         \
+                    for (long long l = 0; l < m; l++)                                     \
+                        to[l * GS_NR_##t + i] = from[i * right + l * down];               \
+                for (long long l = 0; l < m; l++)                                         \
+                    for (long long i = n; i < GS_NR_##t; i++) to[l * GS_NR_##t + i] = 0;  \
             }                                                                             \
         }                                                                                 \
     }                                                                                     \
@@ -69,18 +74,19 @@ typedef double gs_vector_f64 __attribute__((vector_size(GS_VECTOR)));
 GS_PACK(float, f32)
 GS_PACK(double, f64)
 
-/* R rows of a times P panels side by side; added to what c holds where `onto` is not 0. */
-#define GS_TILE(type, t, R, P)                                                            \
-    static inline __attribute__((always_inline)) void gs_tile_##t##_##R##_##P(            \
+/* R rows of a times P panels side by side, of each of which the first V vectors count; added to
+ * what c holds where `onto` is not 0. */
+#define GS_TILE(type, t, R, P, V)                                                         \
+    static inline __attribute__((always_inline)) void gs_tile_##t##_##R##_##P##_##V(      \
         long long depth, const type *a, long long row, long long column,                  \
         const type *panel, type *c, long long stride, long long wide, int onto) {         \
-        gs_vector_##t sum[R][P][2] = {0};                                                 \
+        gs_vector_##t sum[R][P][V] = {0};                                                 \
         if (onto)                                                                         \
             _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)                           \
                 _Pragma("GCC unroll 8") for (int p = 0; p < P; p++) {                     \
                     const type *in = c + r * stride + p * GS_NR_##t;                      \
                     const long long left = wide - p * GS_NR_##t;                          \
-                    if (left >= GS_NR_##t)                                                \
+                    if (left >= V * GS_WIDE_##t)                                          \
                         __builtin_memcpy(sum[r][p], in, sizeof sum[r][p]);                \
                     else if (left > 0)                                                    \
                         __builtin_memcpy(sum[r][p], in, (unsigned long)left * sizeof(type)); \
@@ -90,11 +96,11 @@ GS_PACK(double, f64)
                 const type *q = panel + (p * depth + k) * GS_NR_##t;                      \
                 gs_vector_##t x, y;                                                       \
                 __builtin_memcpy(&x, q, sizeof x);                                        \
-                __builtin_memcpy(&y, q + GS_WIDE_##t, sizeof y);                          \
+                if (V > 1) __builtin_memcpy(&y, q + GS_WIDE_##t, sizeof y);               \
                 _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                     \
                     const type v = a[r * row + k * column];                               \
                     sum[r][p][0] += v * x;                                                \
-                    sum[r][p][1] += v * y;                                                \
+                    if (V > 1) sum[r][p][V - 1] += v * y;                                 \
                 }                                                                         \
             }                                                                             \
         }                                                                                 \
@@ -102,7 +108,7 @@ GS_PACK(double, f64)
             _Pragma("GCC unroll 8") for (int p = 0; p < P; p++) {                         \
                 type *out = c + r * stride + p * GS_NR_##t;                               \
                 const long long left = wide - p * GS_NR_##t;                              \
-                if (left >= GS_NR_##t)                                                    \
+                if (left >= V * GS_WIDE_##t)                                              \
                     __builtin_memcpy(out, sum[r][p], sizeof sum[r][p]);                   \
                 else if (left > 0)                                                        \
                     __builtin_memcpy(out, sum[r][p], (unsigned long)left * sizeof(type)); \
@@ -115,12 +121,13 @@ GS_PACK(double, f64)
 #else
 #define GS_MR 6
 #endif
-#define GS_TILE_OF_(t, R, P) gs_tile_##t##_##R##_##P
-#define GS_TILE_OF(t, R, P) GS_TILE_OF_(t, R, P)
-#define GS_TILE_(type, t, R, P) GS_TILE(type, t, R, P)
+#define GS_TILE_OF_(t, R, V) gs_tile_##t##_##R##_1_##V
+#define GS_TILE_OF(t, R, V) GS_TILE_OF_(t, R, V)
+#define GS_TILE_(type, t, R, P, V) GS_TILE(type, t, R, P, V)
 #define GS_TILES(type, t)                                                                 \
-    GS_TILE_(type, t, GS_MR, 1) GS_TILE(type, t, 4, 1) GS_TILE(type, t, 2, 1)             \
-    GS_TILE(type, t, 1, 1) GS_TILE(type, t, 1, 4)
+    GS_TILE_(type, t, GS_MR, 1, 2) GS_TILE(type, t, 4, 1, 2) GS_TILE(type, t, 2, 1, 2)    \
+    GS_TILE(type, t, 1, 1, 2) GS_TILE(type, t, 1, 4, 2)                                   \
+    GS_TILE_(type, t, GS_MR, 1, 1) GS_TILE(type, t, 1, 1, 1)
 GS_TILES(float, f32)
 GS_TILES(double, f64)
 
@@ -132,23 +139,30 @@ GS_TILES(double, f64)
         long long column, const type *panel, type *c, long long stride, int onto) {       \
         for (long long j = 0; j < wide;) {                                                \
             const int four = rows < 3 && wide - j > 3 * GS_NR_##t;                        \
+            const int half = wide - j <= GS_WIDE_##t;                                     \
             const type *p = panel + j * depth;                                            \
             long long i = 0;                                                              \
             for (; four && i < rows; i++)                                                 \
-                gs_tile_##t##_1_4(depth, a + i * row, row, column, p, c + i * stride + j, \
-                                  stride, wide - j, onto);                                \
-            for (; i + GS_MR <= rows; i += GS_MR)                                         \
+                gs_tile_##t##_1_4_2(depth, a + i * row, row, column, p,                   \
+                                    c + i * stride + j, stride, wide - j, onto);          \
+            for (; half && i + GS_MR <= rows; i += GS_MR)                                 \
                 GS_TILE_OF(t, GS_MR, 1)(depth, a + i * row, row, column, p,               \
                                         c + i * stride + j, stride, wide - j, onto);      \
+            for (; half && i < rows; i++)                                                 \
+                gs_tile_##t##_1_1_1(depth, a + i * row, row, column, p,                   \
+                                    c + i * stride + j, stride, wide - j, onto);          \
+            for (; i + GS_MR <= rows; i += GS_MR)                                         \
+                GS_TILE_OF(t, GS_MR, 2)(depth, a + i * row, row, column, p,               \
+                                        c + i * stride + j, stride, wide - j, onto);      \
             for (; i + 4 <= rows; i += 4)                                                 \
-                gs_tile_##t##_4_1(depth, a + i * row, row, column, p, c + i * stride + j, \
-                                  stride, wide - j, onto);                                \
+                gs_tile_##t##_4_1_2(depth, a + i * row, row, column, p,                   \
+                                    c + i * stride + j, stride, wide - j, onto);          \
             for (; i + 2 <= rows; i += 2)                                                 \
-                gs_tile_##t##_2_1(depth, a + i * row, row, column, p, c + i * stride + j, \
-                                  stride, wide - j, onto);                                \
+                gs_tile_##t##_2_1_2(depth, a + i * row, row, column, p,                   \
+                                    c + i * stride + j, stride, wide - j, onto);          \
             for (; i < rows; i++)                                                         \
-                gs_tile_##t##_1_1(depth, a + i * row, row, column, p, c + i * stride + j, \
-                                  stride, wide - j, onto);                                \
+                gs_tile_##t##_1_1_2(depth, a + i * row, row, column, p,                   \
+                                    c + i * stride + j, stride, wide - j, onto);          \
             j += four ? 4 * GS_NR_##t : GS_NR_##t;                                        \
         }                                                                                 \
     }                                                                                     \

@@ -1,8 +1,9 @@
-"""Products of sequences inside the loop that reads them.
+"""Products and lookups of sequences inside the loop that reads them.
 
 The rules compute `x[t] @ W` for all steps before the loop: one large product, whose result is
 written to memory and read again. A kernel computes it a few steps ahead of the step that needs
-it, by the same routine, and the result does not leave the cache.
+it, by the same routine, and the result does not leave the cache. Of `table[i[t]]` it reads the
+rows where they are.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..graph import Variable, inherit, leaves, substitute
-from ..ops.index import Subtensor
+from ..ops.index import AdvancedSubtensor, Lookup, Subtensor
 from ..ops.linalg import Dot
-from ..ops.patterns import FULL, Slice
+from ..ops.patterns import FULL, Array, Slice
 from ..ops.shape import FirstRows, Reshape, Specify, dims, specify
 from ..ops.shape import product as product_of
 from ..record import record, replace
@@ -26,58 +27,65 @@ Users = Mapping[Variable, Sequence[Variable | None]]
 
 @record
 class Ahead:
-    """A loop with products inside that stood before it: the new Scan node, and what the old
-    one's operands are computed from that the new one does not have."""
+    """A loop with products and lookups inside that stood before it: the new Scan node, and what
+    the old one's operands are computed from that the new one does not have."""
 
     node: Variable
     extra: tuple[Variable, ...]
 
 
 @record
-class _Product:
-    """Rows x[t] @ weight, of which a part of the columns is read. whole: what they are rows of."""
+class _Rows:
+    """Rows x[t] @ weight, or weight[x[t]], of which a part of the columns is read. whole: what
+    they are rows of."""
 
     whole: Variable
     x: Variable
     weight: Variable
     part: Slice | None
 
+    def of(self, x: Variable, weight: Variable) -> Variable:
+        """The row of a step, from those of x and the part of the weight."""
+        return Dot()(x, weight) if x.type.is_float else Lookup()(weight, x)
 
-def with_products(v: Variable, users: Users) -> Ahead:
-    """The loop v with those of its sequences computed inside that are products of sequences and
-    that nobody else reads."""
+
+def with_rows_inside(v: Variable, users: Users) -> Ahead:
+    """The loop v with those of its sequences computed inside that are products or lookups of
+    sequences and that nobody else reads."""
     op = v.op
     assert isinstance(op, Scan)
     step, o = op.step, op.split(v.inputs)
-    found = {p: _product(x, v, users) for p, x in zip(step.seqs, o.seqs)}
+    found = {p: _rows(x, v, users) for p, x in zip(step.seqs, o.seqs)}
     read_whole = {_whole(x) for p, x in zip(step.params, v.inputs[1:]) if found.get(p) is None}
-    products = {p: q for p, q in found.items() if q is not None and q.whole not in read_whole}
-    if not products:
+    inside = {p: q for p, q in found.items() if q is not None and q.whole not in read_whole}
+    if not inside:
         return Ahead(v, ())
-    kept = [(p, x) for p, x in zip(step.seqs, o.seqs) if p not in products]
+    kept = [(p, x) for p, x in zip(step.seqs, o.seqs) if p not in inside]
     seqs, consts = {x: p for p, x in kept}, {x: p for p, x in zip(step.consts, o.consts)}
     rows = dict(kept)
     weights = dict(zip(step.consts, o.consts))
     mapping: dict[Variable, Variable] = {}
-    for p, q in products.items():
-        weight = q.weight if q.part is None else Subtensor((FULL, q.part))(q.weight)
+    for p, q in inside.items():
+        weight = q.weight
+        if q.part is not None:
+            weight = Subtensor((*(FULL,) * (weight.ndim - 1), q.part))(weight)
         if q.x not in seqs or seqs[q.x].type != q.x.type.row():
             seqs[q.x] = q.x.type.row()()
             rows[seqs[q.x]] = q.x
         if weight not in consts or consts[weight].type != weight.type:
             consts[weight] = weight.type()
             weights[consts[weight]] = weight
-        mapping[p] = inherit(specify(Dot()(seqs[q.x], consts[weight]), p.type.shape), p)
+        mapping[p] = inherit(specify(q.of(seqs[q.x], consts[weight]), p.type.shape), p)
     changed = step.mapped(substitute(step.outputs, mapping))
     longer = replace(changed, seqs=tuple(rows), consts=tuple(weights))
     operands = replace(o, seqs=tuple(rows.values()), consts=tuple(weights.values()))
     node = inherit(replace(op, step=longer.closed())(*operands.all), v)
-    given = [*node.inputs, *(q.weight for q in products.values())]
+    given = [*node.inputs, *(q.weight for q in inside.values())]
     return Ahead(node, tuple(dict.fromkeys([*given[len(node.inputs) :], *leaves([v], given)])))
 
 
-def _product(x: Variable, loop: Variable, users: Users) -> _Product | None:
-    """x as a product that only this loop reads, or parts of it."""
+def _rows(x: Variable, loop: Variable, users: Users) -> _Rows | None:
+    """x as a product or a lookup that only this loop reads, or parts of it."""
     part: Slice | None = None
     whole = _whole(x)
     while x is not whole:
@@ -99,13 +107,16 @@ def _product(x: Variable, loop: Variable, users: Users) -> _Product | None:
         return None
     if isinstance(whole.op, Dot) and whole.dtype in FLOATS:
         rows, weight = whole.inputs
-        return _Product(whole, rows, weight, part) if rows.ndim == weight.ndim == 2 else None
+        return _Rows(whole, rows, weight, part) if rows.ndim == weight.ndim == 2 else None
+    if isinstance(whole.op, AdvancedSubtensor) and whole.op.pattern == (Array(),):
+        table, positions = whole.inputs
+        return _Rows(whole, positions, table, part) if table.ndim > 1 else None
     if isinstance(whole.op, Reshape) and isinstance(whole.inputs[0].op, Dot) and whole.ndim == 3:
         return _of_stacks(whole, part, users)
     return None
 
 
-def _of_stacks(v: Variable, part: Slice | None, users: Users) -> _Product | None:
+def _of_stacks(v: Variable, part: Slice | None, users: Users) -> _Rows | None:
     """reshape(reshape(x) @ weight), where both take the rows of all steps under one another."""
     product = v.inputs[0]
     rows, weight = product.inputs
@@ -120,7 +131,7 @@ def _of_stacks(v: Variable, part: Slice | None, users: Users) -> _Product | None
     found = [*v.inputs[1:], count, depth]
     sizes = pushed_dims([*wanted, *found])
     same = sizes[: len(wanted)] == sizes[len(wanted) :]
-    return _Product(v, x, weight, part) if same else None
+    return _Rows(v, x, weight, part) if same else None
 
 
 def _whole(x: Variable) -> Variable:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..graph import Constant, Item, Variable, clients
+from ..ops.index import Lookup
 from ..ops.linalg import Dot
 from ..ops.shape import as_int64
 from ..scan.op import Scan
@@ -295,12 +296,21 @@ class Loop(Frame):
             tuple(carries),
             tuple((v.dtype, tuple(s)) for v, s in zip(step.traces, row_sizes)),
             tuple(self.equal),
+            tuple(dict.fromkeys(self._looked_up())),
             rows,
             axes,
             units,
             bool(self.inner),
             schedule(why, None if units is None else units.meetings, self._alone),
         )
+
+    def _looked_up(self) -> Iterator[tuple[int, Any]]:
+        """The positions that the host has to check, by operand, and how many rows there are."""
+        step = self.op.step
+        for v in walk(step.outputs, set()):
+            if isinstance(v.op, Lookup):
+                table, positions = v.inputs
+                yield 1 + step.seqs.index(positions), self.sizes(table)[0]
 
     def array_carry(
         self, j: int, initial: Array, traces: Sequence[Array], apart: Sequence[Name]

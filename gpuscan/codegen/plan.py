@@ -16,7 +16,13 @@ from ..evaluate import branch_blocks
 from ..graph import Constant, Item, Variable, toposort
 from ..ops.control import Identity, IfElse, Require
 from ..ops.elemwise import Elemwise
-from ..ops.index import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, Subtensor
+from ..ops.index import (
+    AdvancedIncSubtensor,
+    AdvancedSubtensor,
+    IncSubtensor,
+    Lookup,
+    Subtensor,
+)
 from ..ops.linalg import BatchedDot, Dot
 from ..ops.patterns import FULL, HOLE, At
 from ..ops.reduce import ArgReduce, Cumulative, Reduce
@@ -278,6 +284,9 @@ def keeps_rows_apart(v: Variable, rows: Any, sizes_of: Callable[[Variable], Sequ
             return axis != 0
         case Join(axis=axis):
             return axis != 0
+        case Lookup():
+            x, i = inputs
+            return rows not in x and bool(i) and i[0] == rows
         case Subtensor(pattern) | IncSubtensor(pattern):
             return bool(pattern) and pattern[0] == FULL and inputs[0][0] == rows
     return isinstance(v.op, Identity) and not getattr(v.op, "has_effect", False)

@@ -131,6 +131,7 @@ class LoopProgram:
     carries: tuple[Carry, ...]
     rows: tuple[tuple[str, tuple[Any, ...]], ...]  # per trace the dtype and shape of a row
     equal: tuple[tuple[Any, Any], ...]  # sizes that must be the same
+    looked_up: tuple[tuple[int, Any], ...]  # operands that are positions, and in how many rows
     rows_apart: int | None  # the integer that counts rows which do not depend on each other,
     row_axes: tuple[int | None, ...]  # and the axis of each pointer's array that they are
     units: Units | None

@@ -15,7 +15,7 @@ from typing import Any
 from ..graph import Constant, Variable
 from ..ops.control import Identity
 from ..ops.elemwise import Elemwise
-from ..ops.index import IncSubtensor, Subtensor
+from ..ops.index import IncSubtensor, Lookup, Subtensor
 from ..ops.linalg import Dot
 from ..ops.patterns import FULL
 from ..ops.reduce import Reduce
@@ -166,6 +166,8 @@ class Stages:
                 return x.ndim > 1
             case Reduce(axes=axes):
                 return x.ndim - 1 not in axes
+            case Lookup():
+                return x is v.inputs[0] and x.ndim > 1
             case Subtensor(pattern):
                 return x is v.inputs[0] and _leaves_last(pattern, x.ndim)
             case IncSubtensor(pattern):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -153,6 +153,26 @@ class AdvancedSubtensor(Indexing):
         self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
     ) -> Variable | None:
         return _batched_read(self.pattern, inputs, batched, n)
+
+
+@record
+class Lookup(Op):
+    """(x, i) -> x[i] along the first axis, for positions i of which it is known, before it is
+    computed, that they are there. It stands in kernels only."""
+
+    steering: ClassVar[tuple[int, ...]] = (1,)
+
+    def infer(self, x: TensorType, i: TensorType) -> TensorType:
+        return part_type((Array(),), x, [i])
+
+    def element(self, node: Variable, index: Any, operands: Any) -> Any:
+        x, i = operands
+        place = i.at(index[: len(i.sizes)])
+        wrapped = (place < 0).choose(place + x.sizes[0], place)
+        return x.at([wrapped, *index[len(i.sizes) :]])
+
+    def sizes(self, inputs: Sequence[Variable], output: Variable) -> Sequence[Variable]:
+        return part_sizes((Array(),), inputs[0], inputs[1:])
 
 
 # ---- writing --------------------------------------------------------------------------------

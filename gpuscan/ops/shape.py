@@ -393,15 +393,17 @@ class Reshape(Op):
         return reshape(x, [n, *sizes], ndim=self.ndim + 1)
 
 
-_KEEP_SIGN = ("add", "mul", "int_div", "maximum", "minimum")
+_KEEP_SIGN = ("add", "mul", "int_div", "minimum")
 
 
 def is_size(v: Variable) -> bool:
-    """Whether an integer is plainly not negative: the size of an axis, a constant, or a sum,
-    product, quotient, maximum or minimum of such."""
+    """Whether an integer is plainly not negative: the size of an axis, a constant, a sum, product,
+    quotient or minimum of such, or a maximum with such."""
     if (known := static_int(v)) is not None:
         return known >= 0
     name = getattr(getattr(v.op, "scalar", None), "name", None)
+    if name == "maximum":
+        return any(map(is_size, v.inputs))
     return isinstance(v.op, Dim) or (name in _KEEP_SIGN and all(map(is_size, v.inputs)))
 
 

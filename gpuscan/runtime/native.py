@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.program import Given, LoopProgram, NestProgram, Result, Size, State, Trace
+from ..codegen.program import (
+    Given,
+    LoopProgram,
+    NestProgram,
+    Result,
+    Size,
+    State,
+    Trace,
+    size_value,
+)
 from ..evaluate import Program
 from ..graph import Op, Variable
 from ..ops.shape import Join
@@ -91,6 +100,9 @@ class _Runner:
         plan = self.plans.find(inputs[self.n_operands : self.n_inputs], arrays, LoopPlan)
         if steps < 1 or not plan.fits or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs]):
             return self.definition(*inputs)
+        for k, size in self.program.looked_up:
+            if not _are_there(operands[k][:steps], size_value(size, plan.sizes)):
+                return self.definition(*inputs)
         histories = {}  # per trace its rows with the initial value in front
         for j in self.op.histories:
             shape, dtype = plan.rows[self.program.carries[j].trace]
@@ -194,6 +206,11 @@ class _Runner:
                     finals.append(first[()])
         whole = done == int(operands[0])
         return (*finals, *(x if whole else x[:done] for x in traces), np.int64(done))
+
+
+def _are_there(positions: Any, rows: int) -> bool:
+    """Whether all of them are positions, from either end, in so many rows."""
+    return not positions.size or bool(-rows <= positions.min() and positions.max() < rows)
 
 
 @record
