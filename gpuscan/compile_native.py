@@ -16,7 +16,7 @@ from .codegen.rows import lower_products
 from .compile import Compiled, LoopPlan, name_of
 from .graph import Item, Variable, clients, inherit, rebuild, results, toposort
 from .ops.index import AdvancedIncSubtensor, Subtensor
-from .ops.shape import FirstRows, Join, Specify
+from .ops.shape import Dim, FirstRows, Join, Specify
 from .record import record
 from .runtime import compiler, threads
 from .runtime.device import Device
@@ -27,6 +27,7 @@ from .runtime.native import (
     NativeLoop,
     NativeNest,
     NativeSequence,
+    SizeAt,
 )
 from .runtime.products import (
     MOST_LEFTS,
@@ -109,7 +110,23 @@ class _Fused:
 
     @property
     def inputs(self) -> tuple[Variable, ...]:
-        return (*self.node.inputs, *self.sizes, *self.extra)
+        return (*self.node.inputs, *sizes_at(self.node.inputs, self.sizes)[1], *self.extra)
+
+
+def sizes_at(
+    operands: Sequence[Variable], sizes: Sequence[Variable]
+) -> tuple[tuple[SizeAt, ...], tuple[Variable, ...]]:
+    """Where the sizes are found that a kernel of these operands needs, and those of them that are
+    inputs of its node, behind the operands: to ask an array is faster than to run a node."""
+    places: list[SizeAt] = []
+    inputs: list[Variable] = []
+    for size in sizes:
+        if isinstance(size.op, Dim) and size.inputs[0] in operands:
+            places.append((operands.index(size.inputs[0]), size.op.axis))
+        else:
+            places.append((len(operands) + len(inputs), None))
+            inputs.append(size)
+    return tuple(places), tuple(inputs)
 
 
 def _needs(
@@ -118,7 +135,7 @@ def _needs(
 ) -> Sequence[Variable]:  # fmt: skip
     if v in nest_of:
         nest = nest_of[v]
-        return (*nest.operands, *nest.sizes, *nest.others)
+        return (*nest.operands, *sizes_at(nest.operands, nest.sizes)[1], *nest.others)
     if v in contractions:
         return contractions[v].given
     return fused[v].inputs if v in fused else v.inputs
@@ -208,7 +225,8 @@ def _replaced(
             name = nest.program.kernel.name
             if name not in made:
                 given = (*nest.operands, *nest.others)
-                kernel = NativeNest(nest.values, given, nest.program, functions[name])
+                at, _ = sizes_at(nest.operands, nest.sizes)
+                kernel = NativeNest(nest.values, given, nest.program, functions[name], at)
                 made[name] = kernel(*inputs)
             new[v] = inherit(results(made[name])[nest.values.index(v)], v)
         elif v in contractions:
@@ -221,7 +239,8 @@ def _replaced(
             assert isinstance(f.node.op, Scan)
             function = functions[f.program.kernel.name]
             wanted = tuple(dict.fromkeys(j for loop, j in joined.values() if loop is v))
-            loop = NativeLoop(f.node.op, f.program, function, v, f.inputs, wanted)
+            at, _ = sizes_at(f.node.inputs, f.sizes)
+            loop = NativeLoop(f.node.op, f.program, function, v, f.inputs, at, wanted)
             new[v] = inherit(loop(*inputs), v)
         elif v in steps:
             assert isinstance(v.op, Scan)

@@ -353,7 +353,7 @@ class _Walk:
         steps = int(_number(inputs[0]))
         operands = inputs[: runner.n_operands]
         read = {i: self._as_read(operands[i], w, name) for i, w in runner.read.items()}
-        sizes = [_number(x) for x in inputs[runner.n_operands : runner.n_inputs]]
+        sizes = _sizes(op, inputs)
         plan = runner.plans.find(sizes, {i: _view(x) for i, x in read.items()}, LoopPlan)
         if not plan.fits:
             raise ValueError(f"memory_report: the sizes do not fit together in {describe(v)}")
@@ -397,12 +397,12 @@ class _Walk:
         runner: Any = op.evaluator(v)
         name = _name(op.values[0])
         operands = [self._as_read(x, w, name) for x, w in zip(inputs, runner.whole)]
-        sizes = [_number(x) for x in inputs[runner.n_operands : runner.n_inputs]]
+        sizes = _sizes(op, inputs)
         plan = runner.plans.find(sizes, [_view(x) for x in operands], NestPlan)
         if not plan.fits:
             raise ValueError(f"memory_report: the sizes do not fit together in {describe(v)}")
         if plan.row_count < op.program.least:
-            given = [*inputs[: runner.n_operands], *inputs[runner.n_inputs :]]
+            given = [*inputs[: runner.n_operands], *inputs[runner.first_other :]]
             return tuple(self.run(op.given, with_native_products(op.values, op.given), given))
         results = [
             self.empty(shape, dtype, "value", _name(x))
@@ -518,6 +518,14 @@ def _view(x: Any) -> np.ndarray:
 
 def _bytes(x: Any) -> int:
     return _view(x).nbytes
+
+
+def _sizes(op: NativeLoop | NativeNest, inputs: Sequence[Any]) -> list[Any]:
+    """The sizes that a kernel needs."""
+    return [
+        _number(inputs[i]) if axis is None else _view(inputs[i]).shape[axis]
+        for i, axis in op.sizes_at
+    ]
 
 
 def _number(x: Any) -> Any:

@@ -15,7 +15,6 @@ from ..codegen.program import (
     LoopProgram,
     NestProgram,
     Result,
-    Size,
     State,
     Trace,
     size_value,
@@ -40,13 +39,20 @@ from .plans import (
 )
 from .products import with_native_products
 
+SizeAt = tuple[int, int | None]  # of an input the size of an axis, or (None) its value
 _BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
+
+
+def sizes_of(places: Sequence[SizeAt], inputs: Sequence[Any]) -> list[Any]:
+    """The sizes that a program needs."""
+    return [inputs[i] if axis is None else inputs[i].shape[axis] for i, axis in places]
 
 
 @record
 class NativeLoop(Op):
     """A Scan with its program: (*the Scan's operands, *sizes, *others) -> (*the Scan's results,
     *histories). The others are for the loop as it was written, which runs where this one can't.
+    sizes_at: where the program's sizes are found, among the operands' and the inputs behind them;
     histories: carries whose trace has their initial value in front of it, for `NativeHistory`."""
 
     definition: Scan
@@ -54,7 +60,8 @@ class NativeLoop(Op):
     function: Any = field(compare=False)  # the kernel, loaded
     node: Variable = field(compare=False)  # the Scan as it was written
     inputs: tuple[Variable, ...] = field(compare=False)  # what this op's inputs stand for
-    histories: tuple[int, ...] = ()
+    sizes_at: tuple[SizeAt, ...]
+    histories: tuple[int, ...]
 
     def infer(self, *types: TensorType) -> TupleType:
         items = self.definition.infer(*types[: 1 + len(self.definition.step.params)]).items
@@ -74,7 +81,6 @@ class _Runner:
         step = op.definition.step
         self.stops = step.stop is not None  # its kernel tells a stop from the end of a piece
         self.n_operands = 1 + len(step.params)
-        self.n_inputs = self.n_operands + sum(isinstance(s, Size) for s in op.program.integers)
         self.first_init = 1 + len(step.seqs)
         self.n_seqs = len(step.seqs)
         self.plans: Plans[LoopPlan] = Plans(op.program)
@@ -97,7 +103,7 @@ class _Runner:
         operands = inputs[: self.n_operands]
         steps = int(operands[0])
         arrays = {i: laid_out(operands[i], whole) for i, whole in self.read.items()}
-        plan = self.plans.find(inputs[self.n_operands : self.n_inputs], arrays, LoopPlan)
+        plan = self.plans.find(sizes_of(self.op.sizes_at, inputs), arrays, LoopPlan)
         if steps < 1 or not plan.fits or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs]):
             return self.definition(*inputs)
         for k, size in self.program.looked_up:
@@ -231,12 +237,14 @@ class NativeSequence(Op):
 @record
 class NativeNest(Op):
     """A nest with its program: (*operands, *sizes, *others) -> its results. `given`: the operands
-    and the others, from which the values are computed as they were written."""
+    and the others, from which the values are computed as they were written; sizes_at: as in a
+    `NativeLoop`."""
 
     values: tuple[Variable, ...]
     given: tuple[Variable, ...]
     program: NestProgram
     function: Any = field(compare=False)
+    sizes_at: tuple[SizeAt, ...]
 
     def infer(self, *types: TensorType) -> TupleType:
         return TupleType(tuple(v.type for v in self.values))
@@ -253,7 +261,7 @@ class _NestRunner:
         given = [s for s in op.program.pointers if isinstance(s, Given)]
         self.whole = [s.whole for s in sorted(given, key=lambda s: s.operand)]
         self.n_operands = len(given)
-        self.n_inputs = self.n_operands + sum(isinstance(s, Size) for s in op.program.integers)
+        self.first_other = self.n_operands + sum(axis is None for _, axis in op.sizes_at)
         self.plans: Plans[NestPlan] = Plans(op.program)
         results = [Result(i) for i in range(len(op.program.shapes))]
         self.places = places(op.program, [*range(self.n_operands), *results])
@@ -266,18 +274,18 @@ class _NestRunner:
         """The values as NumPy computes them: what says why an operand is wrong."""
         if self._interpreted is None:
             self._interpreted = Program(self.op.given, self.op.values)
-        return self._interpreted(*inputs[: self.n_operands], *inputs[self.n_inputs :])
+        return self._interpreted(*inputs[: self.n_operands], *inputs[self.first_other :])
 
     def by_products(self, *inputs: Any) -> Any:
         """The same with products by their own routine, for few rows."""
         if self._by_products is None:
             values = with_native_products(self.op.values, self.op.given)
             self._by_products = Program(self.op.given, values)
-        return self._by_products(*inputs[: self.n_operands], *inputs[self.n_inputs :])
+        return self._by_products(*inputs[: self.n_operands], *inputs[self.first_other :])
 
     def __call__(self, *inputs: Any) -> Any:
         operands = [laid_out(x, whole) for x, whole in zip(inputs, self.whole)]
-        plan = self.plans.find(inputs[self.n_operands : self.n_inputs], operands, NestPlan)
+        plan = self.plans.find(sizes_of(self.op.sizes_at, inputs), operands, NestPlan)
         if not plan.fits:
             return self.definition(*inputs)
         if plan.row_count < self.program.least:
