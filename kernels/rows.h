@@ -39,9 +39,15 @@ GS_ADD_UP(double, f64)
 #define GS_SOFTMAX(type, t)                                                               \
     /* y - max(y); NaN where one of them is. */                                           \
     GS_FN void gs_centre_##t(long long n, type *GS_RESTRICT y, long long stride) {        \
-        type most = y[0];                                                                 \
-        for (long long i = 1; i < n; i++)                                                 \
-            most = y[i * stride] > most ? y[i * stride] : most;                           \
+        type lanes[GS_LANES], most = y[0];                                                \
+        for (int l = 0; l < GS_LANES; l++) lanes[l] = most;                               \
+        for (long long start = 0; start < n; start += GS_LANES) {                         \
+            const long long count = n - start < GS_LANES ? n - start : GS_LANES;          \
+            const type *const part = y + start * stride;                                  \
+            for (long long l = 0; l < count; l++)                                         \
+                lanes[l] = part[l * stride] > lanes[l] ? part[l * stride] : lanes[l];     \
+        }                                                                                 \
+        for (int l = 0; l < GS_LANES; l++) most = lanes[l] > most ? lanes[l] : most;      \
         for (long long i = 0; i < n; i++) y[i * stride] -= most;                          \
     }                                                                                     \
     /* The sum of exp(y), which also replace the elements where `keep`. */                \

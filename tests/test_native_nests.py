@@ -10,6 +10,7 @@ from gpuscan import tensor as T
 from gpuscan.codegen import nest
 from gpuscan.codegen.nest import lower_nests
 from gpuscan.config import config
+from gpuscan.ops.softmax import LogSoftmax, Softmax
 from gpuscan.runtime import threads
 from gpuscan.runtime.device import missing
 from gpuscan.runtime.emulated import Emulated
@@ -249,3 +250,30 @@ def test_an_extreme_of_nothing_is_refused():
     for shape in ((0, 3), (3, 0)):
         with pytest.raises(ValueError, match="zero-size array"):
             f(np.ones(shape, "float32"))
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 70), (1, 9, 3), (33, 1, 1), (2, 0, 3), (0, 4, 3)])
+@on_both
+def test_softmaxes_are_kernels_and_the_same_to_the_bit(kernels, where, shape):
+    x = T.TensorType("float32", (None,) * 3)()
+    outputs = [op(axis)(y) for op in (Softmax, LogSoftmax) for axis in range(3)
+               for y in (x, T.exp(x) * 2)]  # fmt: skip
+    values = np.random.default_rng(1).normal(size=shape).astype("float32")
+    values[:, -1:, :1] = np.nan
+    values[:, :1, -1:] = np.inf
+    f = gpuscan.function([x], outputs, device=where)
+    found = f(values)
+    assert kernels or not values.size
+    for a, b in zip(found, on_reference([x], outputs, values), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_threads_share_the_rows_of_a_softmax(kernels, monkeypatch, count):
+    monkeypatch.setattr(threads, "WORTH_SHARING", 1)
+    x = T.fmatrix()
+    values = np.random.default_rng(1).normal(size=(50, 9)).astype("float32")
+    with config.change_flags(threads=count):
+        found = gpuscan.function([x], T.nnet.softmax(x), device="native")(values)
+    assert kernels == [count]
+    np.testing.assert_array_equal(found, on_reference([x], [T.nnet.softmax(x)], values)[0])

@@ -16,6 +16,7 @@ from ..ops import scalar
 from ..ops.elemwise import Elemwise, scalars
 from ..ops.reduce import Reduce
 from ..ops.shape import BroadcastTo, DimShuffle, Specify
+from ..ops.softmax import LogSoftmax, Softmax
 from ..record import record
 from ..types import FLOATS
 from .frame import Frame
@@ -92,7 +93,9 @@ def _lowered(groups: Sequence[_Group], lanes: bool, k: int) -> list[Nest]:
 
 
 def is_fusable(v: Variable) -> bool:
-    """Whether v is elementwise work or a sum of it, of dtypes that kernels know."""
+    """Whether v is elementwise work, or a sum or a softmax of it, of dtypes that kernels know."""
+    if isinstance(v.op, Softmax | LogSoftmax):
+        return v.dtype in FLOATS and _is_known(v)
     if isinstance(v.op, Reduce):
         return v.ndim < v.inputs[0].ndim and _is_known(v)
     return isinstance(v.op, Elemwise) and v.ndim > 0 and _is_known(v)
@@ -107,8 +110,9 @@ def _is_known(v: Variable) -> bool:
     return {v.dtype, *(x.dtype for x in v.inputs)} <= DTYPES
 
 
-def _is_sum(v: Variable) -> bool:
-    return isinstance(v.op, Reduce)
+def _is_whole(v: Variable) -> bool:
+    """Whether v needs rows of its operand as a whole."""
+    return isinstance(v.op, Reduce | Softmax | LogSoftmax)
 
 
 def _is_sum_of_all(v: Variable) -> bool:
@@ -116,8 +120,10 @@ def _is_sum_of_all(v: Variable) -> bool:
 
 
 def _gains_by_threads(v: Variable) -> bool:
-    """Whether v is a reduction of floats of which threads make what NumPy makes: sums along rows
-    it makes more exactly."""
+    """Whether v is a softmax, or a reduction of floats of which threads make what NumPy makes: sums
+    along rows it makes more exactly."""
+    if isinstance(v.op, Softmax | LogSoftmax):
+        return True
     if not isinstance(v.op, Reduce) or v.ndim == 0 or v.dtype not in FLOATS:
         return False
     of_rows = v.inputs[0].ndim - 1 not in v.op.axes  # which are added up
@@ -166,7 +172,7 @@ def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: boo
         for x in v.inputs:
             root = seen_through.get(x, x)
             ends = root in fusable and (
-                _is_sum(root)
+                _is_whole(root)
                 or (isinstance(v.op, Elemwise) and v in fusable and shape[root] != shape[v])
             )
             deepest = max(deepest, level[x] + (1 if ends and v not in views else 0))
@@ -177,13 +183,13 @@ def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: boo
     # What only values of its own shape read waits for the first of them, to be in their nest.
     users = clients(outputs)
     for v in reversed(order):
-        if v in fusable and not _is_sum(v):
+        if v in fusable and not _is_whole(v):
             readers = [u for u in users[v] if u is not None]
-            if all(u in fusable and (shape[u] == shape[v] or _is_sum(u)) for u in readers):
+            if all(u in fusable and (shape[u] == shape[v] or _is_whole(u)) for u in readers):
                 level[v] = max(level[v], min((level[u] for u in readers), default=0))
 
     def key(v: Variable) -> Any:
-        return (level[v], v if _is_sum(v) else shape[v])
+        return (level[v], v if _is_whole(v) else shape[v])
 
     stored: set[Variable] = set()
     for v in reversed(order):
@@ -196,10 +202,10 @@ def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: boo
                 if u in stored or v in fusable:
                     stored.add(v)  # read at other positions than its own
             elif v in fusable and key(u) != key(v):
-                one_sum = _is_sum(u) and len(users[v]) == 1 and level[u] == level[v]
+                one_sum = _is_whole(u) and len(users[v]) == 1 and level[u] == level[v]
                 if not one_sum:
                     stored.add(v)
-        if v in fusable and _is_sum(v):
+        if v in fusable and _is_whole(v):
             stored.add(v)
     inline = {v for v in (*fusable, *views) if v not in stored or v in views}
     together: dict[Any, list[Variable]] = {}
@@ -208,7 +214,7 @@ def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: boo
             together.setdefault(key(v), []).append(v)
     for values in together.values():
         if not lanes or _worth(values, inline):
-            is_sum = _is_sum(values[0])
+            is_sum = _is_whole(values[0])
             at = level[values[0]], is_sum
             work.groups.append(_Group(values, inline, at, None if is_sum else shape[values[0]]))
     return work
@@ -327,8 +333,8 @@ class ValuesNest(Frame):
         self, group: Sequence[Variable], stored: dict[Variable, Memory], first: Name, last: Name
     ) -> Piece:
         v = group[0]
-        work = self.sizes(v.inputs[0] if _is_sum(v) else v)
-        rows = self.sizes(v)[0] if v.ndim and (self.has_lanes or not _is_sum(v)) else Number(1)
+        work = self.sizes(v.inputs[0] if _is_whole(v) else v)
+        rows = self.sizes(v)[0] if v.ndim and self._has_rows(v) else Number(1)
         with self.block() as body:
             if (
                 self.has_lanes
@@ -337,13 +343,19 @@ class ValuesNest(Frame):
                 and v.dtype in FLOATS
             ):
                 self._sum(v, stored[v])
-            elif rows == Number(1) or _is_sum(v):
+            elif rows == Number(1) or _is_whole(v):
                 self._rows = None if rows == Number(1) else (first, last)
                 self.step(group, stored)
                 self._rows = None
             else:
                 self._nest_in_parts(stored, first, last)
         return Piece(tuple(body), first, last, rows, tuple(work))
+
+    def _has_rows(self, v: Variable) -> bool:
+        """Whether workers share rows of v, along its first axis."""
+        if isinstance(v.op, Softmax | LogSoftmax):
+            return v.op.axis > 0
+        return self.has_lanes or not _is_whole(v)
 
     def rows_of(self, v: Variable) -> tuple[Any, Any] | None:
         return self._rows

@@ -193,8 +193,8 @@ class Whole(Lowering):
             self.memory[v] = out
 
     def rows_of(self, v: Variable) -> tuple[Any, Any] | None:
-        """Of a reduction's first axis the first position that is computed here and the one behind
-        the last, where these are not all."""
+        """Of the first axis of a reduction or a softmax the first position that is computed here
+        and the one behind the last, where these are not all."""
         return None
 
     def _has_parts(self, v: Variable) -> bool:
@@ -267,16 +267,28 @@ class Whole(Lowering):
         assert isinstance(op, Softmax | LogSoftmax)
         t = _floats(v, "a softmax")
         routine = "gs_softmax" if isinstance(op, Softmax) else "gs_log_softmax"
-        self.copy(v.inputs[0], out)
         sizes = self.sizes(v)
+        own = self.rows_of(v)
+        if own is None:
+            self.copy(v.inputs[0], out)
 
         def along(outer: list[Any]) -> None:
-            start = out.offset([*outer[: op.axis], Number(0), *outer[op.axis :]])
+            def at(i: Any) -> list[Any]:
+                return [*outer[: op.axis], i, *outer[op.axis :]]
+
+            def put(i: list[Any]) -> None:
+                value = self.element(v.inputs[0], at(i[0]))
+                self.emit(Store(out.array, out.offset(at(i[0])), value))
+
+            if own is not None:
+                self.nest([sizes[op.axis]], put, True)
+            start = out.offset(at(Number(0)))
             row = (sizes[op.axis], (out.array, start), out.strides[op.axis])
             self.emit(Use(f"{routine}_{t}", row))
 
         others = [*sizes[: op.axis], *sizes[op.axis + 1 :]]
-        self.nest(others, along, False, apart=range(len(others)))
+        part = None if own is None else (0, *own)
+        self.nest(others, along, False, part, apart=range(len(others)))
         self.memory[v] = out
 
     # ---- products -----------------------------------------------------------------------------
