@@ -277,3 +277,74 @@ def test_threads_share_the_rows_of_a_softmax(kernels, monkeypatch, count):
         found = gpuscan.function([x], T.nnet.softmax(x), device="native")(values)
     assert kernels == [count]
     np.testing.assert_array_equal(found, on_reference([x], [T.nnet.softmax(x)], values)[0])
+
+
+# ---- rows ----------------------------------------------------------------------------------------
+
+
+def cross_entropy(x, y):
+    z = x - x.max(axis=1, keepdims=True)
+    return T.log(T.exp(z).sum(axis=1)) - (z * y).sum(axis=1)
+
+
+def layer_norm(x, y):
+    centred = x - x.mean(axis=1, keepdims=True)
+    return centred / T.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5) * y
+
+
+BY_ROWS = {
+    "cross entropy": lambda x, y: [cross_entropy(x, y)],
+    "its gradients": lambda x, y: T.grad(cross_entropy(x, y).sum(), [x, y]),
+    "layer norm": lambda x, y: [layer_norm(x, y)],
+    "its gradient": lambda x, y: [T.grad((layer_norm(x, y) * y).sum(), x)],
+    "softmax of a softmax": lambda x, y: [T.nnet.softmax(T.nnet.softmax(x) * y) + y],
+}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("case", BY_ROWS)
+def test_what_needs_the_same_rows_is_one_kernel(kernels, monkeypatch, case, count):
+    monkeypatch.setattr(threads, "WORTH_SHARING", 1)
+    x, y = T.fmatrix(), T.fmatrix()
+    outputs = BY_ROWS[case](x, y)
+    f = gpuscan.function([x, y], outputs, device="native")
+    for shape in ((60, 37), (1, 5), (3, 1), (0, 4)):
+        rng = np.random.default_rng(1)
+        given = [rng.normal(size=shape).astype("float32") for _ in range(2)]
+        kernels.clear()
+        with config.change_flags(threads=count):
+            found = f(*given)
+        assert len(kernels) == 1
+        close(found, on_reference([x, y], outputs, *given), 1e-4, 1e-5)
+    assert lower_nests(f.maker.fgraph.outputs)
+
+
+def test_what_needs_other_rows_or_something_in_between_is_another_kernel(kernels):
+    x, y = T.dmatrix(), T.dmatrix()
+    first = T.exp(x) * 2
+    others = [
+        T.sin(first[::-1]) * 3, T.sin(first.T) * 3, (first * 2).sum(axis=0) * 2 + 1,
+        T.sin(T.dot(first, y)) * 2, T.cos(T.roll(first, 1, axis=0)) + 1,
+        T.exp(first[:, None, :] - first[None, :, :]).sum(axis=2),
+    ]  # fmt: skip
+    given = [np.random.default_rng(1).normal(size=(6, 6)) for _ in range(2)]
+    for other in others:
+        outputs = [first, other]
+        kernels.clear()
+        found = gpuscan.function([x, y], outputs, device="native", on_unused_input="ignore")(*given)
+        assert len(kernels) > 1
+        wanted = gpuscan.function([x, y], outputs, device="reference", on_unused_input="ignore")
+        close(found, wanted(*given), 1e-12)
+
+
+def test_kernels_do_not_wait_for_each_other_in_a_circle():
+    """Of two chains of rows each needs a product with the other's first value."""
+    x, y, w = T.dmatrix(), T.dmatrix(), T.dmatrix()
+    a, b = T.exp(x) * 2, T.sin(y) * 2
+    outputs = [
+        T.tanh(a - a.max(axis=1, keepdims=True) + T.dot(b, w)) * 2,
+        T.cos(b - b.max(axis=1, keepdims=True) + T.dot(a, w)) * 2,
+    ]
+    given = [np.random.default_rng(k).normal(size=(5, 5)) for k in range(3)]
+    found = gpuscan.function([x, y, w], outputs, device="native")(*given)
+    close(found, on_reference([x, y, w], outputs, *given), 1e-12)

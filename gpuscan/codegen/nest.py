@@ -7,7 +7,9 @@ other share a nest, and nests that do not need each other, of whatever shapes, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import functools
+import operator
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .. import maths
@@ -17,7 +19,7 @@ from ..ops.elemwise import Elemwise, scalars
 from ..ops.reduce import Reduce
 from ..ops.shape import BroadcastTo, DimShuffle, Specify
 from ..ops.softmax import LogSoftmax, Softmax
-from ..record import record
+from ..record import record, replace
 from ..types import FLOATS
 from .frame import Frame
 from .kernel import (
@@ -39,7 +41,7 @@ from .kernel import (
 )
 from .lower import Memory
 from .nest_kernel import can_join
-from .plan import NotLowered, read, walk
+from .plan import NotLowered, keeps_rows_apart, read, walk
 from .program import Given, NestProgram, Piece, Result
 from .render import DTYPES
 from .sizes import Scope, Sizes, by_the_host, sizes_of
@@ -60,6 +62,7 @@ class Nest:
 
 
 PART = 512  # elements of a sum that are added up in lanes
+MOST_NESTS = 16  # by rows in a kernel: gcc takes longer than in proportion
 MOST_PARAMETERS = 400  # of a kernel: CUDA's takes 4 KiB, a pointer or an integer has 8 bytes
 
 
@@ -78,7 +81,7 @@ def lower_nests(
 def _lowered(groups: Sequence[_Group], lanes: bool, k: int) -> list[Nest]:
     """The groups as one kernel, number k; as two or more where they can't be one."""
     try:
-        lowering = ValuesNest([g.values for g in groups], groups[0].inline, lanes)
+        lowering = ValuesNest([g.nests for g in groups], groups[0].inline, lanes)
         nest = lowering.lowered(f"nest_{k}")
         program = nest.program
         parameters = len(program.pointers) + len(program.integers)
@@ -115,6 +118,11 @@ def _is_whole(v: Variable) -> bool:
     return isinstance(v.op, Reduce | Softmax | LogSoftmax)
 
 
+def _has_rows(v: Variable) -> bool:
+    """Whether rows of v along its first axis don't need each other."""
+    return not isinstance(v.op, Softmax | LogSoftmax) or v.op.axis > 0
+
+
 def _is_sum_of_all(v: Variable) -> bool:
     return isinstance(v.op, Reduce) and v.op.kind == "sum" and v.ndim == 0 and v.dtype in FLOATS
 
@@ -132,13 +140,21 @@ def _gains_by_threads(v: Variable) -> bool:
 
 @record
 class _Group:
-    """Stored values that share a nest: a sum alone, or all of one shape and level. inline: what
-    may be computed on the way to them."""
+    """Stored values that a worker computes for its part of the rows, nest after nest. A nest is of
+    a sum alone, or of all values of a shape and level. inline: what may be computed on the way."""
 
-    values: list[Variable]
+    nests: list[list[Variable]]
     inline: set[Variable]
     level: tuple[int, bool]  # groups need only those of lower ones
-    shape: tuple[Variable, ...] | None  # of a sum: None
+    shape: tuple[Variable, ...] | None  # of one nest that is no sum's
+
+    @property
+    def values(self) -> list[Variable]:
+        return [v for nest in self.nests for v in nest]
+
+    @property
+    def operands(self) -> list[Variable]:
+        return _read_from_outside(_inside(self.values, self.inline))
 
 
 @record
@@ -152,6 +168,11 @@ class _Work:
         """The same for values whose sizes have to agree."""
         return tuple([k.variable for axis in range(v.ndim) if (k := self.sizes.of(v, axis))])
 
+    def keeps_apart(self, v: Variable, rows: Variable) -> bool:
+        """Whether rows of v are known to need only the same rows of what it is computed from."""
+        known = all(len(self.shape_of(x)) == x.ndim for x in (v, *read(v)))
+        return known and keeps_rows_apart(v, rows, self.shape_of)
+
 
 def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: bool) -> _Work:
     order = toposort(outputs)
@@ -159,8 +180,9 @@ def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: boo
     candidates = (v for v in order if is_fusable(v) or (lanes and _is_number(v)))
     fusable = {v: None for v in candidates if v in sure and v not in taken}
     views = {v for v in order if isinstance(v.op, VIEWS)}
-    given = [x for v in fusable for x in v.inputs if x not in fusable]
-    work = _Work([], sizes_of([Scope(list(fusable), given, by_the_host)]))
+    computed = [v for v in order if v in fusable or v in views]
+    given = [x for v in computed for x in v.inputs if x not in fusable and x not in views]
+    work = _Work([], sizes_of([Scope(computed, given, by_the_host)]))
     shape = {v: work.shape_of(v) for v in fusable}
 
     # Groups of one level do not need each other, but for sums: a level ends behind everything that
@@ -212,12 +234,83 @@ def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: boo
     for v in order:
         if v in fusable and v in stored:
             together.setdefault(key(v), []).append(v)
+    groups = []
     for values in together.values():
-        if not lanes or _worth(values, inline):
-            is_sum = _is_whole(values[0])
-            at = level[values[0]], is_sum
-            work.groups.append(_Group(values, inline, at, None if is_sum else shape[values[0]]))
+        is_sum = _is_whole(values[0])
+        at = level[values[0]], is_sum
+        groups.append(_Group([values], inline, at, None if is_sum else shape[values[0]]))
+    if lanes:
+        groups = [g for g in _by_rows(outputs, groups, work) if _worth(g)]
+    work.groups.extend(groups)
     return work
+
+
+def _by_rows(outputs: Sequence[Variable], groups: Sequence[_Group], work: _Work) -> list[_Group]:
+    """The groups, where one that needs of others no more than the same rows follows them in one of
+    all: so of a softmax that is written out. What a worker has computed is in its cache."""
+    groups = sorted(groups, key=lambda g: g.level)
+    bit = {v: 1 << k for k, g in enumerate(groups) for v in g.values}
+    reached: dict[Variable, int] = {}  # per value all groups that it needs and its own, as bits
+    for v in toposort(outputs):
+        reached[v] = bit.get(v, 0)
+        for x in v.inputs:
+            reached[v] |= reached[x]
+
+    made: dict[Variable, _Group] = {}  # per value
+    needed: dict[
+        int, int
+    ] = {}  # by the group's bit: what the group needs with those that joined it
+    keeps_apart = functools.cache(work.keeps_apart)
+
+    def bits_of(values: Sequence[Variable], bits: Mapping[Variable, int]) -> int:
+        return functools.reduce(operator.or_, [bits[v] for v in values], 0)
+
+    def all_needed(bits: int) -> int:
+        """These groups, and all that they need now that some are one."""
+        seen = 0
+        while new := bits & ~seen:
+            first = new & -new
+            seen |= first
+            bits |= needed[first]
+        return bits
+
+    def together(one: _Group, other: _Group) -> _Group:
+        nests = sorted([*one.nests, *other.nests], key=lambda nest: bit[nest[0]])
+        return _Group(nests, one.inline, max(one.level, other.level), None)
+
+    def can_be_one(g: _Group, rows: Variable) -> bool:
+        if len(g.nests) > MOST_NESTS:
+            return False
+        if all_needed(bits_of(g.operands, reached)) & bits_of(g.values, bit):
+            return False
+        return all(keeps_apart(v, rows) for v in _inside(g.values, g.inline))
+
+    for g in groups:
+        rows = _rows(g, work)
+        before = [made[x] for x in g.operands if x in made] if rows is not None else []
+        for other in {id(o): o for o in before}.values():
+            if rows is not None and _rows(other, work) is rows:
+                if can_be_one(both := together(other, g), rows):
+                    g = both
+        made |= dict.fromkeys(g.values, g)
+        bits = bits_of(g.operands, reached) | bits_of(g.values, bit)
+        needed |= dict.fromkeys((bit[v] for v in g.values), bits)
+    operands = {v: g.operands for v, g in made.items()}
+
+    def needs(v: Variable) -> Sequence[Variable]:
+        return operands.get(v, v.inputs)
+
+    order = {id(made[v]): made[v] for v in walk(outputs, set(), needs) if v in made}
+    return [replace(g, level=(n, False)) for n, g in enumerate(order.values())]
+
+
+def _rows(g: _Group, work: _Work) -> Variable | None:
+    """The size of the first axis of a group's values, where workers share it and the type does not
+    say it."""
+    v = g.nests[0][0]
+    if not v.ndim or v.type.shape[0] is not None or not _has_rows(v):
+        return None
+    return work.shape_of(v)[0]
 
 
 def _kernels(outputs: Sequence[Variable], work: _Work) -> list[list[_Group]]:
@@ -245,7 +338,7 @@ def _kernels(outputs: Sequence[Variable], work: _Work) -> list[list[_Group]]:
 
     kept = set(outputs)
     last: dict[Variable, int] = {}  # per operand what follows the last group that reads it
-    operands = [_read_from_outside(_inside(g.values, g.inline)) for g in groups]
+    operands = [g.operands for g in groups]
     for k, of_group in enumerate(operands):
         for x in of_group:
             last[x] = min(last.get(x, follow[k]), follow[k])
@@ -265,13 +358,14 @@ def _kernels(outputs: Sequence[Variable], work: _Work) -> list[list[_Group]]:
     return list(found.values())
 
 
-def _worth(group: list[Variable], inline: set[Variable]) -> bool:
+def _worth(g: _Group) -> bool:
     """Whether a kernel saves anything: more than one pass over memory, or a function that NumPy
     evaluates in many passes."""
-    functions = [v.op.scalar for v in _inside(group, inline) if isinstance(v.op, Elemwise)]
+    group = g.values
+    functions = [v.op.scalar for v in _inside(group, g.inline) if isinstance(v.op, Elemwise)]
     if _is_number(group[0]):
         return any(f is scalar.pow or f.numpy in _MATHS for f in functions)
-    if _gains_by_threads(group[0]):
+    if len(g.nests) > 1 or _gains_by_threads(group[0]):
         return True
     least = 1 if _is_sum_of_all(group[0]) else 2  # to add up is one pass more
     return len(functions) >= least or any("gs_" in f.c for f in functions)
@@ -294,24 +388,26 @@ def _read_from_outside(inside: Sequence[Variable]) -> list[Variable]:
 
 
 class ValuesNest(Frame):
-    """A kernel for groups of values outside of loops, each of which is a sum, or values of one
+    """A kernel for groups of values outside of loops: of nests of a sum each, or of values of one
     shape. inline: what it may compute on the way."""
 
     def __init__(
-        self, groups: Sequence[Sequence[Variable]], inline: set[Variable], lanes: bool = True
-    ) -> None:
+        self, groups: Sequence[Sequence[Sequence[Variable]]], inline: set[Variable],
+        lanes: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.has_lanes = lanes
         self.groups = groups
-        self.values = [v for group in groups for v in group]
+        nests = [nest for group in groups for nest in group]
+        self.values = [v for nest in nests for v in nest]
         self.packed_operands: set[Variable] = set()  # whose strides may be any
         self._rows: tuple[Any, Any] | None = None  # of a sum that workers share
         inside = _inside(self.values, inline)
         self.operands = _read_from_outside(inside)
         alike = [
-            (v, (group[0], axis), (v, axis))
-            for group in groups
-            for v in group[1:]
+            (v, (nest[0], axis), (v, axis))
+            for nest in nests
+            for v in nest[1:]
             for axis in range(v.ndim)
         ]
         self.learn([Scope(inside, self.operands, by_the_host, alike)])
@@ -324,38 +420,37 @@ class ValuesNest(Frame):
             first, last = Name("first"), Name("last")
             if len(self.groups) > 1:
                 first, last = Name(f"first{k}"), Name(f"last{k}")
-            pieces.append(self._piece(group, {v: stored[v] for v in group}, first, last))
+            pieces.append(self._piece(group, stored, first, last))
             self._emit_piece(pieces[-1], start)
             start = binary("add", start, pieces[-1].rows)
         return self.nest_of(name, pieces)
 
     def _piece(
-        self, group: Sequence[Variable], stored: dict[Variable, Memory], first: Name, last: Name
-    ) -> Piece:
-        v = group[0]
+        self, group: Sequence[Sequence[Variable]], stored: dict[Variable, Memory], first: Name,
+        last: Name,
+    ) -> Piece:  # fmt: skip
+        v = group[0][0]
         work = self.sizes(v.inputs[0] if _is_whole(v) else v)
         rows = self.sizes(v)[0] if v.ndim and self._has_rows(v) else Number(1)
+        self._rows = None if rows == Number(1) else (first, last)
         with self.block() as body:
-            if (
-                self.has_lanes
-                and v.ndim == 0
-                and v.op.label.startswith("sum")
-                and v.dtype in FLOATS
-            ):
-                self._sum(v, stored[v])
-            elif rows == Number(1) or _is_whole(v):
-                self._rows = None if rows == Number(1) else (first, last)
-                self.step(group, stored)
-                self._rows = None
-            else:
-                self._nest_in_parts(stored, first, last)
-        return Piece(tuple(body), first, last, rows, tuple(work))
+            for nest in group:
+                self._nest(nest, {v: stored[v] for v in nest})
+                self.memory |= {v: stored[v] for v in nest if v.ndim}
+        return Piece(tuple(body), first, last, rows, (Number(len(group)), *work))
+
+    def _nest(self, nest: Sequence[Variable], stored: dict[Variable, Memory]) -> None:
+        v = nest[0]
+        if self.has_lanes and _is_sum_of_all(v):
+            self._sum(v, stored[v])
+        elif self._rows is None or _is_whole(v):
+            self.step(nest, stored)
+        else:
+            self._nest_in_parts(stored, *self._rows)
 
     def _has_rows(self, v: Variable) -> bool:
         """Whether workers share rows of v, along its first axis."""
-        if isinstance(v.op, Softmax | LogSoftmax):
-            return v.op.axis > 0
-        return self.has_lanes or not _is_whole(v)
+        return _has_rows(v) and (self.has_lanes or not isinstance(v.op, Reduce))
 
     def rows_of(self, v: Variable) -> tuple[Any, Any] | None:
         return self._rows

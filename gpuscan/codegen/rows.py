@@ -96,7 +96,7 @@ class _Rows(ValuesNest):
         x, weight = product.dot.inputs
         inline = {product.dot, *product.before, *product.behind, *views}
         inline -= {product.value, weight} | ({x} - product.before)
-        super().__init__([[product.value]], inline)
+        super().__init__([[[product.value]]], inline)
         self.packed_operands = {weight}
         self.product = product
 
