@@ -532,3 +532,20 @@ def test_a_branch_that_is_not_taken_may_be_wrong() -> None:
     agree(loops, np.array([2, -1, 1]), numbers(3), i)
     agree(loops, np.array([3, -1, 1]), numbers(3), i)
     agree(loops, np.array([2, -5, 1]), numbers(3), i)
+
+
+def test_what_is_cast_and_cast_back_is_rounded() -> None:
+    """Of a few elements gcc 12 makes a vector, and leaves out both casts of that."""
+    h, n = T.dvector("h"), T.iscalar("n")
+    ones, divisor = T.constant(np.ones((2, 3), "float32")), T.constant(np.full((2, 3), 2.0625))
+
+    def step(h: Any) -> Any:
+        chosen = T.ifelse(T.constant(False), ones, T.cast(h / divisor, "float32"))
+        return T.cast(chosen, "float64"), T.tanh(h)
+
+    rows, _ = scan(step, None, [None, h], n_steps=n)
+    f, g = (function([h, n], rows, device=d) for d in ("native", "reference"))
+    for steps in (1, 2, 7):
+        found = f([0.1, -0.7, 1 / 3], steps)
+        np.testing.assert_array_equal(found[0], g([0.1, -0.7, 1 / 3], steps)[0])
+        np.testing.assert_array_equal(found[0].astype("float32"), found[0])
