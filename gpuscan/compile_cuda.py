@@ -20,7 +20,7 @@ from .compile import Compiled, LoopPlan, name_of
 from .config import config
 from .evaluate import Program
 from .graph import Item, Variable, inherit, rebuild, results, toposort
-from .ops.index import AdvancedIncSubtensor, Subtensor
+from .ops.index import AdvancedIncSubtensor, AdvancedSubtensor, Subtensor
 from .ops.ordered import Ordered
 from .ops.sample import Uniform
 from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Join, Reshape, Specify
@@ -28,16 +28,14 @@ from .record import record
 from .runtime import graphs
 from .runtime.cuda import (
     CudaDevice,
-    CudaJoin,
     CudaLoop,
     CudaNest,
     CudaProduct,
-    CudaScatter,
     CudaSequence,
-    CudaUniform,
     OnDevice,
     OnHost,
 )
+from .runtime.cuda_routines import CudaGather, CudaJoin, CudaScatter, CudaUniform
 from .runtime.products import is_product
 from .runtime.scatter import is_scatter
 from .scan.op import Scan
@@ -283,6 +281,8 @@ def _replaced(
         elif is_scatter(v):
             assert isinstance(v.op, AdvancedIncSubtensor)
             new[v] = inherit(CudaScatter(v.op, device)(*inputs), v)
+        elif isinstance(v.op, AdvancedSubtensor):
+            new[v] = inherit(CudaGather(v.op, device)(*inputs), v)
         elif isinstance(v.op, Join):
             new[v] = inherit(CudaJoin(v.op, device)(*inputs), v)
         elif isinstance(v.op, _VIEWS) and (device.has_views or _is_indexing(v)):

@@ -189,7 +189,7 @@ def _histories(
     order: Sequence[Variable], fused: Mapping[Variable, _Fused]
 ) -> dict[Variable, tuple[Variable, int]]:
     """The joins of two parts of which one is rows of a carry's trace, so that the whole may be the
-    carry's history; per join the loop and the carry."""
+    carry's history; per join the loop and the carry, the last of those that have the trace."""
     found: dict[Variable, tuple[Variable, int]] = {}
     for v in order:
         if not isinstance(v.op, Join) or v.op.axis or len(v.inputs) != 2:

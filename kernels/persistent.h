@@ -74,6 +74,14 @@ GS_FN void gs_grid_uniforms(const unsigned long long *state, long long row, T *o
     }
 }
 
+/* out[i] = x[rows[i]] for i = 0 .. count - 1, rows of `wide` elements. */
+template <class T>
+GS_FN void gs_grid_gather(T *out, const T *x, const long long *rows, long long count,
+                          long long wide) {
+    for (long long k = gs_thread(); k < count * wide; k += gs_threads())
+        out[k] = x[rows[k / wide] * wide + k % wide];
+}
+
 /* out[rows[i]] += y[i] for i = 0 .. count - 1: a thread has columns, so each sum has its order. */
 template <class T>
 GS_FN void gs_grid_scatter(T *out, const T *y, const long long *rows, long long count,

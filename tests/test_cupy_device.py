@@ -527,6 +527,34 @@ def test_a_value_that_is_read_ends_the_recording(cupy: CuPy) -> None:
         np.testing.assert_array_equal(device.host(y), np.ones(3))
 
 
+def test_garbage_waits_for_the_end_of_a_recording(cupy: CuPy) -> None:
+    """Its memory would be given back within the capture, which ends that."""
+    device = devices.select("cupy")
+    with device.active():
+        x = device.array(np.ones(3, "f"))
+        for collects in (True, False):
+            garbage = types.SimpleNamespace(held=cupy.cuda.MemoryPool(), freed=cupy.cuda.Stream())
+            garbage.held.malloc(99)
+            garbage.me = garbage
+            del garbage
+            before = gc.get_threshold()
+            gc.set_threshold(1)
+            if not collects:
+                gc.disable()
+            try:
+                with device.capture() as graph:
+                    y = device.empty((3,), "float32")
+                    device.copy(y, x)
+                    assert len([[] for _ in range(99)]) and not gc.isenabled()
+                assert gc.isenabled() == collects
+            finally:
+                gc.set_threshold(*before)
+                gc.enable()
+            device.replay(graph)
+            np.testing.assert_array_equal(device.host(y), np.ones(3))
+            del graph, y  # not in the next one
+
+
 # ---- arrays of others ----------------------------------------------------------------------------
 
 

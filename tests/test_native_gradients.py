@@ -129,6 +129,21 @@ def test_a_history_of_fewer_steps_than_were_asked_for() -> None:
         x[stop, 0, 0] = 0
 
 
+def test_two_states_with_one_trace_begin_each_with_its_own_value() -> None:
+    """The step computes both from the first, so they are one trace."""
+    k = T.matrix("k")
+
+    def step(x: Any, h: Any, k: Any, U: Any) -> Any:
+        new = T.tanh(x + T.dot(h, U) + k)
+        return new, new
+
+    (hs, ks), _ = scan(step, X, [H, k], U)
+    joins = [T.concatenate([y[None], ys[:-1]]) + 0 for y, ys in ((H, hs), (k, ks))]
+    x, h, u, _ = given(9, 3)
+    for outputs in (joins, joins[::-1], [hs, *T.grad((hs * ks).sum(), [X, H, U])]):
+        compare([X, H, k, U], outputs, x, h, h + 1, u)
+
+
 def test_no_steps_have_a_history_too() -> None:
     gradients = T.grad((G * elman()).sum(), [X, H, U])
     compare([X, H, U, G], gradients, *given(0, 3))

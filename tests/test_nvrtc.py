@@ -7,7 +7,7 @@ import time
 import pytest
 
 from gpuscan.errors import BuildError
-from gpuscan.runtime import cache, nvrtc, sass
+from gpuscan.runtime import cache, cuda_routines, nvrtc, sass
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
@@ -139,6 +139,24 @@ def test_resources(architecture):
                 )
             if said := re.search(r"(\d+) bytes cmem\[0\]", own[5]):
                 assert taken.constant == int(said[1])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_kernels_of_one_text_compile_and_keep_to_registers(architecture):
+    needs_nvrtc()
+    if architecture not in nvrtc.architectures():
+        pytest.skip(f"NVRTC {nvrtc.version()} does not know {architecture}")
+    words = list(cuda_routines._OF_BYTES.values())
+    texts = {
+        cuda_routines._UNIFORMS: ["float", "double"], cuda_routines._SCATTER: ["float", "double"],
+        cuda_routines._ROWS: words, cuda_routines._GATHER: words,
+    }  # fmt: skip
+    for text, kinds in texts.items():
+        for kind in kinds:
+            made = nvrtc.compile(text.format(threads=256, type=kind), architecture)
+            (found,) = made.resources.values()
+            assert (found.spill_stores, found.spill_loads, found.stack) == (0, 0, 0)
+            assert found.registers <= 64
 
 
 def test_nothing_is_contracted():

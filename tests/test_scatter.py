@@ -1,4 +1,5 @@
-"""Additions at positions of integer arrays outside of loops, whatever adds them: in order."""
+"""Additions at positions of integer arrays outside of loops, whatever adds them: in order; and
+elements that a GPU reads at positions."""
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from gpuscan import config, function
 from gpuscan import tensor as T
-from gpuscan.runtime import cuda, emulator, scatter, threads
+from gpuscan.runtime import cuda_routines, emulator, scatter, threads
 
 
 @given(
@@ -60,9 +61,9 @@ def test_threads_share_the_columns():
 @pytest.mark.own_device
 @pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing())
 def test_on_a_gpu_one_launch_adds(monkeypatch):
-    started, call = [], cuda._Simple.__call__
+    started, call = [], cuda_routines.Routine.__call__
     monkeypatch.setattr(
-        cuda._Simple, "__call__", lambda k, *a: started.append(k.name) or call(k, *a)
+        cuda_routines.Routine, "__call__", lambda k, *a: started.append(k.name) or call(k, *a)
     )
     x, y, i = T.matrix("x"), T.matrix("y"), T.ivector("i")
     f = function([x, y, i], T.inc_subtensor(x[i], y), device="emulated")
@@ -71,3 +72,38 @@ def test_on_a_gpu_one_launch_adds(monkeypatch):
         f(np.ones((2, 3), "float32"), rows, [0, 1, -1, 1]), [[1, 2, 3], [19, 22, 25]]
     )
     assert started == ["scatter"]
+
+
+INDICES = {
+    "rows": lambda x, i: x[i],
+    "columns": lambda x, i: x[:, i],
+    "pairs": lambda x, i: x[i, i[::-1]],
+    "of a slice": lambda x, i: x[1:, i, ::2],
+    "apart": lambda x, i: x[i, :, i],
+    "outer": lambda x, i: x[i[:, None], i],
+    "one position": lambda x, i: x[i, 1],
+}
+
+
+@pytest.mark.own_device
+@pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing())
+@pytest.mark.parametrize("dtype", ["bool", "int16", "float32", "float64"])
+@pytest.mark.parametrize("index", INDICES)
+def test_on_a_gpu_one_launch_reads(monkeypatch, index, dtype):
+    started, call = [], cuda_routines.Routine.__call__
+    monkeypatch.setattr(
+        cuda_routines.Routine, "__call__", lambda k, *a: started.append(k.name) or call(k, *a)
+    )
+    x, i = T.TensorType(dtype, (None,) * 3)("x"), T.ivector("i")
+    f, g = (function([x, i], INDICES[index](x, i), device=d) for d in ("emulated", "reference"))
+    values = (np.random.default_rng(0).normal(size=(4, 5, 4)) * 9).astype(dtype)
+    for where in ([0, 1, -1, 1], [3], []):
+        for table in (values, values[::-1], np.asfortranarray(values)):
+            np.testing.assert_array_equal(f(table, where), g(table, where))
+    assert set(started) == {"gather"}
+    texts = []
+    for h in (f, g):
+        with pytest.raises(IndexError) as e:
+            h(values, [0, 9])
+        texts.append(str(e.value))
+    assert texts[0] == texts[1]

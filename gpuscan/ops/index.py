@@ -294,7 +294,7 @@ class AdvancedIncSubtensor(Indexing):
     def adder(self, node: Variable, add: Callable[[Any, Any, Any], None]) -> Callable[..., Any]:
         """The evaluator of an addition by `add(out, rows, y)`, which adds the rows of the matrix
         y, one after another, to those rows of the matrix out."""
-        known, places = node.inputs[1].type.shape, self.places(node)
+        known, places = node.inputs[1].type.shape, places_of(self.pattern, node.inputs[2:])
 
         def run(x: Any, y: Any, *operands: Any) -> Any:
             rows, shape, width = places(x.shape, operands)
@@ -306,19 +306,6 @@ class AdvancedIncSubtensor(Indexing):
 
         return run
 
-    def places(self, node: Variable) -> Callable[[Sequence[int], Sequence[Any]], Any]:
-        """A function of x's shape and the integers: which rows of x, as a matrix, are written,
-        the shape of what is written there, and how wide a row is."""
-        index_of = indexer(self.pattern, node.inputs[2:])
-        reached = sum(not isinstance(e, NewAxis) for e in self.pattern)
-
-        def found(sizes: Sequence[int], operands: Sequence[Any]) -> Any:
-            lead, tail = tuple(sizes[:reached]), tuple(sizes[reached:])
-            rows = np.arange(math.prod(lead)).reshape(lead)[index_of(operands)]
-            return rows.reshape(-1), rows.shape + tail, math.prod(tail)
-
-        return found
-
     def pullback(self, inputs: Sequence[Variable], output: Variable, g: Any) -> Sequence[Any]:
         return _write_pullback(self, AdvancedSubtensor(self.pattern), inputs, output, g)
 
@@ -329,6 +316,22 @@ class AdvancedIncSubtensor(Indexing):
         self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
     ) -> Variable | None:
         return _batched_write(self, inputs, batched, n)
+
+
+def places_of(
+    pattern: Pattern, operands: Sequence[Variable]
+) -> Callable[[Sequence[int], Sequence[Any]], Any]:
+    """A function of x's shape and the integers of x[pattern]: which rows of x, as a matrix, it is
+    made of, its shape, and how wide a row is."""
+    index_of = indexer(pattern, operands)
+    reached = sum(not isinstance(e, NewAxis) for e in pattern)
+
+    def found(sizes: Sequence[int], operands: Sequence[Any]) -> Any:
+        lead, tail = tuple(sizes[:reached]), tuple(sizes[reached:])
+        rows = np.arange(math.prod(lead)).reshape(lead)[index_of(operands)]
+        return rows.reshape(-1), rows.shape + tail, math.prod(tail)
+
+    return found
 
 
 def _add_rows(out: Any, rows: Any, y: Any) -> None:

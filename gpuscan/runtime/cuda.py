@@ -31,10 +31,7 @@ from ..codegen.program import (
 from ..errors import DeviceError
 from ..evaluate import Program
 from ..graph import Op, Variable
-from ..ops.index import AdvancedIncSubtensor
 from ..ops.linalg import Dot
-from ..ops.sample import Uniform
-from ..ops.shape import Join
 from ..record import field, record
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
@@ -135,20 +132,20 @@ def _laid_out(device: CudaDevice, x: Any, whole: bool) -> Any:
     if not isinstance(x, np.ndarray):
         return x
     found = laid_out(x, whole)
-    return found if found is x else _copied(device, x)
+    return found if found is x else copied(device, x)
 
 
-def _copied(device: CudaDevice, x: Any) -> Any:
+def copied(device: CudaDevice, x: Any) -> Any:
     """A copy by the device, which it can record."""
     found = device.empty(x.shape, x.dtype)
     device.copy(found, x)
     return found
 
 
-def _dense(device: CudaDevice, x: Any) -> Any:
+def dense(device: CudaDevice, x: Any) -> Any:
     """A host's or a device's array, on the device, in row-major order."""
     x = device.array(x)
-    return x if not isinstance(x, np.ndarray) or x.flags.c_contiguous else _copied(device, x)
+    return x if not isinstance(x, np.ndarray) or x.flags.c_contiguous else copied(device, x)
 
 
 class _Constants:
@@ -375,7 +372,7 @@ class CudaSequence(Op):
         definition, device = self.definition, self.device
 
         def step(*given: Any) -> tuple[Any, ...]:
-            return tuple([_dense(device, x) for x in self.step(*given)])
+            return tuple([dense(device, x) for x in self.step(*given)])
 
         counts = len(definition.step.seqs), len(definition.step.carries)
         graphs = Graphs(step, counts, self.stay, device, self.launches, self.told)
@@ -386,7 +383,7 @@ class CudaSequence(Op):
                 return definition.run(self.node, self.step, n, *map(device.host, operands))
             first = len(operands) - len(self.stay)
             stay = (*[False] * first, *self.stay)
-            given = [device.host(x) if s else _dense(device, x) for x, s in zip(operands, stay)]
+            given = [device.host(x) if s else dense(device, x) for x, s in zip(operands, stay)]
             ahead = graphs.ahead(n, given)
             return definition.run(self.node, step, n, *given, empty=device.empty, ahead=ahead)
 
@@ -474,7 +471,7 @@ class _NestRunner:
                 case Held(Scratch(), _, elements, dtype):
                     held.append(device.empty((max(1, elements),), dtype))
                 case Held(Meeting()):
-                    held.append(_copied(device, self._zeros()))  # anew in each run of a graph
+                    held.append(copied(device, self._zeros()))  # anew in each run of a graph
                 case Done():
                     done = device.array(np.zeros(2, "int64"))
                     held.append(done)
@@ -507,148 +504,7 @@ class CudaProduct(Op):
         return self.device.product(self.device.array(x), self.device.array(y))
 
 
-# ---- draws and joins outside of loops -----------------------------------------------------------
-
-_UNIFORMS = """#include "persistent.h"
-
-extern "C" __global__ void __launch_bounds__({threads}) uniforms(
-        const unsigned long long *state, long long row, {type} *out, long long count) {{
-    gs_grid_uniforms(state, row, out, count);
-}}
-"""
-_ROWS = """#include "persistent.h"
-
-extern "C" __global__ void __launch_bounds__({threads}) rows(
-        const {type} *from, {type} *to, long long count, long long inner, long long apart) {{
-    gs_grid_rows(from, to, count, inner, apart);
-}}
-"""
-_SCATTER = """#include "persistent.h"
-
-extern "C" __global__ void __launch_bounds__({threads}) scatter(
-        {type} *out, const {type} *y, const long long *rows, long long count, long long wide) {{
-    gs_grid_scatter(out, y, rows, count, wide);
-}}
-"""
-_OF_BYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
-
-
-class _Simple:
-    """A kernel of a text that is the same for all sizes, with threads for the elements of one."""
-
-    def __init__(self, device: CudaDevice, name: str, text: str, kind: str) -> None:
-        self.device, self.name = device, name
-        self.threads = min(256, device.limits.threads_block)
-        self.text = text.format(threads=self.threads, type=kind)
-        self.kernel: Any = None  # built when it is first run
-
-    def __call__(self, count: int, *arguments: int) -> None:
-        if self.kernel is None:
-            self.kernel = self.device.build(self.text, self.name)
-        grid = min(self.device.limits.multiprocessors * 8, -(-count // self.threads))
-        launch = Launch(
-            self.name, self.text, (), grid, self.threads, 0, False, "launch", self.name, 0
-        )
-        self.device.launch(self.kernel, launch, arguments)
-
-
-@record
-class CudaUniform(Op):
-    """A draw: (state, *sizes) -> floats, the same as everywhere."""
-
-    definition: Uniform
-    device: CudaDevice
-
-    def infer(self, *types: TensorType) -> TensorType:
-        return self.definition.infer(*types)
-
-    def evaluator(self, node: Variable) -> Callable[..., Any]:
-        device, dtype = self.device, self.definition.dtype
-        kind, of_a_counter = ("double", 2) if dtype == "float64" else ("float", 4)
-        kernel = _Simple(device, "uniforms", _UNIFORMS, kind)
-
-        def run(state: Any, *sizes: Any) -> Any:
-            shape = [int(device.host(s)) for s in sizes]
-            if min(shape, default=0) < 0:
-                raise ValueError(f"negative size in the shape {tuple(shape)}")
-            out, count = device.empty(shape, dtype), math.prod(shape)
-            if count:
-                given = device.array(state)
-                row = math.prod(shape[1:]) if shape else 0
-                threads = -(-count // of_a_counter) + 1  # the first counter may be half used
-                kernel(threads, device.address(given), row, device.address(out), count)
-            return out
-
-        return run
-
-
-@record
-class CudaJoin(Op):
-    """A Join: each part is copied to its place by a launch."""
-
-    definition: Join
-    device: CudaDevice
-
-    def infer(self, *types: TensorType) -> TensorType:
-        return self.definition.infer(*types)
-
-    def evaluator(self, node: Variable) -> Callable[..., Any]:
-        device, axis = self.device, self.definition.axis
-        item = np.dtype(node.dtype).itemsize
-        kernel = _Simple(device, "rows", _ROWS, _OF_BYTES[item])
-
-        def run(*parts: Any) -> Any:
-            shape = list(parts[0].shape)
-            for x in parts[1:]:
-                if x.ndim != len(shape) or any(
-                    a != b for k, (a, b) in enumerate(zip(x.shape, shape)) if k != axis
-                ):
-                    return np.concatenate([device.host(x) for x in parts], axis)  # which says so
-            shape[axis] = sum(x.shape[axis] for x in parts)
-            out, start = device.empty(shape, node.dtype), 0
-            apart = math.prod(shape[axis:])
-            for x in parts:
-                given = _dense(device, x)
-                inner = math.prod(x.shape[axis:])
-                if given.size:
-                    places = device.address(given), device.address(out) + start * item
-                    kernel(given.size, *places, given.size, inner, apart)
-                start += inner
-            return out
-
-        return run
-
-
-@record
-class CudaScatter(Op):
-    """Rows of floats that are added to rows, at positions that the host knows: they are checked
-    there."""
-
-    definition: AdvancedIncSubtensor
-    device: CudaDevice
-
-    def infer(self, *types: TensorType) -> TensorType:
-        return self.definition.infer(*types)
-
-    def evaluator(self, node: Variable) -> Callable[..., Any]:
-        device, places = self.device, self.definition.places(node)
-        by_numpy = self.definition.evaluator(node)
-        kind = "double" if node.dtype == "float64" else "float"
-        kernel = _Simple(device, "scatter", _SCATTER, kind)
-
-        def run(x: Any, y: Any, *operands: Any) -> Any:
-            at = [device.host(i) for i in operands]
-            rows, shape, wide = places(x.shape, at)
-            if tuple(y.shape) != shape:
-                return by_numpy(device.host(x), device.host(y), *at)
-            out = _copied(device, device.array(x))
-            if rows.size and wide:
-                given, where = _dense(device, y), device.array(rows)
-                addresses = [device.address(a) for a in (out, given, where)]
-                kernel(wide, *addresses, rows.size, wide)
-            return out
-
-        return run
+# ---- other ops -----------------------------------------------------------------------------------
 
 
 @record
@@ -675,7 +531,7 @@ class OnDevice(Op):
             if not isinstance(found, np.ndarray):
                 return call(x[..., None], *others)[..., 0]
             if not np.may_share_memory(found, x) and found.size:
-                return call(_copied(device, x), *others)
+                return call(copied(device, x), *others)
             return found
 
         return run

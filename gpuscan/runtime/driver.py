@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 import sys
 import threading
@@ -383,21 +384,29 @@ def own_stream() -> Iterator[int]:
 @contextlib.contextmanager
 def capture(graph: Graph, stream: int) -> Iterator[None]:
     """What is started on a stream within it is not run, but is the graph. Raises DeviceError where
-    something can't be recorded; the capture has ended then."""
+    something can't be recorded; the capture has ended then. Garbage waits: memory of the GPU that
+    the collector gives back on the way would end it too."""
     library, own = _driver(), ctypes.c_void_p(stream)
     if not all(hasattr(library, name) for name in _OF_GRAPHS):
         raise DeviceError("the driver is too old for CUDA graphs: CUDA 11.4 has what is needed")
-    status = library.cuStreamBeginCapture_v2(own, _THREAD_LOCAL)
-    _check(status, "starting to record a stream")
     made, executable = ctypes.c_void_p(), ctypes.c_void_p()
+    collects = gc.isenabled()
+    gc.disable()
     try:
-        yield
-    except BaseException:
-        library.cuStreamEndCapture(own, ctypes.byref(made))
-        if made:
-            library.cuGraphDestroy(made)
-        raise
-    _check(library.cuStreamEndCapture(own, ctypes.byref(made)), "recording a stream")
+        status = library.cuStreamBeginCapture_v2(own, _THREAD_LOCAL)
+        _check(status, "starting to record a stream")
+        try:
+            yield
+        except BaseException:
+            library.cuStreamEndCapture(own, ctypes.byref(made))
+            if made:
+                library.cuGraphDestroy(made)
+            raise
+        status = library.cuStreamEndCapture(own, ctypes.byref(made))
+    finally:
+        if collects:
+            gc.enable()
+    _check(status, "recording a stream")
     status = library.cuGraphInstantiateWithFlags(
         ctypes.byref(executable), made, ctypes.c_ulonglong(0)
     )

@@ -191,7 +191,7 @@ class _Runner:
             initial = np.asarray(operands[self.first_init + j])
             if initial.shape != shape:
                 return None
-            has_history = carry.kind == "trace" and carry.trace in histories
+            has_history = j in self.op.histories  # others may have the same trace
             first = histories[carry.trace][0] if has_history else memory.empty(shape, carry.dtype)
             first[...] = initial
             second = memory.empty(shape, carry.dtype) if carry.kind == "buffers" else None
