@@ -216,6 +216,15 @@ def test_a_product_that_needs_another_is_not_with_it() -> None:
     assert counts == [1, 1, 1]
 
 
+def test_rows_and_columns_that_are_vectors() -> None:
+    v, w = T.vector("v"), T.vector("w")
+    outputs = [T.dot(v[None, :], shaped(C)), T.dot(w[:, None], v[None, :]), T.dot(v, shaped(C))]
+    a, c = stacks(5, 3, 8, 10)
+    with watched() as (_, counts):
+        compare([v, w, C], outputs, a[:, :, 0].reshape(-1), c[0, 0], c)
+    assert 3 not in counts
+
+
 def test_more_products_than_one_kernel_takes() -> None:
     lefts = [shaped(A) * k for k in range(2 * products.MOST_LEFTS + 1)]
     outputs = [T.dot(x.T, shaped(C)) for x in lefts]

@@ -257,9 +257,7 @@ def _by_rows(outputs: Sequence[Variable], groups: Sequence[_Group], work: _Work)
             reached[v] |= reached[x]
 
     made: dict[Variable, _Group] = {}  # per value
-    needed: dict[
-        int, int
-    ] = {}  # by the group's bit: what the group needs with those that joined it
+    needed: dict[int, int] = {}  # by a group's bit all that the one that it is in needs
     keeps_apart = functools.cache(work.keeps_apart)
 
     def bits_of(values: Sequence[Variable], bits: Mapping[Variable, int]) -> int:

@@ -70,9 +70,9 @@ def with_native_products(
 
 @record
 class NativeContraction(Op):
-    """(*per left operand and then for the right one a matrix, or what `_stack` says) -> per left
-    operand, transposed, its product with the right one. `given` are the inputs, from which the
-    values are computed as they were written. stacked: which operands are stacks."""
+    """(*per left operand and then for the right one a matrix, or for one that is `stacked` the
+    inputs of the Reshape that it is) -> per left operand, transposed, its product with the right
+    one. `given` are the inputs, from which the values are computed as they were written."""
 
     values: tuple[Variable, ...]
     given: tuple[Variable, ...] = field(compare=False)
@@ -153,7 +153,10 @@ def contraction(values: Sequence[Variable]) -> NativeContraction | None:
 
 def is_contraction(v: Variable) -> bool:
     """Whether v is the product of a transposed matrix with another."""
-    return is_product(v) and isinstance(v.inputs[0].op, DimShuffle)
+    if not is_product(v):
+        return False
+    left = v.inputs[0].op
+    return isinstance(left, DimShuffle) and left.pattern == (1, 0)
 
 
 def _is_stack(x: Variable) -> bool:
