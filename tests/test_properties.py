@@ -7,13 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from strategies import (
     DERIVATIVES,
     Case,
     Graphs,
     Options,
+    Output,
+    State,
+    Value,
     assert_same,
     cases,
     cells,
@@ -168,6 +171,27 @@ def _differentiable(case: Case) -> None:
     assume(case.floats and case.cost(case.loop) is not None)
 
 
+# Rows outside of the loop whose number the loop says: what needs them can't be in one kernel with
+# what the loop needs.
+ROWS_OF_A_LOOP = Case(
+    n=0, n_form="symbolic", seqs=(),
+    outputs=(
+        Output(Value("s0", "float64", "S", "input"), ("leaf", "s0[t-1]"), (-1,), 0, (("whole",),)),
+        Output(Value("s1", "bool", "V", "input"), ("leaf", "s1[t-1]"), (-1, -2), 0, ()),
+    ),
+    consts=(Value("c0", "float64", "W", "expr"),),
+    states=(
+        State(
+            Value("h0", "float64", "S", "shared"),
+            ("binary", "add", ("unary", "half", ("leaf", "h0")), ("fit", "W", "S", ("leaf", "c0"))),
+        ),
+    ),
+    draws=(), until=("spread", "V", "S", ("leaf", "s1[t-1]")), backwards=False, truncate=-1,
+    closure=False, static=False, sizes=(("D", 3), ("E", 2)), dtype="float64", seed=0, notes={},
+)  # fmt: skip
+
+
+@example(case=ROWS_OF_A_LOOP)
 @given(case=cases(DERIVATIVES))
 def test_gradients_are_those_of_the_unrolled_graph(device: str, case: Case) -> None:
     _differentiable(case)

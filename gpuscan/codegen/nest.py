@@ -156,6 +156,12 @@ class _Group:
     def operands(self) -> list[Variable]:
         return _read_from_outside(_inside(self.values, self.inline))
 
+    @property
+    def needed(self) -> list[Variable]:
+        """What has to be there first: operands, and what sizes are made from."""
+        inside = dict.fromkeys(_inside(self.values, self.inline))
+        return list(dict.fromkeys(x for v in inside for x in v.inputs if x not in inside))
+
 
 @record
 class _Work:
@@ -279,7 +285,7 @@ def _by_rows(outputs: Sequence[Variable], groups: Sequence[_Group], work: _Work)
     def can_be_one(g: _Group, rows: Variable) -> bool:
         if len(g.nests) > MOST_NESTS:
             return False
-        if all_needed(bits_of(g.operands, reached)) & bits_of(g.values, bit):
+        if all_needed(bits_of(g.needed, reached)) & bits_of(g.values, bit):
             return False
         return all(keeps_apart(v, rows) for v in _inside(g.values, g.inline))
 
@@ -291,12 +297,12 @@ def _by_rows(outputs: Sequence[Variable], groups: Sequence[_Group], work: _Work)
                 if can_be_one(both := together(other, g), rows):
                     g = both
         made |= dict.fromkeys(g.values, g)
-        bits = bits_of(g.operands, reached) | bits_of(g.values, bit)
+        bits = bits_of(g.needed, reached) | bits_of(g.values, bit)
         needed |= dict.fromkeys((bit[v] for v in g.values), bits)
-    operands = {v: g.operands for v, g in made.items()}
+    needs_of = {v: g.needed for v, g in made.items()}
 
     def needs(v: Variable) -> Sequence[Variable]:
-        return operands.get(v, v.inputs)
+        return needs_of.get(v, v.inputs)
 
     order = {id(made[v]): made[v] for v in walk(outputs, set(), needs) if v in made}
     return [replace(g, level=(n, False)) for n, g in enumerate(order.values())]
