@@ -156,9 +156,10 @@ def _contractions(
         if v in nest_of or not is_contraction(v):
             continue
         group = [*groups.get(v.inputs[1], ()), v]
-        of_all = [x for u in group for x in u.inputs]
-        if len(group) > MOST_LEFTS or not set(group).isdisjoint(walk(of_all, set(), needs)):
-            group = [v]
+        if len(group) > 1:
+            of_all = [x for u in group for x in u.inputs]
+            if len(group) > MOST_LEFTS or not set(group).isdisjoint(walk(of_all, set(), needs)):
+                group = [v]
         groups[v.inputs[1]] = group
         if (op := contraction(group)) is not None:
             found |= dict.fromkeys(group, op)
