@@ -354,15 +354,3 @@ def test_joins_outside_of_loops_are_launches(seen, dtype):
     assert {x.name for x in seen.launches} == {"rows"}
     with pytest.raises(ValueError, match="dimension"):
         f(a, a[:, :, :1])
-
-
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_90", "sm_120"])
-def test_the_kernels_of_draws_and_joins_compile(architecture):
-    from gpuscan.runtime import cuda, nvrtc
-
-    if reason := nvrtc.missing():
-        pytest.skip(reason)
-    for kind in ("float", "double"):
-        made = nvrtc.compile(cuda._UNIFORMS.format(threads=256, type=kind), architecture)
-        assert made.resources["uniforms"].spill_stores == 0
-        nvrtc.compile(cuda._ROWS.format(threads=256, type=kind), architecture)
