@@ -50,6 +50,7 @@ def compiled_native(
     plans: list[LoopPlan] = []
     loops = [v for v in toposort(outputs) if isinstance(v.op, Scan)]
     fused: dict[Variable, _Fused] = {}
+    inputs_of: dict[Variable, Sequence[Variable]] = {}  # of the node that runs a value's kernel
     steps: dict[Variable, Callable[..., Any]] = {}  # programs of steps that have kernels of loops
     users = clients(outputs)
     for v in loops:
@@ -62,7 +63,9 @@ def compiled_native(
                 raise NotLowered("a step runs a segment of a loop, by threads")
             ahead = with_rows_inside(v, users)
             program, sizes = lower_loop(ahead.node, f"loop_{len(fused)}")
-            fused[v] = _Fused(program, ahead.node, tuple(sizes), ahead.extra)
+            at, rest = sizes_at(ahead.node.inputs, sizes)
+            inputs_of[v] = (*ahead.node.inputs, *rest, *ahead.extra)
+            fused[v] = _Fused(program, ahead.node, at)
             how = program.schedule
             plans.append(LoopPlan(name_of(v), "fused", how.reason, how.scope, how.stages))
         except (NotLowered, RecursionError) as e:
@@ -79,9 +82,12 @@ def compiled_native(
         nests, taken = lower_products(outputs, users)
         nests += lower_nests(outputs, taken)
     nest_of = {v: nest for nest in nests for v in nest.values}
-    contractions = {} if fuse == "never" else _contractions(outputs, fused, nest_of)
+    for nest in nests:
+        _, rest = sizes_at(nest.operands, nest.sizes)
+        inputs_of |= dict.fromkeys(nest.values, (*nest.operands, *rest, *nest.others))
+    contractions = {} if fuse == "never" else _contractions(outputs, inputs_of)
     # what is there where loops and nests are nodes that run their kernels
-    order = walk(outputs, set(), lambda v: _needs(v, fused, nest_of, contractions))
+    order = walk(outputs, set(), lambda v: inputs_of.get(v, v.inputs))
     products = {v.dtype for v in order if v not in nest_of and is_product(v)}
     for nest in nests:
         if nest.program.least:  # with fewer rows its product has the routine
@@ -92,7 +98,7 @@ def compiled_native(
     routines = [functools.partial(product_kernel, dtype) for dtype in sorted(products)]
     routines += [functools.partial(scatter_kernel, dtype) for dtype in sorted(scatters)]
     functions = _loaded(device, [f.program for f in fused.values()], nests, routines)
-    new = _replaced(order, fused, steps, nest_of, contractions, functions)
+    new = _replaced(order, inputs_of, fused, steps, nest_of, contractions, functions)
     written = {made: v for v, made in new.items()}
     whole = device.compile(inputs, [new[v] for v in outputs], written)
     return Compiled(whole, device.name, tuple(plans))
@@ -100,17 +106,12 @@ def compiled_native(
 
 @record
 class _Fused:
-    """A loop that runs as one kernel: its program, the node that this is of, the sizes that it
-    needs, and what else the loop as it was written is computed from."""
+    """A loop that runs as one kernel: its program, the node that this is of, and where it finds its
+    sizes."""
 
     program: LoopProgram
     node: Variable
-    sizes: tuple[Variable, ...]
-    extra: tuple[Variable, ...]
-
-    @property
-    def inputs(self) -> tuple[Variable, ...]:
-        return (*self.node.inputs, *sizes_at(self.node.inputs, self.sizes)[1], *self.extra)
+    sizes_at: tuple[SizeAt, ...]
 
 
 def sizes_at(
@@ -129,31 +130,19 @@ def sizes_at(
     return tuple(places), tuple(inputs)
 
 
-def _needs(
-    v: Variable, fused: Mapping[Variable, _Fused], nest_of: Mapping[Variable, Nest],
-    contractions: Mapping[Variable, NativeContraction],
-) -> Sequence[Variable]:  # fmt: skip
-    if v in nest_of:
-        nest = nest_of[v]
-        return (*nest.operands, *sizes_at(nest.operands, nest.sizes)[1], *nest.others)
-    if v in contractions:
-        return contractions[v].given
-    return fused[v].inputs if v in fused else v.inputs
-
-
 def _contractions(
-    outputs: Sequence[Variable], fused: Mapping[Variable, _Fused], nest_of: Mapping[Variable, Nest]
+    outputs: Sequence[Variable], inputs_of: dict[Variable, Sequence[Variable]]
 ) -> dict[Variable, NativeContraction]:
     """Per product the one that computes it with all others that have the same right operand, but
-    for those that one of these needs."""
+    for those that one of these needs. Their inputs are added to `inputs_of`."""
     found: dict[Variable, NativeContraction] = {}
 
     def needs(v: Variable) -> Sequence[Variable]:
-        return _needs(v, fused, nest_of, found)
+        return inputs_of.get(v, v.inputs)
 
     groups: dict[Variable, list[Variable]] = {}
     for v in walk(outputs, set(), needs):
-        if v in nest_of or not is_contraction(v):
+        if v in inputs_of or not is_contraction(v):
             continue
         group = [*groups.get(v.inputs[1], ()), v]
         if len(group) > 1:
@@ -163,6 +152,7 @@ def _contractions(
         groups[v.inputs[1]] = group
         if (op := contraction(group)) is not None:
             found |= dict.fromkeys(group, op)
+            inputs_of |= dict.fromkeys(group, op.given)
     return found
 
 
@@ -209,6 +199,7 @@ def _histories(
 
 def _replaced(
     order: Sequence[Variable],
+    inputs_of: Mapping[Variable, Sequence[Variable]],
     fused: Mapping[Variable, _Fused],
     steps: Mapping[Variable, Callable[..., Any]],
     nest_of: Mapping[Variable, Nest],
@@ -220,7 +211,7 @@ def _replaced(
     made: dict[Any, Variable] = {}
     joined = _histories(order, fused)
     for v in order:
-        inputs = [new[x] for x in _needs(v, fused, nest_of, contractions)]
+        inputs = [new[x] for x in inputs_of.get(v, v.inputs)]
         if v in nest_of:
             nest = nest_of[v]
             name = nest.program.kernel.name
@@ -240,8 +231,9 @@ def _replaced(
             assert isinstance(f.node.op, Scan)
             function = functions[f.program.kernel.name]
             wanted = tuple(dict.fromkeys(j for loop, j in joined.values() if loop is v))
-            at, _ = sizes_at(f.node.inputs, f.sizes)
-            loop = NativeLoop(f.node.op, f.program, function, v, f.inputs, at, wanted)
+            loop = NativeLoop(
+                f.node.op, f.program, function, v, tuple(inputs_of[v]), f.sizes_at, wanted
+            )
             new[v] = inherit(loop(*inputs), v)
         elif v in steps:
             assert isinstance(v.op, Scan)

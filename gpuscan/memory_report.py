@@ -363,12 +363,12 @@ class _Walk:
             for carry, shape in zip(op.program.carries, plan.states)
         ]  # fmt: skip
         labels = op.definition.results(op.node).traces
-        longer = {op.program.carries[j].trace for j in op.histories}
+        longer = op.longer_traces
         traces = [
             self.empty((steps + (i in longer), *shape), dtype, "history", _trace_name(x, op))
             for i, (x, (shape, dtype)) in enumerate(zip(labels, plan.rows))
         ]
-        histories = [traces[op.program.carries[j].trace] for j in op.histories]
+        histories = [traces[i] for i in longer]
         for i in longer:
             traces[i] = _Shape(traces[i].view[1:], traces[i].place)
         if steps > 0:

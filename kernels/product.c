@@ -1,15 +1,12 @@
-/* Whole products of TYPE, f32 or f64 by SUFFIX, as a library. */
+/* Whole products of TYPE, f32 or f64 by SUFFIX, as a library; of at most LEFTS left operands with
+ * one right operand. */
 #include "products.h"
 
 #define GS_PASTE(a, b) a##b
 #define GS_OF(name, suffix) GS_PASTE(name, suffix)
 
-#define GS_LEFTS 8 /* with one right operand, at most */
-
 /* The elements of scratch memory that each thread needs. */
 long long gs_product_elements(void) { return GS_BLOCK_DEPTH * (GS_BLOCK_WIDE + GS_BLOCK_ROWS); }
-
-long long gs_product_lefts(void) { return GS_LEFTS; }
 
 /* c = a @ b per left operand a: the columns first .. last - 1 of them, or those rows, where the
  * rows of one left operand are counted on from those of the one before.
@@ -20,7 +17,7 @@ long long gs_product_kernel(long long first, long long last, void *const *memory
     const long long depth = integer[3], span = integer[4];
     const long long down = integer[5], right = integer[6], apart = integer[7];
     const long long columns = by_columns ? last - first : wide, start = by_columns ? first : 0;
-    GS_OF(gs_left_, SUFFIX) lefts[GS_LEFTS];
+    GS_OF(gs_left_, SUFFIX) lefts[LEFTS];
     long long used = 0, before = 0;
     for (long long i = 0; i < count; i++) {
         const TYPE *a = (const TYPE *)memory[2 + 2 * i];

@@ -98,7 +98,7 @@ def _lowered(groups: Sequence[_Group], lanes: bool, k: int) -> list[Nest]:
 def is_fusable(v: Variable) -> bool:
     """Whether v is elementwise work, or a sum or a softmax of it, of dtypes that kernels know."""
     if isinstance(v.op, Softmax | LogSoftmax):
-        return v.dtype in FLOATS and _is_known(v)
+        return _is_known(v)
     if isinstance(v.op, Reduce):
         return v.ndim < v.inputs[0].ndim and _is_known(v)
     return isinstance(v.op, Elemwise) and v.ndim > 0 and _is_known(v)
@@ -290,11 +290,9 @@ def _by_rows(outputs: Sequence[Variable], groups: Sequence[_Group], work: _Work)
         return all(keeps_apart(v, rows) for v in _inside(g.values, g.inline))
 
     for g in groups:
-        rows = _rows(g, work)
-        before = [made[x] for x in g.operands if x in made] if rows is not None else []
-        for other in {id(o): o for o in before}.values():
-            if rows is not None and _rows(other, work) is rows:
-                if can_be_one(both := together(other, g), rows):
+        if (rows := _rows(g, work)) is not None:
+            for other in {id(made[x]): made[x] for x in g.operands if x in made}.values():
+                if _rows(other, work) is rows and can_be_one(both := together(other, g), rows):
                     g = both
         made |= dict.fromkeys(g.values, g)
         bits = bits_of(g.needed, reached) | bits_of(g.values, bit)

@@ -382,6 +382,17 @@ def own_stream() -> Iterator[int]:
 
 
 @contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@contextlib.contextmanager
 def capture(graph: Graph, stream: int) -> Iterator[None]:
     """What is started on a stream within it is not run, but is the graph. Raises DeviceError where
     something can't be recorded; the capture has ended then. Garbage waits: memory of the GPU that
@@ -390,9 +401,7 @@ def capture(graph: Graph, stream: int) -> Iterator[None]:
     if not all(hasattr(library, name) for name in _OF_GRAPHS):
         raise DeviceError("the driver is too old for CUDA graphs: CUDA 11.4 has what is needed")
     made, executable = ctypes.c_void_p(), ctypes.c_void_p()
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+    with _without_collector():
         status = library.cuStreamBeginCapture_v2(own, _THREAD_LOCAL)
         _check(status, "starting to record a stream")
         try:
@@ -403,9 +412,6 @@ def capture(graph: Graph, stream: int) -> Iterator[None]:
                 library.cuGraphDestroy(made)
             raise
         status = library.cuStreamEndCapture(own, ctypes.byref(made))
-    finally:
-        if collects:
-            gc.enable()
     _check(status, "recording a stream")
     status = library.cuGraphInstantiateWithFlags(
         ctypes.byref(executable), made, ctypes.c_ulonglong(0)

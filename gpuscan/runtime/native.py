@@ -66,8 +66,12 @@ class NativeLoop(Op):
     def infer(self, *types: TensorType) -> TupleType:
         items = self.definition.infer(*types[: 1 + len(self.definition.step.params)]).items
         first = len(self.program.carries)
-        traces = [self.program.carries[j].trace for j in self.histories]
-        return TupleType((*items, *[items[first + i] for i in traces]))
+        return TupleType((*items, *[items[first + i] for i in self.longer_traces]))
+
+    @property
+    def longer_traces(self) -> tuple[int, ...]:
+        """Per history its trace, which has the initial value in front."""
+        return tuple([self.program.carries[j].trace for j in self.histories])
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         return _Runner(self)
@@ -89,6 +93,7 @@ class _Runner:
         states = [State(j, k) for j in range(len(op.program.carries)) for k in (0, 1)]
         self.places = places(op.program, [*self.read, *traces, *states])
         self.constants = constants(op.program)
+        self.longer_traces = op.longer_traces
         self.pack = struct.Struct(f"{len(self.places)}Q").pack
         self._interpreted: Any = None
 
@@ -110,9 +115,9 @@ class _Runner:
             if not _are_there(operands[k][:steps], size_value(size, plan.sizes)):
                 return self.definition(*inputs)
         histories = {}  # per trace its rows with the initial value in front
-        for j in self.op.histories:
-            shape, dtype = plan.rows[self.program.carries[j].trace]
-            histories[self.program.carries[j].trace] = memory.empty((steps + 1, *shape), dtype)
+        for i in self.longer_traces:
+            shape, dtype = plan.rows[i]
+            histories[i] = memory.empty((steps + 1, *shape), dtype)
         states = self._states(operands, plan.states, histories)
         if states is None:
             return self.definition(*inputs)
@@ -356,10 +361,10 @@ def part_of_history(history: Any, arrays: Sequence[Any]) -> Any:
 def _is_same_memory(a: Any, b: Any) -> bool:
     if a.shape != b.shape:
         return False
+    if not len(a):
+        return True
     skipped = len(a) == 1  # whose stride says nothing
-    if len(a) and a.strides[skipped:] != b.strides[skipped:]:
-        return False
-    return not len(a) or addresses([a]) == addresses([b])
+    return a.strides[skipped:] == b.strides[skipped:] and addresses([a]) == addresses([b])
 
 
 def _is_same(a: Any, b: Any) -> bool:

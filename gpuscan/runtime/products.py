@@ -26,7 +26,7 @@ from .plans import addresses, laid_out
 DTYPES = {"float32": "f32", "float64": "f64"}
 TYPES = {"f32": "float", "f64": "double"}
 LEAST = 4  # rows and columns: NumPy is as good at what is nearly a vector
-MOST_LEFTS = 8  # operands with one right operand, GS_LEFTS in product.c
+MOST_LEFTS = 8  # operands with one right operand, in a call of the routine
 _WORTH_SHARING = 1 << 20  # multiplications
 _GRAIN = {True: 32, False: 8}  # columns, rows: what the routine takes at a time
 
@@ -36,7 +36,8 @@ def product_kernel(dtype: str) -> tuple[Any, int]:
     """The routine, and how many elements of scratch memory each of its threads needs."""
     suffix = DTYPES[dtype]
     source = (kernels_dir() / "product.c").read_text()
-    library = compiler.library(f"#define TYPE {TYPES[suffix]}\n#define SUFFIX {suffix}\n{source}")
+    given = {"TYPE": TYPES[suffix], "SUFFIX": suffix, "LEFTS": MOST_LEFTS}
+    library = compiler.library("".join(f"#define {k} {x}\n" for k, x in given.items()) + source)
     library.gs_product_elements.restype = ctypes.c_longlong
     return compiler.kernel(library, "gs_product_kernel"), int(library.gs_product_elements())
 
@@ -199,7 +200,7 @@ def _product(kernel: Any, elements: int, a: Any, b: Any) -> Any:
 def products(
     kernel: Any, elements: int, lefts: Sequence[Factor], right: Factor, depth: int, span: int
 ) -> list[Any]:
-    """The products of some left operands with one right operand; at most MOST."""
+    """The products of some left operands with one right operand; at most MOST_LEFTS."""
     b, wide = right.array, right.columns
     rows = sum(left.columns for left in lefts)
     found = [memory.empty((left.columns, wide), b.dtype) for left in lefts]
