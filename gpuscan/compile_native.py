@@ -19,6 +19,7 @@ from .ops.index import AdvancedIncSubtensor, Subtensor
 from .ops.shape import Dim, FirstRows, Join, Specify
 from .record import record
 from .runtime import compiler, threads
+from .runtime.contraction import NativeContraction, contraction, is_addition_of, is_contraction
 from .runtime.device import Device
 from .runtime.native import (
     Native,
@@ -29,15 +30,7 @@ from .runtime.native import (
     NativeSequence,
     SizeAt,
 )
-from .runtime.products import (
-    MOST_LEFTS,
-    NativeContraction,
-    NativeProduct,
-    contraction,
-    is_contraction,
-    is_product,
-    product_kernel,
-)
+from .runtime.products import MOST_LEFTS, NativeProduct, is_product, product_kernel
 from .runtime.scatter import NativeScatter, is_scatter, scatter_kernel
 from .scan.op import Scan
 
@@ -53,6 +46,7 @@ def compiled_native(
     inputs_of: dict[Variable, Sequence[Variable]] = {}  # of the node that runs a value's kernel
     steps: dict[Variable, Callable[..., Any]] = {}  # programs of steps that have kernels of loops
     users = clients(outputs)
+    inside: set[Variable] = set()  # of loops: work that stands in front of them
     for v in loops:
         assert isinstance(v.op, Scan)
         step = v.op.step
@@ -66,6 +60,7 @@ def compiled_native(
             at, rest = sizes_at(ahead.node.inputs, sizes)
             inputs_of[v] = (*ahead.node.inputs, *rest, *ahead.extra)
             fused[v] = _Fused(program, ahead.node, at)
+            inside |= set(ahead.functions)
             how = program.schedule
             plans.append(LoopPlan(name_of(v), "fused", how.reason, how.scope, how.stages))
         except (NotLowered, RecursionError) as e:
@@ -80,7 +75,7 @@ def compiled_native(
     nests: list[Nest] = []
     if fuse != "never":
         nests, taken = lower_products(outputs, users)
-        nests += lower_nests(outputs, taken)
+        nests += lower_nests(outputs, taken | inside)
     nest_of = {v: nest for nest in nests for v in nest.values}
     for nest in nests:
         _, rest = sizes_at(nest.operands, nest.sizes)
@@ -134,25 +129,39 @@ def _contractions(
     outputs: Sequence[Variable], inputs_of: dict[Variable, Sequence[Variable]]
 ) -> dict[Variable, NativeContraction]:
     """Per product the one that computes it with all others that have the same right operand, but
-    for those that one of these needs. Their inputs are added to `inputs_of`."""
+    for those that one of these needs; and with one that adds up rows of this operand. Their inputs
+    are added to `inputs_of`."""
     found: dict[Variable, NativeContraction] = {}
 
     def needs(v: Variable) -> Sequence[Variable]:
         return inputs_of.get(v, v.inputs)
 
+    def can_be_one(group: Sequence[Variable]) -> bool:
+        of_all = [x for u in group for x in u.inputs]
+        return set(group).isdisjoint(walk(of_all, set(), needs))
+
+    def put(group: Sequence[Variable], addition: Variable | None = None) -> None:
+        if (op := contraction(group, addition)) is not None:
+            found.update(dict.fromkeys(op.values, op))
+            inputs_of.update(dict.fromkeys(op.values, op.given))
+
     groups: dict[Variable, list[Variable]] = {}
+    additions: list[Variable] = []
     for v in walk(outputs, set(), needs):
+        if v not in inputs_of and is_scatter(v):
+            additions.append(v)
         if v in inputs_of or not is_contraction(v):
             continue
         group = [*groups.get(v.inputs[1], ()), v]
-        if len(group) > 1:
-            of_all = [x for u in group for x in u.inputs]
-            if len(group) > MOST_LEFTS or not set(group).isdisjoint(walk(of_all, set(), needs)):
-                group = [v]
+        if len(group) > MOST_LEFTS or not can_be_one(group):
+            group = [v]
         groups[v.inputs[1]] = group
-        if (op := contraction(group)) is not None:
-            found |= dict.fromkeys(group, op)
-            inputs_of |= dict.fromkeys(group, op.given)
+        put(group)
+    for right, group in groups.items():
+        for v in additions:
+            if is_addition_of(v, right) and can_be_one([*group, v]):
+                put(group, v)
+                break
     return found
 
 

@@ -25,13 +25,12 @@ from .ops.index import Subtensor
 from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Reshape, Specify
 from .record import record
 from .runtime import memory, threads
+from .runtime.contraction import NativeContraction, operands
 from .runtime.native import NativeHistory, NativeJoin, NativeLoop, NativeNest, NativeSequence
 from .runtime.plans import LoopPlan, NestPlan, is_laid_out
 from .runtime.products import (
     LEAST,
-    NativeContraction,
     NativeProduct,
-    operands,
     product_kernel,
     with_native_products,
     workers,
@@ -162,7 +161,7 @@ class _Pool(memory._Pool):
         self.ledger = ledger
 
     def _new(self, size: int) -> _Block:
-        return _Block(size, self.ledger)
+        return _Block(size + memory.LINE, self.ledger)
 
 
 class _Shape:
@@ -435,8 +434,11 @@ class _Walk:
         ]
         *wide, columns = (x.shape[2] for x in stacks)
         found = [
-            self.empty((n, columns), dtype, "value", _name(x)) for n, x in zip(wide, op.values)
+            self.empty((n, columns), dtype, "value", _name(x)) for n, x in zip(wide, op.products)
         ]
+        if (added := op.addition) is not None:
+            x = inputs[1 - len(added.inputs)]
+            found.append(self.numpy(_view(x).shape, dtype, "value", _name(added)))
         depth = math.prod(stacks[0].shape[:2])
         keep = self._of_products(sum(wide), columns, depth, op.values[0])
         del read, keep

@@ -9,8 +9,9 @@
 long long gs_product_elements(void) { return GS_BLOCK_DEPTH * (GS_BLOCK_WIDE + GS_BLOCK_ROWS); }
 
 /* c = a @ b per left operand a: the columns first .. last - 1 of them, or those rows, where the
- * rows of one left operand are counted on from those of the one before.
- * memory: b, scratch, and a, c of each left operand */
+ * rows of one left operand are counted on from those of the one before. By columns, b's rows may
+ * also be added to those rows of a matrix `out` that are given.
+ * memory: b, scratch, the rows or 0, out, and a, c of each left operand */
 long long gs_product_kernel(long long first, long long last, void *const *memory,
                             const long long *integer) {
     const long long by_columns = integer[0], count = integer[1], wide = integer[2];
@@ -20,8 +21,8 @@ long long gs_product_kernel(long long first, long long last, void *const *memory
     GS_OF(gs_left_, SUFFIX) lefts[LEFTS];
     long long used = 0, before = 0;
     for (long long i = 0; i < count; i++) {
-        const TYPE *a = (const TYPE *)memory[2 + 2 * i];
-        TYPE *c = (TYPE *)memory[3 + 2 * i];
+        const TYPE *a = (const TYPE *)memory[4 + 2 * i];
+        TYPE *c = (TYPE *)memory[5 + 2 * i];
         const long long *of = integer + 8 + 4 * i, rows = of[0], row = of[1];
         const long long from = by_columns || first < before ? 0 : first - before;
         const long long to = by_columns || last > before + rows ? rows : last - before;
@@ -36,6 +37,7 @@ long long gs_product_kernel(long long first, long long last, void *const *memory
     }
     GS_OF(gs_product_, SUFFIX)(lefts, used, columns, depth, span,
                                (const TYPE *)memory[0] + start * right, down, right, apart, wide,
-                               (TYPE *)memory[1]);
+                               (TYPE *)memory[1], (const long long *)memory[2],
+                               (TYPE *)memory[3] + start);
     return 0;
 }

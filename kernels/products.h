@@ -199,7 +199,8 @@ static inline long long gs_fewer(long long a, long long b) { return a < b ? a : 
 /* Products of several left operands with one right operand b, which is packed once for all of them.
  * Takes GS_BLOCK_DEPTH * (GS_BLOCK_WIDE + GS_BLOCK_ROWS) elements of scratch memory.
  * c[i * stride + j] = sum over k of a[i * row + A(k)] * b[B(k) + j * right], where the index k runs
- * over steps of `span` each: A(k) = k / span * apart + k % span * column, and B(k) alike, by down. */
+ * over steps of `span` each: A(k) = k / span * apart + k % span * column, and B(k) alike, by down.
+ * Where there are `rows`, row k of b is also added to row rows[k] of out, in the order of k. */
 #define GS_PRODUCT(type, t)                                                               \
     typedef struct {                                                                      \
         const type *a;                                                                    \
@@ -233,10 +234,23 @@ static inline long long gs_fewer(long long a, long long b) { return a < b ? a : 
                              k > 0);                                                      \
         }                                                                                 \
     }                                                                                     \
+    /* the rows of packed panels, one after another, onto rows of a matrix */              \
+    static inline void gs_add_panels_##t(long long height, long long wide, const type *panel, \
+                                         const long long *rows, type *out, long long stride) { \
+        for (long long k = 0; k < height; k++) {                                          \
+            type *restrict to = out + rows[k] * stride;                                   \
+            const type *restrict from = panel + k * GS_NR_##t;                            \
+            const long long whole = wide - wide % GS_NR_##t;                              \
+            for (long long j = 0; j < whole; j += GS_NR_##t)                              \
+                for (long long i = 0; i < GS_NR_##t; i++) to[j + i] += from[j * height + i]; \
+            for (long long j = whole; j < wide; j++)                                      \
+                to[j] += from[whole * height + j - whole];                                \
+        }                                                                                 \
+    }                                                                                     \
     GS_ROUTINE void gs_product_##t(                         \
         const gs_left_##t *lefts, long long count, long long wide, long long depth,       \
         long long span, const type *b, long long down, long long right, long long apart,  \
-        long long stride, type *scratch) {                                                \
+        long long stride, type *scratch, const long long *rows, type *out) {              \
         type *const panel = scratch, *const slab = scratch + GS_BLOCK_DEPTH * GS_BLOCK_WIDE; \
         for (long long k = 0; k < depth || !k; k += GS_BLOCK_DEPTH) {                     \
             const long long kn = gs_fewer(depth - k, GS_BLOCK_DEPTH);                     \
@@ -248,6 +262,7 @@ static inline long long gs_fewer(long long a, long long b) { return a < b ? a : 
                     gs_pack_rows_##t(kn, n, jn, b + step * apart + at * down + j * right, down, \
                                      right, panel + l * GS_NR_##t);                       \
                 }                                                                         \
+                if (rows) gs_add_panels_##t(kn, jn, panel, rows + k, out + j, stride);    \
                 for (long long i = 0; i < count; i++)                                     \
                     gs_product_with_##t(lefts + i, jn, k, kn, span, span < depth, panel,  \
                                         lefts[i].c + j, stride, slab);                    \

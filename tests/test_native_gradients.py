@@ -13,7 +13,7 @@ from test_native import agree, numbers
 
 from gpuscan import config, function, scan, until
 from gpuscan import tensor as T
-from gpuscan.runtime import compiler, native, products
+from gpuscan.runtime import compiler, contraction, native, products
 
 pytestmark = pytest.mark.skipif(
     compiler.find() is None, reason="no C compiler: set CC, or install gcc or clang"
@@ -61,6 +61,7 @@ def watched() -> Iterator[tuple[list[bool], list[int]]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "part_of_history", found)
         patch.setattr(products, "products", multiplied)
+        patch.setattr(contraction, "products", multiplied)
         yield there, counts
 
 
@@ -248,6 +249,105 @@ def test_what_does_not_fit_raises_the_references_error() -> None:
                 f(*values, 7)
             texts.append(f"{e.value}")
         assert texts[0] == texts[1]
+
+
+# ---- what is added to rows of a table besides ----------------------------------------------------
+
+CODES, TABLE = T.imatrix("codes"), T.matrix("table")
+
+
+def added(x: Any = C, codes: Any = CODES, table: Any = TABLE) -> Any:
+    return T.inc_subtensor(table[codes], x)
+
+
+@contextmanager
+def additions() -> Iterator[list[bool]]:
+    """Per product with an addition whether they are one kernel."""
+    found: list[bool] = []
+    several = contraction.products
+
+    def multiplied(*arguments: Any) -> Any:
+        found.append(arguments[-1] is not None)
+        return several(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contraction, "products", multiplied)
+        yield found
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("steps", "span"), [(1, 1), (7, 1), (1, 90), (37, 7), (3, 300)])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_an_addition_of_rows_is_exactly_the_references(
+    steps: int, span: int, dtype: str, threads: int, backwards: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Whether threads share the product by columns, where it has them all, or by rows."""
+    monkeypatch.setattr(products, "_WORTH_SHARING", 0)
+    a, b, c, table = (T.TensorType(dtype, (None,) * n)() for n in (3, 3, 3, 2))
+    x = c[::-1] if backwards else c
+    outputs = [T.dot(shaped(left).T, shaped(x)) for left in (a, b)] + [added(x, table=table)]
+    f, g = (function([a, b, c, CODES, table], outputs, device=d) for d in ("native", "reference"))
+    codes = np.random.default_rng(1).integers(-9, 9, (steps, span)).astype("int32")
+    with config.change_flags(threads=threads):
+        for wide in (600, 70, 20):
+            values = stacks(steps, span, 5, 33, wide, dtype=dtype)
+            rows = numbers(9, wide, dtype=dtype)
+            with additions() as together:
+                found = f(*values, codes, rows)
+            assert together == [wide > 38]
+            wanted = g(*values, codes, rows)
+            np.testing.assert_array_equal(found[2], wanted[2])
+            np.testing.assert_allclose(found[0], wanted[0], rtol=1e-4, atol=1e-4)
+            np.testing.assert_array_equal(rows, numbers(9, wide, dtype=dtype))
+
+
+def test_an_addition_that_fails_or_does_not_fit() -> None:
+    outputs = [T.dot(shaped(A).T, shaped(C)), added()]
+    f, g = (function([A, C, CODES, TABLE], outputs, device=d) for d in ("native", "reference"))
+    a, c = stacks(5, 3, 8, 40)
+    codes = np.zeros((5, 3), "int32")
+    for wrong in (9, -10):
+        agree((f, g), a, c, codes + wrong, numbers(9, 40))
+    for shape in ((4, 3), (5, 2), (3, 5)):
+        agree((f, g), a, c, np.zeros(shape, "int32"), numbers(9, 40))
+    agree((f, g), a, c, codes, numbers(9, 39))
+    agree((f, g), a, c, codes, numbers(9, 40))
+
+
+def test_additions_that_stand_alone() -> None:
+    """Of other rows than a product reads, of what needs the product, and a second one."""
+    product = T.dot(shaped(A).T, shaped(C))
+    cases = [
+        [product, added(C * 2)],
+        [product, added(table=TABLE + product.sum())],
+        [product, added(), added(codes=CODES + 1)],
+        [T.dot(shaped(added(A, table=TABLE)[CODES]).T, shaped(A)), product],
+        [product, T.inc_subtensor(T.zeros((9, 5, 40))[CODES[0], CODES[1]], C[0])],
+    ]
+    a, c = stacks(5, 5, 40, 40)
+    codes = np.random.default_rng(2).integers(0, 8, (5, 5)).astype("int32")
+    for outputs in cases:
+        compare([A, C, CODES, TABLE], outputs, a, c, codes, numbers(9, 40))
+
+
+def test_a_tables_gradient_is_added_up_by_the_products_of_the_weights() -> None:
+    W = T.matrix("W")
+
+    def step(code: Any, h: Any, table: Any, U: Any) -> Any:
+        return T.tanh(table[code] + T.dot(h, U))
+
+    hs, _ = scan(step, CODES, H, [TABLE, U])
+    codes = np.random.default_rng(3).integers(0, 9, (40, 6)).astype("int32")
+    _, h, u, g = given(40, 6, 16)
+    gradients = T.grad((G * hs).sum(), [TABLE, U])
+    with watched() as (_, counts):
+        compare([CODES, H, TABLE, U, G], gradients, codes, h, numbers(9, 16), u, g)
+    assert counts == [1]
+
+
+# ---- what does not fit ---------------------------------------------------------------------------
 
 
 def test_rows_that_are_joined_otherwise_than_the_stack_has_them() -> None:

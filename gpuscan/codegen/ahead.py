@@ -1,16 +1,17 @@
-"""Products and lookups of sequences inside the loop that reads them.
+"""Products, lookups and functions of sequences inside the loop that reads them.
 
 The rules compute `x[t] @ W` for all steps before the loop: one large product, whose result is
 written to memory and read again. A kernel computes it a few steps ahead of the step that needs
 it, by the same routine, and the result does not leave the cache. Of `table[i[t]]` it reads the
-rows where they are.
+rows where they are, and what functions make of x[t] it computes where it reads that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..graph import Variable, inherit, leaves, substitute
+from ..graph import Constant, Variable, constant_leaf, inherit, leaves, substitute, toposort
+from ..ops.elemwise import Elemwise
 from ..ops.index import AdvancedSubtensor, Lookup, Subtensor
 from ..ops.linalg import Dot
 from ..ops.patterns import FULL, Array, Slice
@@ -27,11 +28,12 @@ Users = Mapping[Variable, Sequence[Variable | None]]
 
 @record
 class Ahead:
-    """A loop with products and lookups inside that stood before it: the new Scan node, and what
-    the old one's operands are computed from that the new one does not have."""
+    """A loop with work inside that stood before it: the new Scan node, what the old one's operands
+    are computed from that the new one does not have, and the functions that it computes."""
 
     node: Variable
     extra: tuple[Variable, ...]
+    functions: tuple[Variable, ...]
 
 
 @record
@@ -49,39 +51,90 @@ class _Rows:
         return Dot()(x, weight) if x.type.is_float else Lookup()(weight, x)
 
 
+@record
+class _Functions:
+    """Elementwise work on the elements of one sequence, x."""
+
+    values: tuple[Variable, ...]
+    x: Variable
+
+    def of(self, x: Variable) -> Variable:
+        """The same of a row, from that of x."""
+        made = {self.x: x}
+        for v in self.values:
+            operands = [made[y] if y in made else _first_of(y) for y in v.inputs]
+            made[v] = inherit(v.op(*operands), v)
+        return made[self.values[-1]]
+
+
 def with_rows_inside(v: Variable, users: Users) -> Ahead:
-    """The loop v with those of its sequences computed inside that are products or lookups of
-    sequences and that nobody else reads."""
+    """The loop v with those of its sequences computed inside that are products, lookups or
+    functions of sequences and that nobody else reads."""
     op = v.op
     assert isinstance(op, Scan)
     step, o = op.step, op.split(v.inputs)
     found = {p: _rows(x, v, users) for p, x in zip(step.seqs, o.seqs)}
     read_whole = {_whole(x) for p, x in zip(step.params, v.inputs[1:]) if found.get(p) is None}
     inside = {p: q for p, q in found.items() if q is not None and q.whole not in read_whole}
-    if not inside:
-        return Ahead(v, ())
-    kept = [(p, x) for p, x in zip(step.seqs, o.seqs) if p not in inside]
+    functions: dict[Variable, _Functions] = {}
+    if any(isinstance(x.op, Dot) for x in toposort(step.outputs)):
+        of_seqs = {p: _functions(x, users) for p, x in zip(step.seqs, o.seqs)}
+        functions = {p: q for p, q in of_seqs.items() if q is not None}
+    if not (inside or functions):
+        return Ahead(v, (), ())
+    kept = [(p, x) for p, x in zip(step.seqs, o.seqs) if p not in inside and p not in functions]
     seqs, consts = {x: p for p, x in kept}, {x: p for p, x in zip(step.consts, o.consts)}
     rows = dict(kept)
     weights = dict(zip(step.consts, o.consts))
     mapping: dict[Variable, Variable] = {}
+
+    def row_of(x: Variable) -> Variable:
+        if x not in seqs or seqs[x].type != x.type.row():
+            seqs[x] = x.type.row()()
+            rows[seqs[x]] = x
+        return seqs[x]
+
     for p, q in inside.items():
         weight = q.weight
         if q.part is not None:
             weight = Subtensor((*(FULL,) * (weight.ndim - 1), q.part))(weight)
-        if q.x not in seqs or seqs[q.x].type != q.x.type.row():
-            seqs[q.x] = q.x.type.row()()
-            rows[seqs[q.x]] = q.x
         if weight not in consts or consts[weight].type != weight.type:
             consts[weight] = weight.type()
             weights[consts[weight]] = weight
-        mapping[p] = inherit(specify(q.of(seqs[q.x], consts[weight]), p.type.shape), p)
+        mapping[p] = inherit(specify(q.of(row_of(q.x), consts[weight]), p.type.shape), p)
+    for p, f in functions.items():
+        mapping[p] = inherit(specify(f.of(row_of(f.x)), p.type.shape), p)
     changed = step.mapped(substitute(step.outputs, mapping))
     longer = replace(changed, seqs=tuple(rows), consts=tuple(weights))
     operands = replace(o, seqs=tuple(rows.values()), consts=tuple(weights.values()))
     node = inherit(replace(op, step=longer.closed())(*operands.all), v)
     given = [*node.inputs, *(q.weight for q in inside.values())]
-    return Ahead(node, tuple(dict.fromkeys([*given[len(node.inputs) :], *leaves([v], given)])))
+    extra = dict.fromkeys([*given[len(node.inputs) :], *leaves([v], given)])
+    return Ahead(node, tuple(extra), tuple(y for f in functions.values() for y in f.values))
+
+
+def _functions(x: Variable, users: Users) -> _Functions | None:
+    """x as elementwise work on one sequence that only this loop reads, of rows that are vectors:
+    functions of scalars are better computed for many steps at once."""
+    if not isinstance(x.op, Elemwise) or x.ndim < 2:
+        return None
+    values, others = [x], set()
+    for v in values:
+        for y in v.inputs:
+            if isinstance(y.op, Elemwise) and len(users[y]) == 1:
+                values.append(y)
+            elif not (isinstance(y, Constant) and y.data.size == 1):
+                others.add(y)
+    if len(others) != 1 or len(users[x]) != 1 or x.dtype not in FLOATS:
+        return None
+    (y,) = others
+    return _Functions(tuple(reversed(values)), y) if y.type.shape[0] != 1 else None
+
+
+def _first_of(x: Variable) -> Variable:
+    """The row of a constant that is one number."""
+    assert isinstance(x, Constant)
+    return constant_leaf(x.data.reshape(x.data.shape[1:]))
 
 
 def _rows(x: Variable, loop: Variable, users: Users) -> _Rows | None:

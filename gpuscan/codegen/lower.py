@@ -387,7 +387,7 @@ class Lowering:
     def step(self, outputs: Sequence[Variable], stored: dict[Variable, Memory]) -> None:
         """Statements that compute the outputs; `stored` says where some of them go."""
         given = set(self.memory) | set(self.locals)
-        plan = Plan(outputs, set(stored), given, self.shape_of, self.has_lanes)
+        plan = Plan(outputs, set(stored), given, self.shape_of, self.reads_on_the_way)
         for v in plan.order:
             self.admit(v)
         if len(self._statements) == 1:
@@ -445,6 +445,11 @@ class Lowering:
         self, v: Variable, stored: dict[Variable, Memory], results: Sequence[Variable]
     ) -> None:
         """Statements for an op that needs whole operands; `results`: of several, those read."""
+        raise NotImplementedError
+
+    def reads_on_the_way(self, v: Variable) -> bool:
+        """Whether such an op computes what it alone reads while it reads it: not where that would
+        keep functions out of vectors."""
         raise NotImplementedError
 
     # ---- units --------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from typing import Any
 from .. import maths
 from ..graph import Constant, Variable, certain, clients, leaves, toposort
 from ..ops import scalar
+from ..ops.convert import static_int
+from ..ops.create import Arange
 from ..ops.elemwise import Elemwise, scalars
 from ..ops.reduce import Reduce
 from ..ops.shape import BroadcastTo, DimShuffle, Specify
@@ -46,7 +48,7 @@ from .program import Given, NestProgram, Piece, Result
 from .render import DTYPES
 from .sizes import Scope, Sizes, by_the_host, sizes_of
 
-VIEWS = (BroadcastTo, DimShuffle, Specify)
+_VIEWS = (BroadcastTo, DimShuffle, Specify)
 
 
 @record
@@ -62,6 +64,7 @@ class Nest:
 
 
 PART = 512  # elements of a sum that are added up in lanes
+BLOCK = 16  # rows for which a worker computes one nest after the other
 MOST_NESTS = 16  # by rows in a kernel: gcc takes longer than in proportion
 MOST_PARAMETERS = 400  # of a kernel: CUDA's takes 4 KiB, a pointer or an integer has 8 bytes
 
@@ -104,6 +107,13 @@ def is_fusable(v: Variable) -> bool:
     return isinstance(v.op, Elemwise) and v.ndim > 0 and _is_known(v)
 
 
+def is_view(v: Variable) -> bool:
+    """Whether v has other values' elements, or their positions, which cost nothing to compute."""
+    if isinstance(v.op, Arange):
+        return v.dtype == "int64" and static_int(v.inputs[2]) is not None
+    return isinstance(v.op, _VIEWS)
+
+
 def _is_number(v: Variable) -> bool:
     """Whether v is a float that is computed from numbers, which the host could do too."""
     return isinstance(v.op, Elemwise) and v.ndim == 0 and v.type.is_float and _is_known(v)
@@ -116,6 +126,11 @@ def _is_known(v: Variable) -> bool:
 def _is_whole(v: Variable) -> bool:
     """Whether v needs rows of its operand as a whole."""
     return isinstance(v.op, Reduce | Softmax | LogSoftmax)
+
+
+def _axes(v: Variable) -> int:
+    """How many of its axes may be longer than 1."""
+    return sum(s != 1 for s in v.type.shape)
 
 
 def _has_rows(v: Variable) -> bool:
@@ -185,7 +200,7 @@ def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: boo
     sure = certain(outputs)  # a branch that is not taken must not be computed
     candidates = (v for v in order if is_fusable(v) or (lanes and _is_number(v)))
     fusable = {v: None for v in candidates if v in sure and v not in taken}
-    views = {v for v in order if isinstance(v.op, VIEWS)}
+    views = {v for v in order if is_view(v)}
     computed = [v for v in order if v in fusable or v in views]
     given = [x for v in computed for x in v.inputs if x not in fusable and x not in views]
     work = _Work([], sizes_of([Scope(computed, given, by_the_host)]))
@@ -382,6 +397,16 @@ def _inside(group: Sequence[Variable], inline: set[Variable]) -> list[Variable]:
     return walk(group, set(), lambda v: [x for x in read(v) if x in own])
 
 
+def _by_blocks(
+    body: Sequence[Any], begin: Name, end: Name, first: Name, last: Name
+) -> list[Any]:  # fmt: skip
+    """Statements for the rows from `begin` to `end` as blocks of those from `first` to `last`."""
+    block = Name(begin.text.replace("start", "block"))
+    behind = begin + BLOCK
+    ahead = Let(begin, first + block * BLOCK), Let(end, (behind < last).choose(behind, last))
+    return [For(block, (last - first + (BLOCK - 1)) // BLOCK, (*ahead, *body))]
+
+
 def _read_from_outside(inside: Sequence[Variable]) -> list[Variable]:
     """The operands of a kernel that computes these, without constants."""
     computed = set(inside)
@@ -432,14 +457,19 @@ class ValuesNest(Frame):
         last: Name,
     ) -> Piece:  # fmt: skip
         v = group[0][0]
-        work = self.sizes(v.inputs[0] if _is_whole(v) else v)
+        largest = max((n[0].inputs[0] if _is_whole(n[0]) else n[0] for n in group), key=_axes)
         rows = self.sizes(v)[0] if v.ndim and self._has_rows(v) else Number(1)
-        self._rows = None if rows == Number(1) else (first, last)
+        begin, end = first, last
+        if in_blocks := len(group) > 1:  # what one nest leaves is in the cache for the next
+            begin, end = self.fresh("start", "int64"), self.fresh("end", "int64")
+        self._rows = None if rows == Number(1) else (begin, end)
         with self.block() as body:
             for nest in group:
                 self._nest(nest, {v: stored[v] for v in nest})
                 self.memory |= {v: stored[v] for v in nest if v.ndim}
-        return Piece(tuple(body), first, last, rows, (Number(len(group)), *work))
+        if in_blocks:
+            body = _by_blocks(body, begin, end, first, last)
+        return Piece(tuple(body), first, last, rows, (Number(len(group)), *self.sizes(largest)))
 
     def _nest(self, nest: Sequence[Variable], stored: dict[Variable, Memory]) -> None:
         v = nest[0]

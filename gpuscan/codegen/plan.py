@@ -15,6 +15,7 @@ from typing import Any
 from ..evaluate import branch_blocks
 from ..graph import Constant, Item, Variable, toposort
 from ..ops.control import Identity, IfElse, Require
+from ..ops.create import Arange
 from ..ops.elemwise import Elemwise
 from ..ops.index import (
     AdvancedIncSubtensor,
@@ -49,6 +50,8 @@ def read(v: Variable) -> Sequence[Variable]:
     """The inputs whose elements v's elements are made from; sizes are known without them."""
     if isinstance(v.op, Dim):
         return ()
+    if isinstance(v.op, Arange):
+        return v.inputs[::2]  # all but where it ends
     return v.inputs[:1] if isinstance(v.op, BroadcastTo | Reshape | Uniform) else v.inputs
 
 
@@ -87,12 +90,13 @@ class Plan:
     outputs   what is computed
     wanted    those of the outputs that are put where they are told
     given     what has its place already
-    lanes     functions are computed in vectors, into memory, before what adds them up
+    reads_on_the_way  whether a value that is alone to read another computes it where it reads it
     """
 
     def __init__(
         self, outputs: Sequence[Variable], wanted: set[Variable], given: set[Variable],
-        shape_of: Callable[[Variable], tuple[Any, ...]], lanes: bool = True,
+        shape_of: Callable[[Variable], tuple[Any, ...]],
+        reads_on_the_way: Callable[[Variable], bool],
     ) -> None:  # fmt: skip
         everything = toposort(outputs, given)
         self.choices = _choices(outputs, everything)
@@ -141,10 +145,10 @@ class Plan:
         for v in order:
             if self._is_computed(v):
                 for u in users.get(v, ()):
-                    if not lanes and u is not None and isinstance(u.op, _READ_ONCE):
-                        if len(users[v]) == 1:
-                            continue
-                    if u is not None and u in level and level[u] != level[v]:
+                    if u is None or u not in level or level[u] == level[v]:
+                        continue
+                    read_once = isinstance(u.op, _READ_ONCE) and len(users[v]) == 1
+                    if not (read_once and reads_on_the_way(u)):
                         stored.add(v)
         groups: dict[Any, list[Variable]] = {}
         for v in order:

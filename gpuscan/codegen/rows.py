@@ -17,7 +17,7 @@ from ..rules.shapes import pushed_dims
 from ..types import FLOATS
 from .kernel import Array, For, Let, Name, Number, Store, Use, binary
 from .lower import Memory
-from .nest import VIEWS, Nest, ValuesNest, is_fusable
+from .nest import Nest, ValuesNest, is_fusable, is_view
 from .plan import NotLowered
 from .program import Piece, Scratch
 
@@ -44,7 +44,7 @@ def lower_products(outputs: Sequence[Variable], users: Users) -> tuple[list[Nest
     sure = certain(outputs)  # a branch that is not taken must not be computed
     found: list[Nest] = []
     taken: set[Variable] = set()
-    views = {v for v in order if isinstance(v.op, VIEWS)}
+    views = {v for v in order if is_view(v)}
     for v in order:
         product = _around(v, users, taken) if v in sure else None
         if product is None or product.value not in sure:

@@ -73,6 +73,11 @@ class Whole(Lowering):
             case Require():
                 self._require(v, stored)
 
+    def reads_on_the_way(self, v: Variable) -> bool:
+        if not self.has_lanes or isinstance(v.op, Softmax | LogSoftmax):
+            return True
+        return _is_along_rows(v) or (isinstance(v.op, Reduce) and self._has_parts(v))
+
     def finish(self, v: Variable, out: Memory | None, value: Any, index: Sequence[Any]) -> None:
         """An element of a value is there; `out`: where it goes, unless v is a scalar of the
         step."""
@@ -107,8 +112,6 @@ class Whole(Lowering):
 
         def combined(a: Any, b: Any) -> Any:
             return Call(combine, (a, b), op.dtype, op.dtype)
-
-        along_rows = bool(kept) and kept[-1] == x.ndim - 1
 
         def whole(outer: list[Any]) -> None:
             """One element of the result: a sum in the order of the elements."""
@@ -182,7 +185,7 @@ class Whole(Lowering):
 
         own = self.rows_of(v)
         part = None if own is None else (0, *own)
-        if along_rows and self.has_lanes:
+        if _is_along_rows(v) and self.has_lanes:
             assert out is not None
             self.nest([sizes[k] for k in kept], clear, True, part)
             rows(None if own is None else (kept[0], *own))
@@ -408,6 +411,12 @@ class Whole(Lowering):
         out = stored.get(v) or self.place(v)
         self.copy(x, out)
         self.memory[v] = out
+
+
+def _is_along_rows(v: Variable) -> bool:
+    """Whether a reduction adds rows to rows."""
+    (x,), op = v.inputs, v.op
+    return isinstance(op, Reduce) and v.ndim > 0 and x.ndim - 1 not in op.axes
 
 
 def _divided(size: Any, by: int) -> tuple[Any, Any]:

@@ -7,8 +7,10 @@ has not served for a while goes back.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
+import operator
 import os
 import sys
 import threading
@@ -25,9 +27,21 @@ _PATIENCE = 512  # requests for which a block is kept that serves none of them
 
 
 class Block(np.ndarray):
-    """Memory that arrays are views of. used: the request that it served last."""
+    """Memory that arrays are views of. start: where its first cache line begins; used: the request
+    that it served last."""
 
+    start: int
     used: int
+
+
+def _new_block(size: int) -> Block:
+    """A block with room for so many bytes behind the beginning of a cache line."""
+    block = Block((size + LINE,), np.uint8)
+    block.start = -block.ctypes.data % LINE
+    return block
+
+
+_size_of = operator.attrgetter("nbytes")
 
 
 class _Pool:
@@ -35,15 +49,15 @@ class _Pool:
     what interrupts this one (a signal, the garbage collector). Then it gets memory of its own."""
 
     def __init__(self) -> None:
-        self.blocks: list[Any] = []
+        self.blocks: list[Any] = []  # by size
         self.lock = threading.Lock()
         self.requests = itertools.count()
 
     def array(self, shape: Sequence[int], dtype: np.dtype, size: int) -> Any:
         if not self.lock.acquire(blocking=False):
-            return _on_a_line(Block((size + LINE,), np.uint8), shape, dtype)
+            return _in_block(_new_block(size), shape, dtype)
         try:
-            return _on_a_line(self._block(size), shape, dtype)
+            return _in_block(self._block(size), shape, dtype)
         finally:
             self.lock.release()
 
@@ -55,32 +69,30 @@ class _Pool:
         if best is None:
             # what served a shorter loop makes room for what serves the longer one
             self._drop(self._free(size // 2 + LINE, size + LINE))
-            best = self._new(size + LINE)
-            self.blocks.append(best)
+            best = self._new(size)
+            bisect.insort(self.blocks, best, key=_size_of)
         best.used = now
         return best
 
     def _free(self, least: int, most: int) -> Any:
         """The smallest block of such a size that no array refers to."""
-        best: Any = None
-        for block in self.blocks:
-            if block.nbytes < least or block.nbytes > most:
-                continue
-            if sys.getrefcount(block) == _FREE and (best is None or block.nbytes < best.nbytes):
-                best = block
-        return best
+        first = bisect.bisect_left(self.blocks, least, key=_size_of)
+        for block in itertools.islice(self.blocks, first, None):
+            if block.nbytes > most:
+                break
+            if sys.getrefcount(block) == _FREE:
+                return block
+        return None
 
     def _drop(self, block: Any) -> None:
         self.blocks = [b for b in self.blocks if b is not block]
 
     def _new(self, size: int) -> Any:
         try:
-            found = Block((size,), np.uint8)
+            return _new_block(size)
         except MemoryError:  # which may be what others hold that serve nothing
             self.clear()
-            found = Block((size,), np.uint8)
-        found.used = 0
-        return found
+            return _new_block(size)
 
     def clear(self) -> None:
         self.blocks = []
@@ -90,15 +102,16 @@ class _Pool:
         self.lock = threading.Lock()
 
 
-def _on_a_line(block: Any, shape: Sequence[int], dtype: np.dtype) -> Any:
-    offset = -block.ctypes.data % LINE
-    return np.ndarray(tuple(shape), dtype, buffer=block, offset=offset)
+def _in_block(block: Block, shape: Sequence[int], dtype: np.dtype) -> Any:
+    return np.ndarray(shape, dtype, block, block.start)
 
 
 def _references() -> int:
     """What sys.getrefcount says in `_Pool._free` of a block that no array refers to."""
-    blocks = [Block((1,), np.uint8)]
-    return next(sys.getrefcount(block) for block in blocks)
+    blocks = [_new_block(1)]
+    for block in itertools.islice(blocks, 0, None):
+        return sys.getrefcount(block)
+    raise AssertionError
 
 
 _FREE = _references()
@@ -120,7 +133,7 @@ def scratch(elements: int, dtype: Any) -> Any:
     size = elements * dtype.itemsize
     if size >= LEAST:
         return _pool.array((elements,), dtype, size)
-    return _on_a_line(np.empty(size + LINE, np.uint8), (elements,), dtype)
+    return _in_block(_new_block(size), (elements,), dtype)
 
 
 def is_its_own(array: np.ndarray) -> bool:

@@ -46,10 +46,11 @@ class NativeScatter(Op):
         return self.definition.infer(*types)
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
-        return self.definition.adder(node, functools.partial(_add, scatter_kernel(node.dtype)))
+        return self.definition.adder(node, functools.partial(add_rows, scatter_kernel(node.dtype)))
 
 
-def _add(kernel: Any, out: np.ndarray, rows: np.ndarray, y: np.ndarray) -> None:
+def add_rows(kernel: Any, out: np.ndarray, rows: np.ndarray, y: np.ndarray) -> None:
+    """Adds the rows of y, one after another, to those rows of out."""
     rows, y = np.ascontiguousarray(rows), np.ascontiguousarray(y)
     wide = out.shape[1]
     most = -(-wide // _GRAIN) if y.size >= _WORTH_SHARING else 1
