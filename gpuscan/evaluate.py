@@ -2,7 +2,8 @@
 
 The function is printed as Python source, one line a node, and compiled once: running it walks
 no graph. A value is dropped after its last use. The two branches of an IfElse hold the nodes
-that nothing else needs, so only the branch taken is computed.
+that nothing else needs, so only the branch taken is computed. What follows from the shapes of the
+inputs alone is computed once for each of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from .errors import describe
 from .graph import Constant, Item, Variable, toposort
 
 _serial = itertools.count()
+_LEAST_SIZES = 3  # numbers from shapes that are worth a look whether they are known
+_MOST_SHAPES = 256  # for which they are
 Block = tuple[tuple[Variable, int], ...]  # the branches that a node stands in, outermost first
 
 
@@ -54,6 +57,8 @@ class Program:
     ) -> tuple[str, dict[str, Any]]:
         order = toposort(outputs, inputs)
         given = set(inputs)
+        sizes = _sizes(order, outputs, given)
+        order = [*sizes, *(v for v in order if v not in sizes)]
         names = self.names
         for i, v in enumerate(inputs):
             names.setdefault(v, f"x{i}")
@@ -63,24 +68,24 @@ class Program:
         last = last_uses(order, outputs)
 
         values: dict[str, Any] = {}
-        parameters = ", ".join(f"x{i}" for i in range(len(inputs)))
-        text = [f"def program({parameters}):"]
+        text: list[str] = []
         inside: dict[Block, list[Variable]] = {}
         for v in order:
-            if v in given:
+            if v in given or v in sizes:
                 continue
             if isinstance(v, Constant):
                 values[names[v]] = v.data
             else:
                 inside.setdefault(blocks[v], []).append(v)
 
-        def emit(block: Block, indent: str) -> None:
-            for v in inside.get(block, ()):
+        def emit(nodes: Sequence[Variable], block: Block, indent: str) -> None:
+            for v in nodes:
                 args = [names[i] for i in v.inputs]
                 if getattr(v.op, "is_lazy", False):
                     for branch, head in ((1, f"if {args[0]}:"), (2, "else:")):
                         text.append(indent + head)
-                        emit((*block, (v, branch)), indent + "    ")
+                        deeper = (*block, (v, branch))
+                        emit(inside.get(deeper, ()), deeper, indent + "    ")
                         text.append(f"{indent}    {names[v]} = {args[branch]}")
                 elif isinstance(v.op, Item):
                     text.append(f"{indent}{names[v]} = {args[0]}[{v.op.index}]")
@@ -92,9 +97,30 @@ class Program:
                 if not block and (dead := [names[d] for d in last.get(v, ())]):
                     text.append(f"    del {', '.join(dead)}")
 
-        emit((), "    ")
-        result = ", ".join(names[v] for v in outputs)
-        text.append(f"    return ({result}{',' if result else ''})")
+        def listed(nodes: Sequence[Variable], part: str = "") -> str:
+            return "".join(f"{names[v]}{part}, " for v in nodes).rstrip(" ")
+
+        if sizes:
+            shaped = list(dict.fromkeys(x for v in sizes for x in v.inputs if x in given))
+            read = {x for v in order if v not in sizes for x in v.inputs} | set(outputs)
+            wanted = [v for v in sizes if v in read]
+            text.append(f"def sizes({listed(shaped)}):")
+            emit(list(sizes), (), "    ")
+            text.append(f"    return ({listed(wanted, '[()]')})")  # nobody can write to them
+            values["known"] = {}
+        text.append(f"def program({', '.join(f'x{i}' for i in range(len(inputs)))}):")
+        if sizes:
+            text += [
+                f"    shapes = ({listed(shaped, '.shape')})",
+                "    found = known.get(shapes)",
+                "    if found is None:",
+                f"        if len(known) >= {_MOST_SHAPES}:",
+                "            known.clear()",
+                f"        found = known[shapes] = sizes({listed(shaped)})",
+                f"    {listed(wanted)} = found",
+            ]
+        emit(inside.get((), ()), (), "    ")
+        text.append(f"    return ({listed(outputs)})")
         return "\n".join(text) + "\n", values
 
     def _add_note(self, error: BaseException) -> None:
@@ -121,6 +147,24 @@ def _note(node: Variable, values: Sequence[Any]) -> str:
     name = f" ({node.name})" if node.name else ""
     line = f", built at {node.origin[0]}:{node.origin[1]}" if node.origin else ""
     return f"in {node.op.label}{name}{line}, applied to " + "; ".join(operands or ["nothing"])
+
+
+def _sizes(
+    order: Sequence[Variable], outputs: Sequence[Variable], given: set[Variable]
+) -> dict[Variable, None]:  # fmt: skip
+    """The numbers that follow from the shapes of what is given, and are needed in any case; none
+    where they are too few to be worth it."""
+    found: dict[Variable, None] = {}
+    blocks = branch_blocks(order, outputs)
+    for v in order:
+        if v in given or blocks[v]:
+            continue
+        of_shape = getattr(v.op, "is_of_shape", False) and v.inputs[0] in given
+        integer = hasattr(v.op, "scalar") and v.type.ndim == 0 and not v.type.is_float
+        known = all(x in found or isinstance(x, Constant) for x in v.inputs)
+        if of_shape or (integer and known and any(x in found for x in v.inputs)):
+            found[v] = None
+    return found if len(found) >= _LEAST_SIZES else {}
 
 
 def branch_blocks(order: Sequence[Variable], outputs: Sequence[Variable]) -> dict[Variable, Block]:

@@ -36,6 +36,7 @@ class Dim(Op):
 
     axis: int
     steering: ClassVar[tuple[int, ...]] = (0,)
+    is_of_shape: ClassVar[bool] = True
 
     def infer(self, x: TensorType) -> TensorType:
         return INT
