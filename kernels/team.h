@@ -15,7 +15,7 @@ typedef long long gs_kernel(long long first, long long last, void *const *memory
                             const long long *integer);
 
 #define GS_TEAM_MOST 256   /* threads */
-#define GS_TEAM_SPINS 10000 /* before a worker sleeps, and the caller leaves its core to others */
+#define GS_TEAM_SPINS 20000 /* before a worker sleeps, and the caller leaves its core to others */
 
 static struct {
     pthread_mutex_t busy; /* one run at a time */

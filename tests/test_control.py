@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-import gpuscan.tensor as T  # noqa: F401  (fills the operators)
+import gpuscan.tensor as T
 from gpuscan.errors import DisconnectedInputError, NullTypeGradError
 from gpuscan.evaluate import Program
 from gpuscan.function import function
@@ -27,6 +27,7 @@ from gpuscan.ops.control import (
     ifelse,
 )
 from gpuscan.ops.scalar import exp, gt, log
+from gpuscan.ops.shape import Dim
 from gpuscan.scan.frontend import scan
 from gpuscan.types import TensorType
 
@@ -347,3 +348,39 @@ def test_every_op_here_is_tested():
         if isinstance(o, type) and o.__module__ == control.__name__
     }
     assert ops == {type(op).__name__ for op in IDENTITIES} | {"Identity", "IfElse", "ViewOp"}
+
+
+# ---- what follows from shapes --------------------------------------------------------------------
+
+
+def test_numbers_from_shapes_are_computed_once_for_each(monkeypatch):
+    x, y = matrix("x"), matrix("y")
+    rows, columns = x.shape[0], y.shape[1]
+    asked = []
+    size_of = Dim.eval
+    monkeypatch.setattr(Dim, "eval", lambda self, a: asked.append(a.shape) or size_of(self, a))
+    program = Program([x, y], [rows * columns, T.switch(gt(rows, 1), columns, -8), x * columns])
+    shapes = [((2, 3), (4, 5)), ((2, 3), (4, 5)), ((1, 3), (4, 6)), ((2, 3), (4, 5))]
+    for k, (a, b) in enumerate(shapes):
+        found = program(np.ones(a), np.ones(b))
+        assert found[:2] == (a[0] * b[1], b[1] if a[0] > 1 else -8)
+        np.testing.assert_array_equal(found[2], np.full(a, b[1]))
+        assert len(asked) == 2 * (1 if k < 2 else 2)
+
+
+def test_as_many_shapes_as_there_may_be_are_kept():
+    x = matrix("x")
+    program = Program([x], [x.shape[0] * x.shape[1] + 1])
+    for n in range(600):
+        assert program(np.empty((n, 2)))[0] == 2 * n + 1
+
+
+def test_numbers_from_shapes_that_only_a_branch_needs_are_computed_there():
+    x, c = matrix("x"), boolean("c")
+    n = x.shape[0]
+    y = ifelse(c, T.reshape(x, (n * n - 2, 1 + n // 2, x.shape[1] + n)), x[None])
+    program = Program([x, c], [y])
+    assert program(np.ones((3, 4)), False)[0].shape == (1, 3, 4)
+    with pytest.raises(ValueError) as e:
+        program(np.ones((3, 4)), True)
+    assert "Reshape" in "".join(e.value.__notes__)

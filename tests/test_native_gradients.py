@@ -333,8 +333,6 @@ def test_additions_that_stand_alone() -> None:
 
 
 def test_a_tables_gradient_is_added_up_by_the_products_of_the_weights() -> None:
-    W = T.matrix("W")
-
     def step(code: Any, h: Any, table: Any, U: Any) -> Any:
         return T.tanh(table[code] + T.dot(h, U))
 

@@ -9,7 +9,10 @@ from gpuscan import optim
 from gpuscan import tensor as T
 from gpuscan.codegen import nest
 from gpuscan.codegen.nest import lower_nests
+from gpuscan.codegen.program import Scratch
 from gpuscan.config import config
+from gpuscan.graph import toposort
+from gpuscan.ops.create import Arange
 from gpuscan.ops.softmax import LogSoftmax, Softmax
 from gpuscan.runtime import threads
 from gpuscan.runtime.device import missing
@@ -317,6 +320,46 @@ def test_what_needs_the_same_rows_is_one_kernel(kernels, monkeypatch, case, coun
         assert len(kernels) == 1
         close(found, on_reference([x, y], outputs, *given), 1e-4, 1e-5)
     assert lower_nests(f.maker.fgraph.outputs)
+
+
+@pytest.mark.parametrize("columns", [5, None])
+@pytest.mark.parametrize("kind", ["sum", "prod", "max"])
+def test_a_worker_computes_no_more_than_its_rows(monkeypatch, kind, columns):
+    """What a reduction adds up is not stored before, of all rows."""
+    monkeypatch.setattr(threads, "WORTH_SHARING", 1)
+    x = T.TensorType("float64", (None, columns))()
+    outputs = [getattr(T.exp(y) - 1, kind)(axis=axis) for axis in (0, 1) for y in (x, x[:, ::-1])]
+    of_both = gpuscan.function([x], [*outputs, *BY_ROWS["its gradients"](x, x)], device="reference")
+    for found in lower_nests(of_both.maker.fgraph.outputs):
+        assert not any(isinstance(p, Scratch) for p in found.program.pointers)
+    values = np.random.default_rng(1).normal(size=(40, columns or 70)) / 9
+    for count in (1, 2, 3):
+        with config.change_flags(threads=count):
+            found = gpuscan.function([x], outputs, device="native")(values)
+        close(found, on_reference([x], outputs, values), 1e-12)
+
+
+def test_few_values_of_many_rows_are_work_as_well(kernels):
+    """Of a group of many nests the largest says how much there is to do."""
+    x, y = T.fmatrix(), T.fmatrix()
+    outputs = BY_ROWS["its gradients"](x, y)
+    given = [np.random.default_rng(1).normal(size=(2048, 103)).astype("float32") for _ in range(2)]
+    with config.change_flags(threads=2):
+        gpuscan.function([x, y], outputs, device="native")(*given)
+    assert kernels == [2]
+
+
+def test_positions_are_computed_where_they_are_read():
+    x, n = T.fmatrix(), T.lscalar()
+    outputs = [T.exp(x) * T.arange(x.shape[1]), T.eq(T.arange(n, n + 3 * x.shape[0], 3)[:, None],
+               T.cast(x * 9, "int64")) * 2 + 1]  # fmt: skip
+    values = np.random.default_rng(1).random((60, 37), "float32")
+    f = gpuscan.function([x, n], outputs, device="native")
+    assert any(isinstance(v.op, Arange) for v in toposort(f.maker.fgraph.outputs))
+    for k in (0, 4):
+        close(f(values, k), on_reference([x, n], outputs, values, k))
+    found = lower_nests(f.maker.fgraph.outputs)
+    assert found and not any(isinstance(v.op, Arange) for nest in found for v in nest.operands)
 
 
 def test_what_needs_other_rows_or_something_in_between_is_another_kernel(kernels):

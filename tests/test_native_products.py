@@ -80,6 +80,68 @@ def sizes(steps: int, batch: int, deep: int, wide: int, dtype: str = "float32") 
     ]  # fmt: skip
 
 
+# ---- where functions of a sequence stand ---------------------------------------------------------
+
+
+def nests_and_loops(inputs: Any, outputs: Any, *values: Any) -> tuple[int, bool]:
+    """How many kernels of functions stand outside of loops, and whether a loop computes a sine or
+    a cosine; the results are the reference's."""
+    with watched() as (sources, _):
+        f = function(inputs, outputs, device="native")
+        agree((f, function(inputs, outputs, device="reference")), *values)
+    loops, *nests = "".join(sources).split("long long nest_")
+    return sum("gs_" in nest for nest in nests), "gs_sin" in loops or "gs_cos" in loops
+
+
+def from_sines(z: Any, **arguments: Any) -> Any:
+    return scan(lambda z, h, U: T.tanh(z * h + h @ U), z, H, U, **arguments)[0]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 30])
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("turned", [False, True])
+def test_functions_of_a_sequence_are_computed_in_the_loop(
+    steps: int, batch: int, turned: bool
+) -> None:
+    x, h, _, u = sizes(steps, batch, 5, 5)
+    z = T.exp(T.sin(X[::-1] if turned else X) * 2) - 1
+    assert nests_and_loops([X, H, U], [from_sines(z)], x, h, u) == (0, True)
+
+
+def test_the_gradient_of_a_loop_computes_functions_of_its_states_itself() -> None:
+    def step(x: Any, h: Any, c: Any, U: Any) -> Any:
+        c = T.tanh(x + h @ U) * c + x
+        return T.sin(c) * x, c
+
+    hs = scan(step, X, [H, H], U)[0][0]
+    x, h, _, u = sizes(30, 4, 5, 5)
+    assert nests_and_loops([X, H, U], T.grad((hs * hs).sum(), [H, U]), x, h, u) == (0, True)
+
+
+@pytest.mark.parametrize("others", ["result", "two sequences", "no product", "scalars"])
+def test_functions_that_are_better_computed_before_the_loop(others: str) -> None:
+    z = T.sin(X) * 2
+    x, h, _, u = sizes(30, 4, 5, 5)
+    outputs = {
+        "result": lambda: [from_sines(z), z],
+        "two sequences": lambda: [from_sines(z + X[::-1])],
+        "no product": lambda: [scan(lambda z, h: T.tanh(z * h), z, H)[0] + U],
+        "scalars": lambda: [scan(lambda z, s, U: T.tanh(z * s) + (z * U @ U).sum(), z[:, 0, 0],
+                                 T.constant(np.float32(1)), U)[0] + H.sum()],
+    }[others]()  # fmt: skip
+    nests, inside = nests_and_loops([X, H, U], outputs, x, h, u)
+    assert nests and not inside
+
+
+def test_functions_inside_of_fewer_steps_and_of_too_few() -> None:
+    z = T.sin(X) * 2
+    x, h, _, u = sizes(30, 4, 5, 5)
+    for n in (7, 30, 31):
+        pair = tuple(function([X, H, U], from_sines(z, n_steps=n), device=d)
+                     for d in ("native", "reference"))  # fmt: skip
+        agree(pair, x, h, u)
+
+
 # ---- where a product stands ---------------------------------------------------------------------
 
 

@@ -487,6 +487,9 @@ class ValuesNest(Frame):
     def rows_of(self, v: Variable) -> tuple[Any, Any] | None:
         return self._rows
 
+    def reads_on_the_way(self, v: Variable) -> bool:
+        return self._rows is not None or super().reads_on_the_way(v)  # of a worker's rows alone
+
     def _sum(self, v: Variable, out: Memory) -> None:
         """The sum of all elements: of some hundreds in lanes, and of all of these in float64."""
         x = v.inputs[0]

@@ -111,9 +111,9 @@ class _Runner:
         plan = self.plans.find(sizes_of(self.op.sizes_at, inputs), arrays, LoopPlan)
         if steps < 1 or not plan.fits or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs]):
             return self.definition(*inputs)
-        for k, size in self.program.looked_up:
-            if not _are_there(operands[k][:steps], size_value(size, plan.sizes)):
-                return self.definition(*inputs)
+        looked_up = {(k, size_value(size, plan.sizes)) for k, size in self.program.looked_up}
+        if not all(_are_there(operands[k][:steps], size) for k, size in looked_up):
+            return self.definition(*inputs)
         histories = {}  # per trace its rows with the initial value in front
         for i in self.longer_traces:
             shape, dtype = plan.rows[i]
