@@ -40,10 +40,11 @@ class Program:
         self.lines: dict[int, Variable] = {}
         self.names: dict[Variable, str] = {}
         source, values = self._print(inputs, outputs)
-        namespace = dict(values)
-        exec(compile(source, self.filename, "exec"), namespace)  # our own text, from the graph
-        # not to be found among its own names: nothing is to wait for the garbage collector
-        self.function: Callable[..., tuple[Any, ...]] = namespace.pop("program")
+        code = compile(source, self.filename, "exec")
+        # neither is to be found among its own names: nothing is to wait for the garbage collector
+        if "known" in values:
+            values["sizes"] = _defined(code, values, "sizes")
+        self.function: Callable[..., tuple[Any, ...]] = _defined(code, values, "program")
 
     def __call__(self, *values: Any) -> tuple[Any, ...]:
         try:
@@ -55,7 +56,7 @@ class Program:
     def _print(
         self, inputs: Sequence[Variable], outputs: Sequence[Variable]
     ) -> tuple[str, dict[str, Any]]:
-        order = toposort(outputs, inputs)
+        order = running_order(inputs, outputs)
         given = set(inputs)
         sizes = _sizes(order, outputs, given)
         order = [*sizes, *(v for v in order if v not in sizes)]
@@ -134,6 +135,16 @@ class Program:
                         error._gpuscan_node = node  # type: ignore[attr-defined]
 
 
+def _defined(code: Any, values: Mapping[str, Any], name: str) -> Any:
+    """The function of this name, which refers to the values."""
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)  # our own text, from the graph
+    found = namespace.pop(name)
+    namespace.pop("program", None)
+    namespace |= values
+    return found
+
+
 def _constant(v: Variable) -> Any:
     return v.data if isinstance(v, Constant) else None
 
@@ -149,6 +160,22 @@ def _note(node: Variable, values: Sequence[Any]) -> str:
     return f"in {node.op.label}{name}{line}, applied to " + "; ".join(operands or ["nothing"])
 
 
+def running_order(inputs: Sequence[Variable], outputs: Sequence[Variable]) -> list[Variable]:
+    """The nodes as they run, inputs first: a value is asked for its sizes when it is there, so that
+    it need not live for them."""
+    order = toposort(outputs, inputs)
+    asked: dict[Variable, list[Variable]] = {}
+    for v in order:
+        if _is_of_shape(v):
+            asked.setdefault(v.inputs[0], []).append(v)
+    found = [u for v in order if not _is_of_shape(v) for u in (v, *asked.pop(v, ()))]
+    return [v for of_others in asked.values() for v in of_others] + found
+
+
+def _is_of_shape(v: Variable) -> bool:
+    return getattr(v.op, "is_of_shape", False)
+
+
 def _sizes(
     order: Sequence[Variable], outputs: Sequence[Variable], given: set[Variable]
 ) -> dict[Variable, None]:  # fmt: skip
@@ -159,7 +186,7 @@ def _sizes(
     for v in order:
         if v in given or blocks[v]:
             continue
-        of_shape = getattr(v.op, "is_of_shape", False) and v.inputs[0] in given
+        of_shape = _is_of_shape(v) and v.inputs[0] in given
         integer = hasattr(v.op, "scalar") and v.type.ndim == 0 and not v.type.is_float
         known = all(x in found or isinstance(x, Constant) for x in v.inputs)
         if of_shape or (integer and known and any(x in found for x in v.inputs)):

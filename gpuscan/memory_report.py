@@ -17,9 +17,9 @@ import numpy as np
 from .codegen.limits import memory_text
 from .codegen.program import State, Trace
 from .errors import DeviceError, describe
-from .evaluate import Program, branch_blocks, last_uses
+from .evaluate import Program, branch_blocks, last_uses, running_order
 from .explain import integers
-from .graph import Constant, Item, Variable, constant_leaf, toposort
+from .graph import Constant, Item, Variable, constant_leaf
 from .ops.control import Identity
 from .ops.index import Subtensor
 from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Reshape, Specify
@@ -234,7 +234,7 @@ class _Walk:
 
     def run(self, inputs: Sequence[Variable], outputs: Sequence[Variable], given: Any) -> list[Any]:
         """The outputs of a program. given: per input an array, or a `_Shape`."""
-        order = toposort(outputs, inputs)
+        order = running_order(inputs, outputs)
         last, blocks = last_uses(order, outputs), branch_blocks(order, outputs)
         values: dict[Variable, Any] = dict(zip(inputs, given))
         given = None
