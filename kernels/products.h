@@ -74,22 +74,39 @@ typedef double gs_vector_f64 __attribute__((vector_size(GS_VECTOR)));
 GS_PACK(float, f32)
 GS_PACK(double, f64)
 
+/* A vector of which the first `left` elements are in memory, where it has not room for all. */
+#define GS_PARTS(type, t)                                                                 \
+    static inline __attribute__((always_inline)) gs_vector_##t gs_part_##t(               \
+        const type *from, long long left) {                                               \
+        gs_vector_##t x = {0};                                                            \
+        if (left >= GS_WIDE_##t) __builtin_memcpy(&x, from, sizeof x);                    \
+        else if (left > 0) __builtin_memcpy(&x, from, (unsigned long)left * sizeof(type)); \
+        return x;                                                                         \
+    }                                                                                     \
+    static inline __attribute__((always_inline)) void gs_put_part_##t(                    \
+        type *to, gs_vector_##t x, long long left) {                                      \
+        if (left >= GS_WIDE_##t) __builtin_memcpy(to, &x, sizeof x);                      \
+        else if (left > 0) __builtin_memcpy(to, &x, (unsigned long)left * sizeof(type));  \
+    }
+GS_PARTS(float, f32)
+GS_PARTS(double, f64)
+
 /* R rows of a times P panels side by side, of each of which the first V vectors count; added to
- * what c holds where `onto` is not 0. */
+ * what c holds where `onto` is not 0. The sums are never in memory: nothing has their address. */
 #define GS_TILE(type, t, R, P, V)                                                         \
     static inline __attribute__((always_inline)) void gs_tile_##t##_##R##_##P##_##V(      \
         long long depth, const type *a, long long row, long long column,                  \
         const type *panel, type *c, long long stride, long long wide, int onto) {         \
-        gs_vector_##t sum[R][P][V] = {0};                                                 \
-        if (onto)                                                                         \
-            _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)                           \
-                _Pragma("GCC unroll 8") for (int p = 0; p < P; p++) {                     \
-                    const type *in = c + r * stride + p * GS_NR_##t;                      \
-                    const long long left = wide - p * GS_NR_##t;                          \
-                    if (left >= V * GS_WIDE_##t)                                          \
-                        __builtin_memcpy(sum[r][p], in, sizeof sum[r][p]);                \
-                    else if (left > 0)                                                    \
-                        __builtin_memcpy(sum[r][p], in, (unsigned long)left * sizeof(type)); \
+        gs_vector_##t sum[R][P][V];                                                       \
+        const int whole = wide >= ((P - 1) * 2 + V) * GS_WIDE_##t;                        \
+        _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)                               \
+            _Pragma("GCC unroll 8") for (int p = 0; p < P; p++)                           \
+                _Pragma("GCC unroll 2") for (int v = 0; v < V; v++) {                     \
+                    const long long j = p * GS_NR_##t + v * GS_WIDE_##t;                  \
+                    gs_vector_##t x = {0};                                                \
+                    if (onto && whole) __builtin_memcpy(&x, c + r * stride + j, sizeof x); \
+                    else if (onto) x = gs_part_##t(c + r * stride + j, wide - j);         \
+                    sum[r][p][v] = x;                                                     \
                 }                                                                         \
         for (long long k = 0; k < depth; k++) {                                           \
             _Pragma("GCC unroll 8") for (int p = 0; p < P; p++) {                         \
@@ -105,14 +122,13 @@ GS_PACK(double, f64)
             }                                                                             \
         }                                                                                 \
         _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)                               \
-            _Pragma("GCC unroll 8") for (int p = 0; p < P; p++) {                         \
-                type *out = c + r * stride + p * GS_NR_##t;                               \
-                const long long left = wide - p * GS_NR_##t;                              \
-                if (left >= V * GS_WIDE_##t)                                              \
-                    __builtin_memcpy(out, sum[r][p], sizeof sum[r][p]);                   \
-                else if (left > 0)                                                        \
-                    __builtin_memcpy(out, sum[r][p], (unsigned long)left * sizeof(type)); \
-            }                                                                             \
+            _Pragma("GCC unroll 8") for (int p = 0; p < P; p++)                           \
+                _Pragma("GCC unroll 2") for (int v = 0; v < V; v++) {                     \
+                    const long long j = p * GS_NR_##t + v * GS_WIDE_##t;                  \
+                    const gs_vector_##t x = sum[r][p][v];                                 \
+                    if (whole) __builtin_memcpy(c + r * stride + j, &x, sizeof x);        \
+                    else gs_put_part_##t(c + r * stride + j, x, wide - j);                \
+                }                                                                         \
     }
 
 /* as many rows as there are registers for */
