@@ -21,7 +21,7 @@ from ..record import field, record
 from ..types import TensorType, TupleType
 from .plans import laid_out
 from .products import LEAST, Addition, Factor, is_by_columns, is_product, product_kernel, products
-from .scatter import add_rows, is_scatter, scatter_kernel
+from .scatter import NativeScatter, add_rows, is_scatter, scatter_kernel
 
 
 @record
@@ -63,9 +63,14 @@ class _Contraction:
         self._interpreted: Program | None = None
 
     def definition(self, *inputs: Any) -> Any:
-        """The values as NumPy computes them: what says why an operand is wrong."""
+        """The values one by one: for operands without a kernel, and to say what is wrong."""
         if self._interpreted is None:
-            self._interpreted = Program(self.op.given, self.op.values)
+            values, written = list(self.op.values), {}
+            if (v := self.op.addition) is not None:
+                assert isinstance(v.op, AdvancedIncSubtensor)
+                values[-1] = NativeScatter(v.op)(*v.inputs)
+                written[values[-1]] = v
+            self._interpreted = Program(self.op.given, values, written)
         return self._interpreted(*inputs)
 
     def __call__(self, *inputs: Any) -> Any:
