@@ -74,40 +74,48 @@ typedef double gs_vector_f64 __attribute__((vector_size(GS_VECTOR)));
 GS_PACK(float, f32)
 GS_PACK(double, f64)
 
-/* A vector of which the first `left` elements are in memory, where it has not room for all. */
-#define GS_PARTS(type, t)                                                                 \
-    static inline __attribute__((always_inline)) gs_vector_##t gs_part_##t(               \
-        const type *from, long long left) {                                               \
-        gs_vector_##t x = {0};                                                            \
-        if (left >= GS_WIDE_##t) __builtin_memcpy(&x, from, sizeof x);                    \
-        else if (left > 0) __builtin_memcpy(&x, from, (unsigned long)left * sizeof(type)); \
-        return x;                                                                         \
-    }                                                                                     \
-    static inline __attribute__((always_inline)) void gs_put_part_##t(                    \
-        type *to, gs_vector_##t x, long long left) {                                      \
-        if (left >= GS_WIDE_##t) __builtin_memcpy(to, &x, sizeof x);                      \
-        else if (left > 0) __builtin_memcpy(to, &x, (unsigned long)left * sizeof(type));  \
+/* Rows of `panels` panels' vectors, from or to where only `wide` columns are: what is beyond them is
+ * 0, and is not written. */
+#define GS_EDGE(type, t)                                                                  \
+    GS_ROUTINE void gs_edge_##t(int rows, int panels, int vectors, gs_vector_##t *edge, type *c, \
+                                long long stride, long long wide, int put) {              \
+        for (int r = 0; r < rows; r++, c += stride)                                       \
+            for (int p = 0; p < panels; p++)                                              \
+                for (int v = 0; v < vectors; v++, edge++) {                               \
+                    const long long j = p * GS_NR_##t + v * GS_WIDE_##t;                  \
+                    const long long left = wide - j < GS_WIDE_##t ? wide - j : GS_WIDE_##t; \
+                    if (!put) __builtin_memset(edge, 0, sizeof *edge);                    \
+                    if (left <= 0) continue;                                              \
+                    if (put) __builtin_memcpy(c + j, edge, (unsigned long)left * sizeof(type)); \
+                    else __builtin_memcpy(edge, c + j, (unsigned long)left * sizeof(type)); \
+                }                                                                         \
     }
-GS_PARTS(float, f32)
-GS_PARTS(double, f64)
+GS_EDGE(float, f32)
+GS_EDGE(double, f64)
 
 /* R rows of a times P panels side by side, of each of which the first V vectors count; added to
  * what c holds where `onto` is not 0. The sums are never in memory: nothing has their address. */
+#define GS_EACH(R, P, V)                                                                  \
+    _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)                                   \
+        _Pragma("GCC unroll 8") for (int p = 0; p < P; p++)                               \
+            _Pragma("GCC unroll 2") for (int v = 0; v < V; v++)
 #define GS_TILE(type, t, R, P, V)                                                         \
     static inline __attribute__((always_inline)) void gs_tile_##t##_##R##_##P##_##V(      \
         long long depth, const type *a, long long row, long long column,                  \
         const type *panel, type *c, long long stride, long long wide, int onto) {         \
-        gs_vector_##t sum[R][P][V];                                                       \
+        gs_vector_##t sum[R][P][V], edge[R][P][V];                                        \
         const int whole = wide >= ((P - 1) * 2 + V) * GS_WIDE_##t;                        \
-        _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)                               \
-            _Pragma("GCC unroll 8") for (int p = 0; p < P; p++)                           \
-                _Pragma("GCC unroll 2") for (int v = 0; v < V; v++) {                     \
-                    const long long j = p * GS_NR_##t + v * GS_WIDE_##t;                  \
-                    gs_vector_##t x = {0};                                                \
-                    if (onto && whole) __builtin_memcpy(&x, c + r * stride + j, sizeof x); \
-                    else if (onto) x = gs_part_##t(c + r * stride + j, wide - j);         \
-                    sum[r][p][v] = x;                                                     \
-                }                                                                         \
+        if (!onto)                                                                        \
+            GS_EACH(R, P, V) sum[r][p][v] = (gs_vector_##t){0};                           \
+        else if (whole)                                                                   \
+            GS_EACH(R, P, V)                                                              \
+                __builtin_memcpy(&sum[r][p][v],                                           \
+                                 c + r * stride + p * GS_NR_##t + v * GS_WIDE_##t,        \
+                                 sizeof(gs_vector_##t));                                  \
+        else {                                                                            \
+            gs_edge_##t(R, P, V, edge[0][0], c, stride, wide, 0);                         \
+            GS_EACH(R, P, V) sum[r][p][v] = edge[r][p][v];                                \
+        }                                                                                 \
         for (long long k = 0; k < depth; k++) {                                           \
             _Pragma("GCC unroll 8") for (int p = 0; p < P; p++) {                         \
                 const type *q = panel + (p * depth + k) * GS_NR_##t;                      \
@@ -121,14 +129,14 @@ GS_PARTS(double, f64)
                 }                                                                         \
             }                                                                             \
         }                                                                                 \
-        _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)                               \
-            _Pragma("GCC unroll 8") for (int p = 0; p < P; p++)                           \
-                _Pragma("GCC unroll 2") for (int v = 0; v < V; v++) {                     \
-                    const long long j = p * GS_NR_##t + v * GS_WIDE_##t;                  \
-                    const gs_vector_##t x = sum[r][p][v];                                 \
-                    if (whole) __builtin_memcpy(c + r * stride + j, &x, sizeof x);        \
-                    else gs_put_part_##t(c + r * stride + j, x, wide - j);                \
-                }                                                                         \
+        if (whole)                                                                        \
+            GS_EACH(R, P, V)                                                              \
+                __builtin_memcpy(c + r * stride + p * GS_NR_##t + v * GS_WIDE_##t,        \
+                                 &sum[r][p][v], sizeof(gs_vector_##t));                   \
+        else {                                                                            \
+            GS_EACH(R, P, V) edge[r][p][v] = sum[r][p][v];                                \
+            gs_edge_##t(R, P, V, edge[0][0], c, stride, wide, 1);                         \
+        }                                                                                 \
     }
 
 /* as many rows as there are registers for */
