@@ -138,7 +138,7 @@ def _contractions(
 
     def can_be_one(group: Sequence[Variable]) -> bool:
         of_all = [x for u in group for x in u.inputs]
-        return set(group).isdisjoint(walk(of_all, set(), needs))
+        return len(group) == 1 or set(group).isdisjoint(walk(of_all, set(), needs))
 
     def put(group: Sequence[Variable], addition: Variable | None = None) -> None:
         if (op := contraction(group, addition)) is not None:
@@ -148,9 +148,11 @@ def _contractions(
     groups: dict[Variable, list[Variable]] = {}
     additions: list[Variable] = []
     for v in walk(outputs, set(), needs):
-        if v not in inputs_of and is_scatter(v):
+        if v in inputs_of:
+            continue
+        if is_scatter(v):
             additions.append(v)
-        if v in inputs_of or not is_contraction(v):
+        if not is_contraction(v):
             continue
         group = [*groups.get(v.inputs[1], ()), v]
         if len(group) > MOST_LEFTS or not can_be_one(group):

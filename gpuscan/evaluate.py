@@ -40,11 +40,11 @@ class Program:
         self.lines: dict[int, Variable] = {}
         self.names: dict[Variable, str] = {}
         source, values = self._print(inputs, outputs)
-        code = compile(source, self.filename, "exec")
+        namespace = dict(values)
+        exec(compile(source, self.filename, "exec"), namespace)  # our own text, from the graph
         # neither is to be found among its own names: nothing is to wait for the garbage collector
-        if "known" in values:
-            values["sizes"] = _defined(code, values, "sizes")
-        self.function: Callable[..., tuple[Any, ...]] = _defined(code, values, "program")
+        self.function: Callable[..., tuple[Any, ...]] = namespace.pop("program")
+        namespace.pop("sizes", None)
 
     def __call__(self, *values: Any) -> tuple[Any, ...]:
         try:
@@ -58,14 +58,14 @@ class Program:
     ) -> tuple[str, dict[str, Any]]:
         order = running_order(inputs, outputs)
         given = set(inputs)
-        sizes = _sizes(order, outputs, given)
+        blocks = branch_blocks(order, outputs)
+        sizes = _sizes(order, blocks, given)
         order = [*sizes, *(v for v in order if v not in sizes)]
         names = self.names
         for i, v in enumerate(inputs):
             names.setdefault(v, f"x{i}")
         for i, v in enumerate(order):
             names.setdefault(v, f"v{i}")
-        blocks = branch_blocks(order, outputs)
         last = last_uses(order, outputs)
 
         values: dict[str, Any] = {}
@@ -109,7 +109,8 @@ class Program:
             emit(list(sizes), (), "    ")
             text.append(f"    return ({listed(wanted, '[()]')})")  # nobody can write to them
             values["known"] = {}
-        text.append(f"def program({', '.join(f'x{i}' for i in range(len(inputs)))}):")
+        parameters = [f"x{i}" for i in range(len(inputs))] + ["*", "sizes=sizes"] * bool(sizes)
+        text.append(f"def program({', '.join(parameters)}):")
         if sizes:
             text += [
                 f"    shapes = ({listed(shaped, '.shape')})",
@@ -133,16 +134,6 @@ class Program:
                     error.add_note(_note(self.written.get(node, node), values))
                     with contextlib.suppress(AttributeError):
                         error._gpuscan_node = node  # type: ignore[attr-defined]
-
-
-def _defined(code: Any, values: Mapping[str, Any], name: str) -> Any:
-    """The function of this name, which refers to the values."""
-    namespace: dict[str, Any] = {}
-    exec(code, namespace)  # our own text, from the graph
-    found = namespace.pop(name)
-    namespace.pop("program", None)
-    namespace |= values
-    return found
 
 
 def _constant(v: Variable) -> Any:
@@ -177,12 +168,11 @@ def _is_of_shape(v: Variable) -> bool:
 
 
 def _sizes(
-    order: Sequence[Variable], outputs: Sequence[Variable], given: set[Variable]
+    order: Sequence[Variable], blocks: Mapping[Variable, Block], given: set[Variable]
 ) -> dict[Variable, None]:  # fmt: skip
     """The numbers that follow from the shapes of what is given, and are needed in any case; none
     where they are too few to be worth it."""
     found: dict[Variable, None] = {}
-    blocks = branch_blocks(order, outputs)
     for v in order:
         if v in given or blocks[v]:
             continue

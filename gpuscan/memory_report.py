@@ -437,7 +437,7 @@ class _Walk:
             self.empty((n, columns), dtype, "value", _name(x)) for n, x in zip(wide, op.products)
         ]
         if (added := op.addition) is not None:
-            x = inputs[1 - len(added.inputs)]
+            x, *_ = op.of_addition(inputs)
             found.append(self.numpy(_view(x).shape, dtype, "value", _name(added)))
         depth = math.prod(stacks[0].shape[:2])
         keep = self._of_products(sum(wide), columns, depth, op.values[0])

@@ -93,12 +93,14 @@ GS_PACK(double, f64)
 GS_EDGE(float, f32)
 GS_EDGE(double, f64)
 
-/* R rows of a times P panels side by side, of each of which the first V vectors count; added to
- * what c holds where `onto` is not 0. The sums are never in memory: nothing has their address. */
+/* Each vector of such a tile, in registers: the loops are none. */
 #define GS_EACH(R, P, V)                                                                  \
     _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)                                   \
         _Pragma("GCC unroll 8") for (int p = 0; p < P; p++)                               \
             _Pragma("GCC unroll 2") for (int v = 0; v < V; v++)
+
+/* R rows of a times P panels side by side, of each of which the first V vectors count; added to
+ * what c holds where `onto` is not 0. The sums are never in memory: nothing has their address. */
 #define GS_TILE(type, t, R, P, V)                                                         \
     static inline __attribute__((always_inline)) void gs_tile_##t##_##R##_##P##_##V(      \
         long long depth, const type *a, long long row, long long column,                  \

@@ -251,6 +251,27 @@ def test_what_does_not_fit_raises_the_references_error() -> None:
         assert texts[0] == texts[1]
 
 
+def test_rows_that_are_joined_otherwise_than_the_stack_has_them() -> None:
+    """As many in all, but not the stack's."""
+    n = T.iscalar("n")
+    f, g = (
+        function([A, C, n], T.dot(A.reshape((n, 10)).T, C.reshape((-1, 6))), device=d)
+        for d in ("native", "reference")
+    )
+    for a, c in (((6, 4, 5), (2, 3, 12)), ((3, 4, 10), (3, 4, 6)), ((12, 1, 10), (3, 4, 6))):
+        agree((f, g), numbers(*a), numbers(*c), 12)
+
+
+def test_a_gradients_products_are_one_kernels() -> None:
+    W = T.matrix("W")
+    hs, _ = scan(lambda x, h, W, U: T.tanh(T.dot(x, W) + T.dot(h, U)), X, H, [W, U])
+    x, h, u, g = given(40, 6, 16)
+    with watched() as (there, counts):
+        compare([X, H, W, U, G], T.grad((G * hs).sum(), [W, U]), x, h, u.copy(), u, g)
+    assert there == [True]
+    assert counts == [2]
+
+
 # ---- what is added to rows of a table besides ----------------------------------------------------
 
 CODES, TABLE = T.imatrix("codes"), T.matrix("table")
@@ -343,27 +364,3 @@ def test_a_tables_gradient_is_added_up_by_the_products_of_the_weights() -> None:
     with watched() as (_, counts):
         compare([CODES, H, TABLE, U, G], gradients, codes, h, numbers(9, 16), u, g)
     assert counts == [1]
-
-
-# ---- what does not fit ---------------------------------------------------------------------------
-
-
-def test_rows_that_are_joined_otherwise_than_the_stack_has_them() -> None:
-    """As many in all, but not the stack's."""
-    n = T.iscalar("n")
-    f, g = (
-        function([A, C, n], T.dot(A.reshape((n, 10)).T, C.reshape((-1, 6))), device=d)
-        for d in ("native", "reference")
-    )
-    for a, c in (((6, 4, 5), (2, 3, 12)), ((3, 4, 10), (3, 4, 6)), ((12, 1, 10), (3, 4, 6))):
-        agree((f, g), numbers(*a), numbers(*c), 12)
-
-
-def test_a_gradients_products_are_one_kernels() -> None:
-    W = T.matrix("W")
-    hs, _ = scan(lambda x, h, W, U: T.tanh(T.dot(x, W) + T.dot(h, U)), X, H, [W, U])
-    x, h, u, g = given(40, 6, 16)
-    with watched() as (there, counts):
-        compare([X, H, W, U, G], T.grad((G * hs).sum(), [W, U]), x, h, u.copy(), u, g)
-    assert there == [True]
-    assert counts == [2]

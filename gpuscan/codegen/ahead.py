@@ -53,18 +53,18 @@ class _Rows:
 
 @record
 class _Functions:
-    """Elementwise work on the elements of one sequence, x."""
+    """Elementwise work on the elements of one sequence, x, and on numbers."""
 
     values: tuple[Variable, ...]
     x: Variable
 
     def of(self, x: Variable) -> Variable:
         """The same of a row, from that of x."""
-        made = {self.x: x}
-        for v in self.values:
-            operands = [made[y] if y in made else _first_of(y) for y in v.inputs]
-            made[v] = inherit(v.op(*operands), v)
-        return made[self.values[-1]]
+        rows: dict[Variable, Variable] = {self.x: x}
+        for y in (y for v in self.values for y in v.inputs):
+            if isinstance(y, Constant) and y not in rows:
+                rows[y] = constant_leaf(y.data.reshape(y.data.shape[1:]))
+        return substitute(self.values[-1:], rows)[0]
 
 
 def with_rows_inside(v: Variable, users: Users) -> Ahead:
@@ -129,12 +129,6 @@ def _functions(x: Variable, users: Users) -> _Functions | None:
         return None
     (y,) = others
     return _Functions(tuple(reversed(values)), y) if y.type.shape[0] != 1 else None
-
-
-def _first_of(x: Variable) -> Variable:
-    """The row of a constant that is one number."""
-    assert isinstance(x, Constant)
-    return constant_leaf(x.data.reshape(x.data.shape[1:]))
 
 
 def _rows(x: Variable, loop: Variable, users: Users) -> _Rows | None:

@@ -47,6 +47,7 @@ from .plan import NotLowered, keeps_rows_apart, read, walk
 from .program import Given, NestProgram, Piece, Result
 from .render import DTYPES
 from .sizes import Scope, Sizes, by_the_host, sizes_of
+from .whole import is_along_rows
 
 _VIEWS = (BroadcastTo, DimShuffle, Specify)
 
@@ -149,8 +150,7 @@ def _gains_by_threads(v: Variable) -> bool:
         return True
     if not isinstance(v.op, Reduce) or v.ndim == 0 or v.dtype not in FLOATS:
         return False
-    of_rows = v.inputs[0].ndim - 1 not in v.op.axes  # which are added up
-    return v.op.kind in ("max", "min") or (v.op.kind == "sum" and of_rows)
+    return v.op.kind in ("max", "min") or (v.op.kind == "sum" and is_along_rows(v))
 
 
 @record
@@ -397,16 +397,6 @@ def _inside(group: Sequence[Variable], inline: set[Variable]) -> list[Variable]:
     return walk(group, set(), lambda v: [x for x in read(v) if x in own])
 
 
-def _by_blocks(
-    body: Sequence[Any], begin: Name, end: Name, first: Name, last: Name
-) -> list[Any]:  # fmt: skip
-    """Statements for the rows from `begin` to `end` as blocks of those from `first` to `last`."""
-    block = Name(begin.text.replace("start", "block"))
-    behind = begin + BLOCK
-    ahead = Let(begin, first + block * BLOCK), Let(end, (behind < last).choose(behind, last))
-    return [For(block, (last - first + (BLOCK - 1)) // BLOCK, (*ahead, *body))]
-
-
 def _read_from_outside(inside: Sequence[Variable]) -> list[Variable]:
     """The operands of a kernel that computes these, without constants."""
     computed = set(inside)
@@ -468,8 +458,18 @@ class ValuesNest(Frame):
                 self._nest(nest, {v: stored[v] for v in nest})
                 self.memory |= {v: stored[v] for v in nest if v.ndim}
         if in_blocks:
-            body = _by_blocks(body, begin, end, first, last)
+            body = [self.in_blocks(body, BLOCK, begin, end, first, last)]
         return Piece(tuple(body), first, last, rows, (Number(len(group)), *self.sizes(largest)))
+
+    def in_blocks(
+        self, body: Sequence[Any], size: int, start: Name, end: Name, first: Name, last: Name
+    ) -> For:  # fmt: skip
+        """Statements for the rows from `start` to before `end`, for blocks of so many of those from
+        `first` to before `last`."""
+        block = self.fresh("block", "int64")
+        behind = start + size
+        ahead = Let(start, first + block * size), Let(end, (behind < last).choose(behind, last))
+        return For(block, (last - first + (size - 1)) // size, (*ahead, *body))
 
     def _nest(self, nest: Sequence[Variable], stored: dict[Variable, Memory]) -> None:
         v = nest[0]

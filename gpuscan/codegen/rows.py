@@ -15,7 +15,7 @@ from ..ops.shape import Specify, dims
 from ..record import record
 from ..rules.shapes import pushed_dims
 from ..types import FLOATS
-from .kernel import Array, For, Let, Name, Number, Store, Use, binary
+from .kernel import Array, Let, Name, Number, Store, Use, binary
 from .lower import Memory
 from .nest import Nest, ValuesNest, is_fusable, is_view
 from .plan import NotLowered
@@ -106,15 +106,13 @@ class _Rows(ValuesNest):
         x, weight = dot.inputs
         depth, wide = self.sizes(weight)
         first, last = Name("first"), Name("last")
-        block, start, count = Name("block"), Name("start"), Name("count")
+        start, end, count = Name("start"), Name("end"), Name("count")
         rows = None if x in self.memory else self._block("x", depth, dot.dtype, Number(0))
         if rows is not None:
             self.memory[x] = rows  # for factors to see; its elements are computed below
         f = self.factors(dot)
         with self.block() as body:
-            self.emit(Let(start, first + block * BLOCK))
-            left = last - start
-            self.emit(Let(count, (left < BLOCK).choose(left, BLOCK)))
+            self.emit(Let(count, end - start))
             if rows is None:
                 begin = binary("add", f.rows.start, start * f.row)
             else:
@@ -133,8 +131,7 @@ class _Rows(ValuesNest):
             if value is not dot:
                 self.memory[dot] = result
                 self._fill(value, out, [count, wide], start, whole=True)
-        blocks = (last - first + (BLOCK - 1)) // BLOCK
-        self.emit(For(block, blocks, tuple(body)))
+        self.emit(self.in_blocks(body, BLOCK, start, end, first, last))
         rows, wide = self.sizes(value)
         pieces = [Piece(self.statements(), first, last, rows, (rows, wide))]
         return self.nest_of(name, pieces, LEAST_ROWS, depth)

@@ -76,7 +76,7 @@ class Whole(Lowering):
     def reads_on_the_way(self, v: Variable) -> bool:
         if not self.has_lanes or isinstance(v.op, Softmax | LogSoftmax):
             return True
-        return _is_along_rows(v) or (isinstance(v.op, Reduce) and self._has_parts(v))
+        return is_along_rows(v) or (isinstance(v.op, Reduce) and self._has_parts(v))
 
     def finish(self, v: Variable, out: Memory | None, value: Any, index: Sequence[Any]) -> None:
         """An element of a value is there; `out`: where it goes, unless v is a scalar of the
@@ -185,7 +185,7 @@ class Whole(Lowering):
 
         own = self.rows_of(v)
         part = None if own is None else (0, *own)
-        if _is_along_rows(v) and self.has_lanes:
+        if is_along_rows(v) and self.has_lanes:
             assert out is not None
             self.nest([sizes[k] for k in kept], clear, True, part)
             rows(None if own is None else (kept[0], *own))
@@ -413,7 +413,7 @@ class Whole(Lowering):
         self.memory[v] = out
 
 
-def _is_along_rows(v: Variable) -> bool:
+def is_along_rows(v: Variable) -> bool:
     """Whether a reduction adds rows to rows."""
     (x,), op = v.inputs, v.op
     return isinstance(op, Reduce) and v.ndim > 0 and x.ndim - 1 not in op.axes

@@ -43,6 +43,11 @@ class NativeContraction(Op):
     def addition(self) -> Variable | None:
         return self.values[-1] if len(self.values) == len(self.stacked) else None
 
+    def of_addition(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        """Of the inputs x and the positions."""
+        assert self.addition is not None
+        return inputs[1 - len(self.addition.inputs) :]
+
     def infer(self, *types: TensorType) -> TupleType:
         return TupleType(tuple([v.type for v in self.values]))
 
@@ -54,11 +59,9 @@ class _Contraction:
     def __init__(self, op: NativeContraction) -> None:
         self.op = op
         self.kernel, self.elements = product_kernel(op.values[0].dtype)
-        self.adds = op.addition is not None
         if (v := op.addition) is not None:
             assert isinstance(v.op, AdvancedIncSubtensor)
             self.places = places_of(v.op.pattern, v.inputs[2:])
-            self.n_added = len(v.inputs) - 1
             self.add = scatter_kernel(v.dtype)
         self._interpreted: Program | None = None
 
@@ -80,8 +83,8 @@ class _Contraction:
         stacks = [laid_out(x, True) for x in found]
         steps, span, wide = stacks[-1].shape
         addition = None
-        if self.adds:
-            x, *positions = inputs[-self.n_added :]
+        if self.op.addition is not None:
+            x, *positions = self.op.of_addition(inputs)
             try:
                 rows, shape, _ = self.places(x.shape, positions)
             except IndexError:
@@ -95,11 +98,11 @@ class _Contraction:
         if all(f.apart == span * f.down for f in factors):
             span = depth
         *lefts, right = factors
-        if addition is None:
-            return tuple(products(self.kernel, self.elements, lefts, right, depth, span))
         together = is_by_columns(sum(left.columns for left in lefts), wide)
         given = addition if together else None
         made = products(self.kernel, self.elements, lefts, right, depth, span, given)
+        if addition is None:
+            return tuple(made)
         if not together:
             add_rows(self.add, addition.out, addition.rows, stacks[-1].reshape(depth, wide))
         return (*made, out)

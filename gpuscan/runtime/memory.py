@@ -109,9 +109,7 @@ def _in_block(block: Block, shape: Sequence[int], dtype: np.dtype) -> Any:
 def _references() -> int:
     """What sys.getrefcount says in `_Pool._free` of a block that no array refers to."""
     blocks = [_new_block(1)]
-    for block in itertools.islice(blocks, 0, None):
-        return sys.getrefcount(block)
-    raise AssertionError
+    return next(sys.getrefcount(block) for block in blocks)
 
 
 _FREE = _references()
