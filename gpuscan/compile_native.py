@@ -178,12 +178,7 @@ def _loaded(
     tasks: list[Callable[[], Any]] = []
     if kernels:
         tasks.append(functools.partial(device.load, Renderer(C).source(kernels), names))
-    tasks += routines
-    shared = any(p.units is not None or p.rows_apart is not None for p in loops)
-    shared = shared or any(nest.program.is_divided for nest in nests)
-    if (routines or shared) and threads.count() > 1:
-        tasks.append(threads.library)
-    found = compiler.side_by_side(tasks)
+    found = compiler.side_by_side([*tasks, *routines, threads.library])
     return dict(zip(names, found[0])) if kernels else {}
 
 

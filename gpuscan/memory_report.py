@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from .codegen.limits import memory_text
-from .codegen.program import State, Trace
 from .errors import DeviceError, describe
 from .evaluate import Program, branch_blocks, last_uses, running_order
 from .explain import integers
@@ -24,7 +23,7 @@ from .ops.control import Identity
 from .ops.index import Subtensor
 from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Reshape, Specify
 from .record import record
-from .runtime import memory, threads
+from .runtime import memory
 from .runtime.contraction import NativeContraction, operands
 from .runtime.native import NativeHistory, NativeJoin, NativeLoop, NativeNest, NativeSequence
 from .runtime.plans import LoopPlan, NestPlan, is_laid_out
@@ -372,20 +371,11 @@ class _Walk:
             traces[i] = _Shape(traces[i].view[1:], traces[i].place)
         if steps > 0:
             split = plan.split(steps)
-            keep = self.scratch(split.shared.size, name)
-            units = op.program.units
-            for k, part in enumerate(split.parts):
-                keep += self.scratch(part.scratch.size, name)
-                for i, source in enumerate(op.program.pointers if k else ()):
-                    own = part.row is None and (units is None or not units.one[i])
-                    if part.row is not None:
-                        own = op.program.row_axes[i] is None
-                    if own and isinstance(source, Trace):
-                        x = traces[source.trace]
-                        keep.append(self.numpy(x.view.shape, x.view.dtype, "scratch", name))
-                    elif own and isinstance(source, State):
-                        x = states[source.carry][0]
-                        keep.append(self.numpy(x.view.shape, x.view.dtype, "scratch", name))
+            keep = self.scratch(split.together, name) + self.scratch(split.scratch, name)
+            held = [*read.values(), *traces, *[x for pair in states for x in (*pair, None)[:2]]]
+            for i in split.copies * (split.shares.count - 1):
+                view = _view(held[i])
+                keep.append(self.numpy(view.shape, view.dtype, "scratch", name))
         finals = [
             self.numpy(shape, carry.dtype, "value", name) if carry.kind == "trace" else pair[-1]
             for carry, shape, pair in zip(op.program.carries, plan.states, states)
@@ -407,8 +397,8 @@ class _Walk:
             self.empty(shape, dtype, "value", _name(x))
             for x, (shape, dtype) in zip(op.values, plan.results)
         ]
-        workers = threads.size(plan.row_count) if plan.is_shared else 1
-        keep = [self.scratch(plan.scratch.size, name) for _ in range(workers)]
+        shares, _ = plan.shares()
+        keep = self.scratch(plan.scratch * shares.count, name)
         del keep
         return tuple(results)
 
@@ -444,11 +434,11 @@ class _Walk:
         del read, keep
         return tuple(found)
 
-    def _of_products(self, rows: int, wide: int, depth: int, v: Variable) -> list[Any]:
+    def _of_products(self, rows: int, wide: int, depth: int, v: Variable) -> list[_Shape]:
         """The scratch memory of the threads that share products."""
         _, elements = product_kernel(v.dtype)
         size = elements * np.dtype(v.dtype).itemsize
-        return [self.scratch(size, _name(v)) for _ in range(workers(rows, wide, depth)[0])]
+        return self.scratch(size * workers(rows, wide, depth)[0], _name(v))
 
     def history(self, v: Variable, op: NativeHistory, inputs: list[Any]) -> Any:
         history, *arrays = inputs

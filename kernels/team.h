@@ -1,4 +1,4 @@
-/* Threads of the host that run the shares of one kernel.
+/* Threads of the host that run the shares of one piece of work.
  *
  * The workers are started once, block every signal, and know nothing of Python. Between two runs
  * they spin for a moment and then sleep. A forked process starts its own. A share that no worker
@@ -11,8 +11,7 @@
 #include <sched.h>
 #include <signal.h>
 
-typedef long long gs_kernel(long long first, long long last, void *const *memory,
-                            const long long *integer);
+typedef long long gs_share(const void *work, long long k);
 
 #define GS_TEAM_MOST 256   /* threads */
 #define GS_TEAM_SPINS 20000 /* before a worker sleeps, and the caller leaves its core to others */
@@ -27,18 +26,15 @@ static struct {
     long long inside;        /* workers that have joined, or are about to */
     long long shares, next, left;
     int meet;
-    gs_kernel *kernel;
-    const long long *first, *last;
-    void *const *const *memory;
-    const long long *const *integer;
+    gs_share *share;
+    const void *work;
     long long result[GS_TEAM_MOST];
 } gs_team = {.busy = PTHREAD_MUTEX_INITIALIZER,
              .sleep = PTHREAD_MUTEX_INITIALIZER,
              .wake = PTHREAD_COND_INITIALIZER};
 
 static void gs_team_share(long long k) {
-    gs_team.result[k] = gs_team.kernel(gs_team.first[k], gs_team.last[k], gs_team.memory[k],
-                                       gs_team.integer[k]);
+    gs_team.result[k] = gs_team.share(gs_team.work, k);
     __atomic_sub_fetch(&gs_team.left, 1, __ATOMIC_ACQ_REL);
 }
 
@@ -122,21 +118,17 @@ static void gs_team_wait(const long long *until_0) {
 /* All shares; the least of what they gave. `meet`: they wait for each other, so there must be as
  * many threads (gs_team_size), and where another thread's run is under way this one waits for it.
  * Otherwise the caller does them alone then. */
-static long long gs_team_run(gs_kernel *kernel, long long shares, int meet, const long long *first,
-                             const long long *last, void *const *const *memory,
-                             const long long *const *integer) {
+static long long gs_team_run(gs_share *share, const void *work, long long shares, int meet) {
     if (meet) pthread_mutex_lock(&gs_team.busy);
     else if (pthread_mutex_trylock(&gs_team.busy)) {
-        long long least = kernel(first[0], last[0], memory[0], integer[0]);
+        long long least = share(work, 0);
         for (long long k = 1; k < shares; k++) {
-            const long long found = kernel(first[k], last[k], memory[k], integer[k]);
+            const long long found = share(work, k);
             least = found < least ? found : least;
         }
         return least;
     }
-    gs_team.kernel = kernel, gs_team.meet = meet;
-    gs_team.first = first, gs_team.last = last;
-    gs_team.memory = memory, gs_team.integer = integer;
+    gs_team.share = share, gs_team.work = work, gs_team.meet = meet;
     gs_team.shares = gs_team.left = shares, gs_team.next = 0;
     pthread_mutex_lock(&gs_team.sleep);
     __atomic_store_n(&gs_team.open, ++gs_team.runs, __ATOMIC_SEQ_CST);

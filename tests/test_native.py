@@ -666,9 +666,9 @@ def small_work_is_shared() -> Iterator[list[int]]:
     counts: list[int] = []
     run = threads.run
 
-    def counted(kernel: Any, shares: Sequence[Any], meet: bool = False) -> int:
-        counts.append(len(shares))
-        return run(kernel, shares, meet)
+    def counted(kernel: int, shares: threads.Shares, *rest: Any) -> int:
+        counts.append(shares.count)
+        return run(kernel, shares, *rest)
 
     with mock.patch.multiple(threads, WORTH_SHARING=1, run=counted):
         yield counts

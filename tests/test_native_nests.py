@@ -31,9 +31,9 @@ def kernels(monkeypatch):
     found = []
     run, launch = threads.run, Emulated.launch
 
-    def started(kernel, shares, meet=False):
-        found.append(len(shares))
-        return run(kernel, shares, meet)
+    def started(kernel, shares, *rest):
+        found.append(shares.count)
+        return run(kernel, shares, *rest)
 
     def launched(self, kernel, what, arguments):
         found.append(what.grid)

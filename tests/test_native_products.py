@@ -4,6 +4,7 @@ computed where they stand: what stands where, held to the reference."""
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from test_native_units import by_threads, equal
 
 from gpuscan import config, function, scan, until
 from gpuscan import tensor as T
-from gpuscan.runtime import compiler, products
+from gpuscan.runtime import compiler, products, threads
 from gpuscan.types import TensorType
 
 pytestmark = pytest.mark.skipif(
@@ -253,18 +254,18 @@ def test_more_than_one_piece_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of lengths that no number of steps which are computed at once divides."""
     x, h, w, u = sizes(500, 3, 6, 5)
     f, g = (function([X, H, W, U], [elman(X @ W)], device=d) for d in ("native", "reference"))
-    run, lengths = products.threads.run, itertools.cycle([1, 4, 7, 2])
+    run, lengths = threads.run, itertools.cycle([1, 4, 7, 2])
     pieces = []
 
-    def cut(kernel: Any, shares: Any, meet: bool = False) -> int:
-        t, last = shares[0][:2]
+    def cut(kernel: int, shares: threads.Shares, ends: bytes, arrays: Any) -> int:
+        t, last = struct.unpack_from("2q", ends)
         while t < last:
             end = min(last, t + next(lengths))
-            pieces.append(run(kernel, [(t, end, *s[2:]) for s in shares], meet))
+            pieces.append(run(kernel, shares, threads.packed((t, end)) * shares.count, arrays))
             t = end
         return last
 
-    monkeypatch.setattr(products.threads, "run", cut)
+    monkeypatch.setattr(threads, "run", cut)
     agree((f, g), x, h, w, u)
     assert len(pieces) > 100
 

@@ -35,9 +35,9 @@ def units_are_shared() -> Iterator[list[bool]]:
     met: list[bool] = []
     run = threads.run
 
-    def watched(kernel: Any, shares: Any, meet: bool = False) -> int:
-        met.append(meet)
-        return run(kernel, shares, meet)
+    def watched(kernel: int, shares: threads.Shares, *rest: Any) -> int:
+        met.append(shares.meet)
+        return run(kernel, shares, *rest)
 
     with (
         mock.patch.multiple(plans, WORTH_MEETING=0, FEW_ROWS=1000),
@@ -82,8 +82,8 @@ def test_the_faster_way_is_taken(monkeypatch: Any) -> None:
     slow = [True]
 
     def watched(self: Any, split: Any, seconds: float) -> None:
-        ways.append(split.meet)
-        took(self, split, 1.0 if split.meet == slow[0] else 0.001)
+        ways.append(split.shares.meet)
+        took(self, split, 1.0 if split.shares.meet == slow[0] else 0.001)
 
     ways: list[bool] = []
     monkeypatch.setattr(plans, "WORTH_MEETING", 0)
@@ -163,8 +163,8 @@ def test_units_that_are_the_rows_are_shared_out_with_them() -> None:
         watched = mock.patch.object(threads, "run", wraps=threads.run)
         with mock.patch.object(plans.LoopPlan, "_faster", lambda self, units, rows: rows), watched:
             found = f(*values)
-            (shares, meet) = threads.run.call_args.args[1:3]  # type: ignore[attr-defined]
-            assert len(shares) == 3 and not meet
+            shares = threads.run.call_args.args[1]  # type: ignore[attr-defined]
+            assert shares.count == 3 and not shares.meet
     equal([expected, found])
     equal([expected, *by_threads(f, *values)])
 
@@ -300,38 +300,29 @@ RACES = """
     static long long cells[N], sums[N], shares_done[64];
 
     /* each worker adds up what all had written before they met */
-    static long long together(long long first, long long last, void *const *memory,
-                              const long long *integer) {
-        long long *meeting = (long long *)memory[0];
+    static long long together(const void *work, long long me) {
+        long long *meeting = (long long *)work;
         for (long long t = 0; t < STEPS; t++) {
-            cells[integer[0]] = t + integer[0];
+            cells[me] = t + me;
             MEET(meeting);
-            for (int k = 0; k < N; k++) sums[integer[0]] += cells[k];
+            for (int k = 0; k < N; k++) sums[me] += cells[k];
             MEET(meeting);
         }
-        return last - first;
+        return me + 1;
     }
 
-    static long long apart(long long first, long long last, void *const *memory,
-                           const long long *integer) {
-        shares_done[first]++;
-        return last;
+    static long long apart(const void *work, long long k) {
+        shares_done[k]++;
+        return k + 1;
     }
 
     int main(void) {
         static long long meeting[GS_MEETING] = {N};
-        void *memory[] = {meeting};
-        long long number[N] = {0, 1, 2}, first[64], last[64];
-        void *const *memories[64];
-        const long long *numbers[64];
-        for (int k = 0; k < 64; k++) {
-            first[k] = k, last[k] = k + 1, memories[k] = memory, numbers[k] = number + k % N;
-        }
         if (gs_team_size(N) != N) return 2;
         for (int run = 0; run < 5; run++)
-            if (gs_team_run(together, N, 1, first, last, memories, numbers) != 1) return 3;
+            if (gs_team_run(together, meeting, N, 1) != 1) return 3;
         for (int run = 0; run < 200; run++)
-            if (gs_team_run(apart, 64, 0, first, last, memories, numbers) != 1) return 4;
+            if (gs_team_run(apart, 0, 64, 0) != 1) return 4;
         for (int k = 0; k < 64; k++)
             if (shares_done[k] != 200) return 5;
         printf("%lld %lld %lld\\n", sums[0], sums[1], sums[2]);

@@ -53,7 +53,7 @@ def test_threads_share_the_columns():
     assert x.size * 40 > scatter._WORTH_SHARING
     with config.change_flags(threads=3), pytest.MonkeyPatch.context() as patch:
         shares, run = [], threads.run
-        patch.setattr(threads, "run", lambda k, s, *m: shares.append(len(s)) or run(k, s, *m))
+        patch.setattr(threads, "run", lambda k, s, *m: shares.append(s.count) or run(k, s, *m))
         np.testing.assert_array_equal(f(x, y, where), expected)
         assert shares == [3]
 

@@ -145,9 +145,9 @@ def side_by_side(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
     return found
 
 
-def kernel(library: ctypes.CDLL, name: str) -> Any:
-    """A kernel of a library: (first, last, pointers, integers) -> an integer."""
-    function = getattr(library, name)
-    function.restype = ctypes.c_longlong
-    function.argtypes = [ctypes.c_longlong, ctypes.c_longlong, ctypes.c_void_p, ctypes.c_void_p]
-    return function
+def kernel(library: ctypes.CDLL, name: str) -> int:
+    """The address of a kernel: (first, last, pointers, integers) -> an integer. A library that is
+    loaded stays."""
+    address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+    assert address is not None
+    return address

@@ -8,7 +8,6 @@ has not served for a while goes back.
 from __future__ import annotations
 
 import bisect
-import itertools
 import math
 import operator
 import os
@@ -22,6 +21,7 @@ import numpy as np
 from ..shared import is_on_gpu
 
 LINE = 64  # bytes
+_BYTE = np.dtype("uint8")
 LEAST = 1 << 16  # bytes of an array that gets a block
 _PATIENCE = 512  # requests for which a block is kept that serves none of them
 
@@ -49,9 +49,9 @@ class _Pool:
     what interrupts this one (a signal, the garbage collector). Then it gets memory of its own."""
 
     def __init__(self) -> None:
-        self.blocks: list[Any] = []  # by size
         self.lock = threading.Lock()
-        self.requests = itertools.count()
+        self.requests = 0
+        self.clear()
 
     def array(self, shape: Sequence[int], dtype: np.dtype, size: int) -> Any:
         if not self.lock.acquire(blocking=False):
@@ -62,30 +62,28 @@ class _Pool:
             self.lock.release()
 
     def _block(self, size: int) -> Any:
-        now = next(self.requests)
+        now = self.requests = self.requests + 1
         best = self._free(size + LINE, size + size // 4 + LINE)
         if now % 64 == 0:  # those in use go with what uses them
-            self.blocks = [b for b in self.blocks if b.used >= now - _PATIENCE or b is best]
+            self._keep([b for b in self.blocks if b.used >= now - _PATIENCE or b is best])
         if best is None:
             # what served a shorter loop makes room for what serves the longer one
             self._drop(self._free(size // 2 + LINE, size + LINE))
             best = self._new(size)
-            bisect.insort(self.blocks, best, key=_size_of)
+            self._keep([*self.blocks, best])
         best.used = now
         return best
 
     def _free(self, least: int, most: int) -> Any:
         """The smallest block of such a size that no array refers to."""
-        first = bisect.bisect_left(self.blocks, least, key=_size_of)
-        for block in itertools.islice(self.blocks, first, None):
-            if block.nbytes > most:
-                break
-            if sys.getrefcount(block) == _FREE:
-                return block
+        blocks, sizes = self.by_size
+        for i in range(bisect.bisect_left(sizes, least), bisect.bisect_right(sizes, most)):
+            if sys.getrefcount(blocks[i]) == _FREE:
+                return blocks[i]
         return None
 
     def _drop(self, block: Any) -> None:
-        self.blocks = [b for b in self.blocks if b is not block]
+        self._keep([b for b in self.blocks if b is not block])
 
     def _new(self, size: int) -> Any:
         try:
@@ -95,7 +93,15 @@ class _Pool:
             return _new_block(size)
 
     def clear(self) -> None:
-        self.blocks = []
+        self._keep([])
+
+    def _keep(self, blocks: Iterable[Any]) -> None:
+        found = sorted(blocks, key=_size_of)
+        self.by_size = found, [b.nbytes for b in found]  # at once: an interrupt may come anywhere
+
+    @property
+    def blocks(self) -> list[Any]:
+        return self.by_size[0]
 
     def alone(self) -> None:
         """In a forked process: the thread that was being served is not there."""
@@ -108,8 +114,8 @@ def _in_block(block: Block, shape: Sequence[int], dtype: np.dtype) -> Any:
 
 def _references() -> int:
     """What sys.getrefcount says in `_Pool._free` of a block that no array refers to."""
-    blocks = [_new_block(1)]
-    return next(sys.getrefcount(block) for block in blocks)
+    blocks, i = [_new_block(1)], 0
+    return sys.getrefcount(blocks[i])
 
 
 _FREE = _references()
@@ -125,13 +131,11 @@ def empty(shape: Sequence[int], dtype: Any) -> Any:
     return np.empty(shape, dtype) if size < LEAST else _pool.array(shape, dtype, size)
 
 
-def scratch(elements: int, dtype: Any) -> Any:
-    """The same for a kernel's own use, on a cache line however small."""
-    dtype = np.dtype(dtype)
-    size = elements * dtype.itemsize
+def scratch(size: int) -> Any:
+    """The same for a kernel's own use: so many bytes, on a cache line however few."""
     if size >= LEAST:
-        return _pool.array((elements,), dtype, size)
-    return _in_block(_new_block(size), (elements,), dtype)
+        return _pool.array((size,), _BYTE, size)
+    return _in_block(_new_block(size), (size,), _BYTE)
 
 
 def is_its_own(array: np.ndarray) -> bool:

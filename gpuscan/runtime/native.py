@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import functools
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..codegen.program import (
-    Given,
-    LoopProgram,
-    NestProgram,
-    Result,
-    State,
-    Trace,
-    size_value,
-)
+from ..codegen.program import LoopProgram, NestProgram, size_value
 from ..evaluate import Program
 from ..graph import Op, Variable
 from ..ops.shape import Join
@@ -34,10 +25,10 @@ from .plans import (
     constants,
     laid_out,
     meeting_of,
-    places,
-    put,
+    read_operands,
 )
 from .products import with_native_products
+from .threads import Shares
 
 SizeAt = tuple[int, int | None]  # of an input the size of an axis, or (None) its value
 _BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
@@ -88,13 +79,9 @@ class _Runner:
         self.first_init = 1 + len(step.seqs)
         self.n_seqs = len(step.seqs)
         self.plans: Plans[LoopPlan] = Plans(op.program)
-        self.read = {s.operand: s.whole for s in op.program.pointers if isinstance(s, Given)}
-        traces = [Trace(i) for i in range(len(op.program.rows))]
-        states = [State(j, k) for j in range(len(op.program.carries)) for k in (0, 1)]
-        self.places = places(op.program, [*self.read, *traces, *states])
+        self.read = read_operands(op.program)
         self.constants = constants(op.program)
         self.longer_traces = op.longer_traces
-        self.pack = struct.Struct(f"{len(self.places)}Q").pack
         self._interpreted: Any = None
 
     def definition(self, *inputs: Any) -> Any:
@@ -129,57 +116,29 @@ class _Runner:
         for pair in states:
             held += pair
         held += self.constants
-
         split = plan.split(steps)
-        where = addresses(held)
-        first = [0 if p is None else where[p] for p in self.places]
-        keep: list[Any] = []
-        if split.meetings:
-            keep.append(meeting_of(len(split.parts) if split.meet else 1))
-            for i in split.meetings:
-                (first[i],) = addresses(keep)
-        put(first, split.shared, keep)
-        shares = []
-        for k, part in enumerate(split.parts):
-            pointers = list(first)
-            put(pointers, part.scratch, keep)
-            if k:
-                self._move(pointers, part.row, held, keep)
-            shares.append((self.pack(*pointers), part.integers))
+        workers = split.shares.count
+        copies = [held[i].copy() for _ in range(1, workers) for i in split.copies]
+        if split.has_meeting:
+            held.append(meeting_of(workers if split.shares.meet else 1))
+        held += [memory.scratch(size) for size in (split.together, split.scratch) if size]
         began = time.perf_counter()
-        done = self._advance(steps, plan.piece, shares, split.meet)
+        done = self._advance(steps, plan.piece, split.shares, [*held, *copies])
         plan.took(split, (time.perf_counter() - began) / steps)
         if done < 0:
             return self.definition(*inputs)
         found = self._results(done, operands, traces, states)
         return (*found, *[x[: done + 1] for x in histories.values()])
 
-    def _move(
-        self, pointers: list[int], row: int | None, held: Sequence[Any], keep: list[Any]
-    ) -> None:
-        """The pointers of a worker that is not the first: from a row on; and what all would write
-        alike, each but the first writes for itself."""
-        units = self.program.units
-        for i, source in enumerate(self.program.pointers):
-            p, axis = self.places[i], self.program.row_axes[i]
-            if p is None:
-                continue
-            if row is not None and axis is not None:
-                pointers[i] += row * held[p].strides[axis]
-            elif isinstance(source, Trace | State) and (
-                row is not None or units is None or not units.one[i]
-            ):
-                keep.append(held[p].copy())
-                (pointers[i],) = addresses(keep[-1:])
-
-    def _advance(self, n: int, piece: int, parts: Sequence[tuple[bytes, bytes]], meet: bool) -> int:
+    def _advance(self, n: int, piece: int, shares: Shares, arrays: Sequence[Any]) -> int:
         """Steps until n or until the loop stops; -1 where a check failed. In pieces, so that an
         interrupt is seen."""
         t = 0
         while t < n:
             last = min(n, t + piece)
             began = time.perf_counter()
-            done = threads.run(self.function, [(t, last, *part) for part in parts], meet)
+            ends = threads.packed((t, last)) * shares.count
+            done = threads.run(self.function, shares, ends, arrays)
             if done != last + self.stops:
                 return done
             t, spent = last, time.perf_counter() - began
@@ -263,15 +222,11 @@ class _NestRunner:
 
     def __init__(self, op: NativeNest) -> None:
         self.op, self.program, self.function = op, op.program, op.function
-        given = [s for s in op.program.pointers if isinstance(s, Given)]
-        self.whole = [s.whole for s in sorted(given, key=lambda s: s.operand)]
-        self.n_operands = len(given)
+        self.whole = list(read_operands(op.program).values())
+        self.n_operands = len(self.whole)
         self.first_other = self.n_operands + sum(axis is None for _, axis in op.sizes_at)
         self.plans: Plans[NestPlan] = Plans(op.program)
-        results = [Result(i) for i in range(len(op.program.shapes))]
-        self.places = places(op.program, [*range(self.n_operands), *results])
         self.constants = constants(op.program)
-        self.pack = struct.Struct(f"{len(self.places)}Q").pack
         self._interpreted: Program | None = None
         self._by_products: Program | None = None
 
@@ -296,15 +251,11 @@ class _NestRunner:
         if plan.row_count < self.program.least:
             return self.by_products(*inputs)
         results = [memory.empty(shape, dtype) for shape, dtype in plan.results]
-        where = addresses([*operands, *results, *self.constants])
-        pointers = [0 if p is None else where[p] for p in self.places]
-        n = threads.size(plan.row_count) if plan.is_shared else 1
-        keep: list[Any] = []
-        shares = []
-        for first, last in plan.shares(n):
-            put(pointers, plan.scratch, keep)
-            shares.append((first, last, self.pack(*pointers), plan.integers))
-        if threads.run(self.function, shares):
+        arrays = [*operands, *results, *self.constants]
+        shares, ends = plan.shares()
+        if size := plan.scratch * shares.count:
+            arrays.append(memory.scratch(size))
+        if threads.run(self.function, shares, ends, arrays):
             return self.definition(*inputs)
         return tuple(results)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -20,16 +19,20 @@ from ..codegen.program import (
     LoopProgram,
     Meeting,
     NestProgram,
+    Result,
     Scratch,
     Size,
+    State,
     Step,
     Stride,
     Together,
+    Trace,
     Unit,
     size_value,
 )
 from ..record import record
 from . import memory, threads
+from .threads import Place, Shares
 
 _MOST_PLANS = 64
 _MULTIPLICATIONS = 32  # that take as long as an element of elementwise work
@@ -39,32 +42,26 @@ Key = tuple[str, int]
 
 
 @record
-class Layout:
-    """Scratch memory: per pointer number its offset, and the size of all, in bytes."""
-
-    offsets: tuple[tuple[int, int], ...]
-    size: int
-
-
-@record
 class Part:
     """What one worker does. row: the first of its rows, None where it has all of them."""
 
-    integers: bytes
-    scratch: Layout
+    integers: list[int]
+    sizes: Mapping[str, int]
     row: int | None
 
 
 @record
 class Split:
-    """How workers share a loop, by what and how many; the part of each, the scratch memory that
-    they have together, the pointers to where they meet, and whether they do."""
+    """How workers share a loop, by what and how many. After its arrays (`array_numbers`) a call
+    gives: where workers meet, if they do; scratch memory that they have together, and that of each,
+    in bytes; and a copy of each array in `copies` per worker but the first."""
 
     key: Key
-    parts: tuple[Part, ...]
-    shared: Layout
-    meetings: tuple[int, ...]
-    meet: bool
+    shares: Shares
+    has_meeting: bool
+    together: int
+    scratch: int
+    copies: tuple[int, ...]
 
 
 class Plans(Generic[P]):
@@ -72,7 +69,13 @@ class Plans(Generic[P]):
 
     def __init__(self, program: LoopProgram | NestProgram) -> None:
         self.program = program
-        self.strided = sorted({s.operand for s in program.integers if isinstance(s, Stride)})
+        strided = {s.operand for s in program.integers if isinstance(s, Stride)}
+        if isinstance(program, LoopProgram):
+            strided |= {
+                s.operand for s, axis in zip(program.pointers, program.row_axes)
+                if isinstance(s, Given) and axis is not None
+            }  # fmt: skip
+        self.strided = sorted(strided)
         self.made: dict[Any, P] = {}
 
     def find(self, given: Sequence[Any], arrays: Any, make: Callable[..., P]) -> P:
@@ -111,15 +114,18 @@ class SizedPlan:
     def shape(self, sizes: Sequence[Any]) -> tuple[int, ...]:
         return tuple([size_value(s, self.sizes) for s in sizes])
 
-    def layout(self, sizes: Mapping[str, int], wanted: Callable[[Scratch], bool]) -> Layout:
-        """A place for the wanted scratch memory."""
-        offsets, size = [], 0
+    def layout(
+        self, sizes: Mapping[str, int], wanted: Callable[[Scratch], bool] = lambda s: True
+    ) -> tuple[dict[int, int], int]:
+        """A place for the wanted scratch memory: per pointer number its offset, and the size of
+        all, in bytes."""
+        offsets, size = {}, 0
         for i, s in enumerate(self.program.pointers):
             if isinstance(s, Scratch) and wanted(s):
-                offsets.append((i, size))
+                offsets[i] = size
                 size += size_value(s.elements, sizes) * np.dtype(s.dtype).itemsize
                 size += -size % memory.LINE
-        return Layout(tuple(offsets), size)
+        return (offsets, size) if size else ({}, 0)
 
 
 class NestPlan(SizedPlan):
@@ -128,11 +134,10 @@ class NestPlan(SizedPlan):
         if not self.fits:
             return
         self.results = [(self.shape(shape), dtype) for dtype, shape in program.shapes]
-        self.scratch = self.layout(self.sizes, lambda s: True)
-        integers = [
+        self.integers = [
             given[s.position] if isinstance(s, Size) else self.strides[s] for s in program.integers
         ]
-        self.integers = struct.pack(f"{len(integers)}q", *integers)
+        self.offsets, self.scratch = self.layout(self.sizes)  # of each worker
         self.rows = [size_value(piece.rows, self.sizes) for piece in program.pieces]
         self.work = [max(1, math.prod(self.shape(piece.work))) for piece in program.pieces]
         self.row_count = sum(self.rows)
@@ -140,14 +145,26 @@ class NestPlan(SizedPlan):
         if program.depth is not None:
             work = work * size_value(program.depth, self.sizes) // _MULTIPLICATIONS
         self.is_shared = program.is_divided and work >= threads.WORTH_SHARING
-        self.made: dict[int, list[tuple[int, int]]] = {}
+        self.made: dict[int, tuple[Shares, bytes]] = {}
 
-    def shares(self, n: int) -> list[tuple[int, int]]:
-        """The positions of n workers, first and behind the last, that have about as much to do."""
+    def shares(self) -> tuple[Shares, bytes]:
+        """Of workers that have about as much to do, with their positions, first and behind the
+        last. Scratch memory is behind a call's arrays."""
+        n = threads.size(self.row_count) if self.is_shared else 1
         found = self.made.get(n)
         if found is None:
             starts = [self._position(sum(self.work) * k // n) for k in range(n)]
-            found = self.made[n] = list(zip(starts, [*starts[1:], self.row_count]))
+            numbers, behind = array_numbers(self.program)
+            pointers = [
+                [
+                    (behind, k * self.scratch + self.offsets[i]) if i in self.offsets
+                    else None if number is None else (number, 0)
+                    for i, number in enumerate(numbers)
+                ]
+                for k in range(n)
+            ]  # fmt: skip
+            shares = threads.shares([self.integers] * n, pointers)
+            found = self.made[n] = shares, threads.in_order([*starts, self.row_count])
         return found
 
     def _position(self, work: int) -> int:
@@ -167,6 +184,7 @@ class LoopPlan(SizedPlan):
             return
         self.rows = [(self.shape(shape), dtype) for dtype, shape in program.rows]
         self.states = [self.shape(carry.shape) for carry in program.carries]
+        self.operand_strides = {i: arrays[i].strides for i in arrays}
         self.state_size = sum(map(math.prod, self.states))
         apart = program.rows_apart
         self.row_name = None if apart is None else program.kernel.integers[apart].text
@@ -222,11 +240,63 @@ class LoopPlan(SizedPlan):
         self.pace[split.key] = min(seconds, 0.7 * old + 0.3 * seconds)
 
     def _split(self, kind: str, n: int) -> Split:
-        units = kind == "units"
-        meetings = [i for i, s in enumerate(self.program.pointers) if isinstance(s, Meeting)]
-        shared = self.layout(self.sizes, lambda s: units and s.shared)
-        parts = tuple([self._part(units, k, n) for k in range(n)])
-        return Split((kind, n), parts, shared, tuple(meetings), units and n > 1)
+        program, by_units = self.program, kind == "units"
+        numbers, behind = array_numbers(program)
+        meetings = [i for i, s in enumerate(program.pointers) if isinstance(s, Meeting)]
+        common, together = self.layout(self.sizes, lambda s: by_units and s.shared)
+        parts = [self._part(by_units, k, n) for k in range(n)]
+        own = [self.layout(part.sizes, lambda s: not (by_units and s.shared)) for part in parts]
+        scratch = sum(size for _, size in own)
+        copied = self._copied(by_units) if n > 1 else set()
+        copies = tuple(dict.fromkeys(number for i in copied if (number := numbers[i]) is not None))
+
+        at_common = behind + bool(meetings)
+        at_own = at_common + bool(together)
+        at_copies = at_own + bool(scratch)
+        pointers, before = [], 0
+        for k, (part, (offsets, size)) in enumerate(zip(parts, own)):
+            places: list[Place | None] = [None if p is None else (p, 0) for p in numbers]
+            for i in meetings:
+                places[i] = behind, 0
+            for i, offset in common.items():
+                places[i] = at_common, offset
+            for i, offset in offsets.items():
+                places[i] = at_own, before + offset
+            before += size
+            for i, place in enumerate(places if k else ()):
+                if i in copied and place is not None:
+                    places[i] = at_copies + (k - 1) * len(copies) + copies.index(place[0]), 0
+                elif part.row and place is not None and program.row_axes[i] is not None:
+                    places[i] = place[0], part.row * self._row_stride(i)
+            pointers.append(places)
+        meet = by_units and n > 1
+        integers = [part.integers for part in parts]
+        return Split((kind, n), threads.shares(integers, pointers, meet), bool(meetings), together,
+                     scratch, copies)  # fmt: skip
+
+    def _copied(self, by_units: bool) -> set[int]:
+        """The pointers to what all workers would write alike: each but the first writes it for
+        itself."""
+        program, units = self.program, self.program.units
+        apart = units.one if units and by_units else [a is not None for a in program.row_axes]
+        written = [i for i, s in enumerate(program.pointers) if isinstance(s, Trace | State)]
+        return {i for i in written if not apart[i]}
+
+    def _row_stride(self, i: int) -> int:
+        """Of the array that a pointer is to, in bytes."""
+        axis = self.program.row_axes[i]
+        match self.program.pointers[i]:
+            case Given(operand):
+                return self.operand_strides[operand][axis]
+            case Fixed(constant):
+                return constant.data.strides[axis]
+            case Trace(k):
+                shape, dtype = self.rows[k]
+                return math.prod(shape[axis:]) * np.dtype(dtype).itemsize
+            case State(k):
+                shape, dtype = self.states[k], self.program.carries[k].dtype
+                return math.prod(shape[axis + 1 :]) * np.dtype(dtype).itemsize
+        raise TypeError(self.program.pointers[i])
 
     def _part(self, by_units: bool, k: int, n: int) -> Part:
         sizes = dict(self.sizes)
@@ -241,8 +311,7 @@ class LoopPlan(SizedPlan):
             self._integer(source, name.text, sizes, row or 0, units)
             for source, name in zip(self.program.integers, self.program.kernel.integers)
         ]
-        packed = struct.pack(f"{len(integers)}q", *integers)
-        return Part(packed, self.layout(sizes, lambda s: not (by_units and s.shared)), row)
+        return Part(integers, sizes, row)
 
     def _integer(
         self, source: Any, name: str, sizes: Mapping[str, int], row: int, units: Sequence[Any]
@@ -304,15 +373,10 @@ def is_laid_out(x: np.ndarray, whole: bool) -> bool:
     return whole or x.strides[-1] == x.itemsize or x.shape[-1] <= 1
 
 
-# In NumPy's ABI an array object is Python's header, the address of the data, and more; to ask
-# `.ctypes.data` for the address takes ten times as long as to read it there.
-_DATA = object.__basicsize__
-
-
 def addresses(arrays: Sequence[Any]) -> list[int]:
     """Where the data of the arrays are."""
     read = ctypes.c_size_t.from_address
-    return [read(id(x) + _DATA).value for x in arrays]
+    return [read(id(x) + threads.OF_DATA).value for x in arrays]
 
 
 _probe = np.empty(1)
@@ -323,21 +387,26 @@ def constants(program: LoopProgram | NestProgram) -> list[Any]:
     return [s.constant.data for s in program.pointers if isinstance(s, Fixed)]
 
 
-def places(program: LoopProgram | NestProgram, first: Sequence[Any]) -> list[int | None]:
-    """Per pointer its array's position among those of `first` (operands by their numbers,
-    results, traces, states) and the constants behind them; None for other memory."""
-    order = [*first, *[s for s in program.pointers if isinstance(s, Fixed)]]
-    return [
+def array_numbers(program: LoopProgram | NestProgram) -> tuple[list[int | None], int]:
+    """A call gives arrays one after the other: operands that a kernel reads, results, traces, both
+    states of each carry (None for one that is not there), and constants. Per pointer its array's
+    number among them, None where it is none of them; and how many there are."""
+    order: list[Any] = list(read_operands(program))
+    if isinstance(program, LoopProgram):
+        order += [Trace(i) for i in range(len(program.rows))]
+        order += [State(j, k) for j in range(len(program.carries)) for k in (0, 1)]
+    else:
+        order += [Result(i) for i in range(len(program.shapes))]
+    order += [s for s in program.pointers if isinstance(s, Fixed)]
+    numbers = [
         None if isinstance(s, Scratch | Meeting)
         else order.index(s.operand if isinstance(s, Given) else s)
         for s in program.pointers
     ]  # fmt: skip
+    return numbers, len(order)
 
 
-def put(pointers: list[int], layout: Layout, keep: list[Any]) -> None:
-    """New scratch memory for pointers; `keep` holds it."""
-    if layout.size:
-        keep.append(memory.scratch(layout.size, "uint8"))
-        (start,) = addresses(keep[-1:])
-        for i, offset in layout.offsets:
-            pointers[i] = start + offset
+def read_operands(program: LoopProgram | NestProgram) -> dict[int, bool]:
+    """The operands that a kernel reads, in order, and of each whether any stride will do."""
+    found = [s for s in program.pointers if isinstance(s, Given)]
+    return {s.operand: s.whole for s in sorted(found, key=lambda s: s.operand)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,8 @@ from ..ops.linalg import Dot
 from ..record import record
 from ..types import TensorType
 from . import compiler, memory, threads
-from .plans import addresses, laid_out
+from .plans import laid_out
+from .threads import Place, Shares
 
 DTYPES = {"float32": "f32", "float64": "f64"}
 TYPES = {"f32": "float", "f64": "double"}
@@ -114,26 +114,38 @@ def products(
     """The products of some left operands with one right operand; at most MOST_LEFTS. An addition
     is for those that threads share by columns."""
     b, wide = right.array, right.columns
-    rows = sum(left.columns for left in lefts)
     found = [memory.empty((left.columns, wide), b.dtype) for left in lefts]
-    by_columns = is_by_columns(rows, wide)
-    extent = wide if by_columns else rows
-    grain = _GRAIN[by_columns]
-    n, most = workers(rows, wide, depth)
-    numbers = [by_columns, len(lefts), wide, depth, max(1, span)]
-    numbers += [right.down, right.column, right.apart]
-    held = []
-    for left, c in zip(lefts, found):
+    numbers = [wide, depth, max(1, span), right.down, right.column, right.apart]
+    for left in lefts:
         numbers += [left.columns, left.column, left.down, left.apart]
-        held += [left.array, c]
-    integers = struct.pack(f"{len(numbers)}q", *numbers)
-    added = [0, 0] if addition is None else addresses([addition.rows, addition.out])
-    shares, keep = [], []
-    for k in range(n):
-        keep.append(memory.scratch(elements, b.dtype))
-        where = [*addresses([b, keep[-1]]), *added, *addresses(held)]
-        first, last = (min(extent, most * i // n * grain) for i in (k, k + 1))
-        pointers = struct.pack(f"{len(where)}Q", *where)
-        shares.append((first, last if k + 1 < n else extent, pointers, integers))
-    threads.run(kernel, shares)
+    n, most = workers(sum(left.columns for left in lefts), wide, depth)
+    size = elements * b.itemsize
+    shares, ends = _shares(n, most, size, addition is not None, tuple(numbers))
+    arrays = [b, memory.scratch(n * size)]
+    if addition is not None:
+        arrays += [addition.rows, addition.out]
+    for left, c in zip(lefts, found):
+        arrays += [left.array, c]
+    threads.run(kernel, shares, ends, arrays)
     return found
+
+
+@functools.lru_cache(maxsize=256)
+def _shares(
+    n: int, most: int, size: int, is_added: bool, numbers: tuple[int, ...]
+) -> tuple[Shares, bytes]:
+    """Of n threads, which take columns or rows by grains, of which there are `most`; size: of the
+    scratch memory of each, in bytes. The other numbers are the routine's."""
+    wide, lefts = numbers[0], len(numbers[6:]) // 4
+    rows = sum(numbers[6::4])
+    by_columns = is_by_columns(rows, wide)
+    extent, grain = (wide if by_columns else rows), _GRAIN[by_columns]
+    integers = [by_columns, lefts, *numbers]
+    first = 4 if is_added else 2
+    added: list[Place | None] = [(2, 0), (3, 0)] if is_added else [None, None]
+    pointers = [
+        [(0, 0), (1, k * size), *added, *[(first + i, 0) for i in range(2 * lefts)]]
+        for k in range(n)
+    ]
+    ends = [min(extent, most * k // n * grain) for k in range(n)] + [extent]
+    return threads.shares([integers] * n, pointers), threads.in_order(ends)

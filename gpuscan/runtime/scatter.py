@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +14,6 @@ from ..ops.index import AdvancedIncSubtensor
 from ..record import record
 from ..types import TensorType
 from . import compiler, threads
-from .plans import addresses
 from .products import DTYPES, TYPES
 
 _WORTH_SHARING = 1 << 18  # additions
@@ -55,7 +52,6 @@ def add_rows(kernel: Any, out: np.ndarray, rows: np.ndarray, y: np.ndarray) -> N
     wide = out.shape[1]
     most = -(-wide // _GRAIN) if y.size >= _WORTH_SHARING else 1
     n = threads.size(most)
-    pointers = struct.pack("3Q", *addresses([out, y, rows]))
-    integers = struct.pack("2q", len(rows), wide)
+    shares = threads.shares([[len(rows), wide]] * n, [[(0, 0), (1, 0), (2, 0)]] * n)
     ends = [min(wide, most * k // n * _GRAIN) for k in range(n)] + [wide]
-    threads.run(kernel, [(a, b, pointers, integers) for a, b in itertools.pairwise(ends)])
+    threads.run(kernel, shares, threads.in_order(ends), [out, y, rows])

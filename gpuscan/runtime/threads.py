@@ -9,17 +9,52 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import os
+import struct
 from collections.abc import Sequence
 from typing import Any
 
 from ..config import config
 from ..kernel_files import kernels_dir
+from ..record import record
 from . import compiler
 
 WORTH_SHARING = 32768  # elements; to start and join a team takes some microseconds
 
-Share = tuple[int, int, bytes, bytes]  # first, last, and the kernel's pointers and integers
+# In NumPy's ABI an array object is Python's header, the address of the data, and more; to ask
+# `.ctypes.data` for the address takes ten times as long as to read it there.
+OF_DATA = object.__basicsize__
+
+Place = tuple[int, int]  # the number of an array, and an offset in bytes
+
+
+@record
+class Shares:
+    """What each worker of a kernel is given, as `kernels/team.c` reads it. meet: whether they wait
+    for each other inside, so that there may be no more of them than `size` said."""
+
+    count: int
+    meet: bool
+    table: bytes
+
+
+def shares(
+    integers: Sequence[Sequence[int]], pointers: Sequence[Sequence[Place | None]],
+    meet: bool = False,
+) -> Shares:  # fmt: skip
+    """Per share its integers, and per pointer where it points."""
+    count = len(integers)
+    table = [count, meet, len(integers[0]), len(pointers[0])]
+    for own, places in zip(integers, pointers):
+        table += own
+        for place in places:
+            table += (-1, 0) if place is None else place
+    return Shares(count, meet, packed(table))
+
+
+def packed(integers: Sequence[int]) -> bytes:
+    return struct.pack(f"{len(integers)}q", *integers)
 
 
 def count() -> int:
@@ -31,15 +66,20 @@ def count() -> int:
     return os.cpu_count() or 1
 
 
+def in_order(ends: Sequence[int]) -> bytes:
+    """Per share where it begins and ends, of shares that lie one behind the other."""
+    return packed([end for pair in itertools.pairwise(ends) for end in pair])
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """What `kernels/team.c` holds."""
-    found = compiler.library((kernels_dir() / "team.c").read_text())
+    text = (kernels_dir() / "team.c").read_text()
+    found = compiler.library(f"#define OF_DATA {OF_DATA}\n{text}")
     for name in ("gs_size", "gs_workers", "gs_run"):
         getattr(found, name).restype = ctypes.c_longlong
     found.gs_size.argtypes = [ctypes.c_longlong]
-    found.gs_run.argtypes = [ctypes.c_void_p, ctypes.c_longlong, ctypes.c_int]
-    found.gs_run.argtypes += [ctypes.c_void_p] * 4
+    found.gs_run.argtypes = [ctypes.c_void_p] * 4
     return found
 
 
@@ -49,17 +89,8 @@ def size(most: int) -> int:
     return int(library().gs_size(wanted)) if wanted > 1 else 1
 
 
-def run(kernel: Any, shares: Sequence[Share], meet: bool = False) -> int:
-    """All shares; the least of what they gave. `meet`: they wait for each other inside, so there
-    may be no more of them than `size` said."""
-    if len(shares) == 1:
-        return int(kernel(*shares[0]))
-    first, last, memory, integers = zip(*shares)
-    n = len(shares)
-    return int(
-        library().gs_run(
-            ctypes.cast(kernel, ctypes.c_void_p), n, meet,
-            (ctypes.c_longlong * n)(*first), (ctypes.c_longlong * n)(*last),
-            (ctypes.c_char_p * n)(*memory), (ctypes.c_char_p * n)(*integers),
-        )
-    )  # fmt: skip
+def run(kernel: int, shares: Shares, ends: bytes, arrays: Sequence[Any]) -> int:
+    """All shares of the kernel at an address; the least of what they gave. ends: per share the
+    integers `first` and `last`."""
+    found = struct.pack(f"{len(arrays)}Q", *map(id, arrays))
+    return int(library().gs_run(kernel, ends, shares.table, found))
