@@ -170,16 +170,16 @@ def _is_of_shape(v: Variable) -> bool:
 def _sizes(
     order: Sequence[Variable], blocks: Mapping[Variable, Block], given: set[Variable]
 ) -> dict[Variable, None]:  # fmt: skip
-    """The numbers that follow from the shapes of what is given, and are needed in any case; none
-    where they are too few to be worth it."""
+    """What follows from the shapes of what is given, and is needed in any case: numbers, and what
+    repeats constants without memory of its own. None where it is too little to be worth it."""
     found: dict[Variable, None] = {}
     for v in order:
         if v in given or blocks[v]:
             continue
         of_shape = _is_of_shape(v) and v.inputs[0] in given
         integer = hasattr(v.op, "scalar") and v.type.ndim == 0 and not v.type.is_float
-        known = all(x in found or isinstance(x, Constant) for x in v.inputs)
-        if of_shape or (integer and known and any(x in found for x in v.inputs)):
+        small = integer or getattr(v.op, "repeats", False)
+        if of_shape or (small and all(x in found or isinstance(x, Constant) for x in v.inputs)):
             found[v] = None
     return found if len(found) >= _LEAST_SIZES else {}
 

@@ -205,7 +205,7 @@ class Require(Identity):
         return found
 
     def eval(self, x: Any, *checks: Any) -> Any:
-        if not all(np.all(c) for c in checks):
+        if not all(np.asarray(c).all() for c in checks):
             raise self._error()(self.message)
         return x
 

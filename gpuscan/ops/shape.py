@@ -465,6 +465,7 @@ class BroadcastTo(Op):
     """x repeated along axes of size 1, and along new leading axes, to a shape."""
 
     static: tuple[int | None, ...]
+    repeats: ClassVar[bool] = True  # its result is a view, whatever the shape
 
     @property
     def steering(self) -> tuple[int, ...]:  # type: ignore[override]

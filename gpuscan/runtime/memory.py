@@ -170,9 +170,10 @@ def owned(values: Iterable[Any], held: Iterable[Any]) -> list[Any]:
     for h in held:
         if is_on_gpu(h):
             spans.append(_span(h))
-        else:
-            taken |= {id(h), id(h.base)}
-    taken.discard(id(None))
+            continue
+        taken.add(id(h))
+        if h.base is not None:
+            taken.add(id(h.base))
     found: list[Any] = []
     for value in values:
         if is_on_gpu(value):
@@ -182,9 +183,12 @@ def owned(values: Iterable[Any], held: Iterable[Any]) -> list[Any]:
             spans.append(_span(found[-1]))
             continue
         array = np.asarray(value)
-        alone = array.base is None or (is_its_own(array) and id(array.base) not in taken)
-        if not alone or not array.flags.writeable or id(array) in taken:
-            array = array.copy()
-        taken |= {id(array), id(array.base)} - {id(None)}
+        base = array.base
+        alone = base is None or (id(base) not in taken and is_its_own(array))
+        if not alone or id(array) in taken or not array.flags.writeable:
+            array, base = array.copy(), None
+        taken.add(id(array))
+        if base is not None:
+            taken.add(id(base))
         found.append(array)
     return found

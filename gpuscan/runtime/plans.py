@@ -368,7 +368,7 @@ def is_laid_out(x: np.ndarray, whole: bool) -> bool:
         return False
     if flags.c_contiguous:
         return True
-    if any(s % x.itemsize for s in x.strides):
+    if x.dtype.alignment < x.itemsize and any(s % x.itemsize for s in x.strides):
         return False
     return whole or x.strides[-1] == x.itemsize or x.shape[-1] <= 1
 
