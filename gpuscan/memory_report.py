@@ -423,16 +423,17 @@ class _Walk:
             if not is_laid_out(x, True)
         ]
         *wide, columns = (x.shape[2] for x in stacks)
+        added = []
+        if (addition := op.addition) is not None:
+            x, *_ = op.of_addition(inputs)
+            added = [self.empty(_view(x).shape, dtype, "value", _name(addition))]
         found = [
             self.empty((n, columns), dtype, "value", _name(x)) for n, x in zip(wide, op.products)
         ]
-        if (added := op.addition) is not None:
-            x, *_ = op.of_addition(inputs)
-            found.append(self.numpy(_view(x).shape, dtype, "value", _name(added)))
         depth = math.prod(stacks[0].shape[:2])
         keep = self._of_products(sum(wide), columns, depth, op.values[0])
         del read, keep
-        return tuple(found)
+        return (*found, *added)
 
     def _of_products(self, rows: int, wide: int, depth: int, v: Variable) -> list[_Shape]:
         """The scratch memory of the threads that share products."""

@@ -19,6 +19,7 @@ from ..ops.index import AdvancedIncSubtensor, places_of
 from ..ops.shape import DimShuffle, Reshape
 from ..record import field, record
 from ..types import TensorType, TupleType
+from . import memory
 from .plans import laid_out
 from .products import LEAST, Addition, Factor, is_by_columns, is_product, product_kernel, products
 from .scatter import NativeScatter, add_rows, is_scatter, scatter_kernel
@@ -91,7 +92,8 @@ class _Contraction:
                 return self.definition(*inputs)
             if shape != found[-1].shape:
                 return self.definition(*inputs)
-            out = np.array(x, order="C")
+            out = memory.empty(x.shape, x.dtype)
+            out[...] = x
             addition = Addition(np.ascontiguousarray(rows), out.reshape(-1, wide))
         factors = [_factor(x) for x in stacks]
         depth = steps * span
