@@ -26,7 +26,7 @@ from .record import record
 from .runtime import memory
 from .runtime.contraction import NativeContraction, operands
 from .runtime.native import NativeHistory, NativeJoin, NativeLoop, NativeNest, NativeSequence
-from .runtime.plans import LoopPlan, NestPlan, is_laid_out
+from .runtime.plans import Bytes, Copy, LoopPlan, NestPlan, is_laid_out
 from .runtime.products import (
     LEAST,
     NativeProduct,
@@ -371,11 +371,15 @@ class _Walk:
             traces[i] = _Shape(traces[i].view[1:], traces[i].place)
         if steps > 0:
             split = plan.split(steps)
-            keep = self.scratch(split.together, name) + self.scratch(split.scratch, name)
             held = [*read.values(), *traces, *[x for pair in states for x in (*pair, None)[:2]]]
-            for i in split.copies * (split.shares.count - 1):
-                view = _view(held[i])
-                keep.append(self.numpy(view.shape, view.dtype, "scratch", name))
+            keep = []
+            for what in split.made:
+                match what:
+                    case Bytes(size):
+                        keep += self.scratch(size, name)
+                    case Copy(number):
+                        view = _view(held[number])
+                        keep.append(self.numpy(view.shape, view.dtype, "scratch", name))
         finals = [
             self.numpy(shape, carry.dtype, "value", name) if carry.kind == "trace" else pair[-1]
             for carry, shape, pair in zip(op.program.carries, plan.states, states)

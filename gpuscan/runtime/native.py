@@ -24,7 +24,7 @@ from .plans import (
     addresses,
     constants,
     laid_out,
-    meeting_of,
+    made,
     read_operands,
 )
 from .products import with_native_products
@@ -117,13 +117,9 @@ class _Runner:
             held += pair
         held += self.constants
         split = plan.split(steps)
-        workers = split.shares.count
-        copies = [held[i].copy() for _ in range(1, workers) for i in split.copies]
-        if split.has_meeting:
-            held.append(meeting_of(workers if split.shares.meet else 1))
-        held += [memory.scratch(size) for size in (split.together, split.scratch) if size]
+        held += [made(what, held) for what in split.made]
         began = time.perf_counter()
-        done = self._advance(steps, plan.piece, split.shares, [*held, *copies])
+        done = self._advance(steps, plan.piece, split.shares, held)
         plan.took(split, (time.perf_counter() - began) / steps)
         if done < 0:
             return self.definition(*inputs)

@@ -32,7 +32,7 @@ from ..codegen.program import (
 )
 from ..record import record
 from . import memory, threads
-from .threads import Place, Shares
+from .threads import Shares
 
 _MOST_PLANS = 64
 _MULTIPLICATIONS = 32  # that take as long as an element of elementwise work
@@ -51,17 +51,34 @@ class Part:
 
 
 @record
+class Bytes:
+    """Scratch memory."""
+
+    size: int
+
+
+@record
+class MeetingOf:
+    """Where so many workers meet."""
+
+    workers: int
+
+
+@record
+class Copy:
+    """One of a call's array with this number, for a worker of its own."""
+
+    number: int
+
+
+@record
 class Split:
-    """How workers share a loop, by what and how many. After its arrays (`array_numbers`) a call
-    gives: where workers meet, if they do; scratch memory that they have together, and that of each,
-    in bytes; and a copy of each array in `copies` per worker but the first."""
+    """How workers share a loop. key: by what, and how many; made: what a call makes behind its
+    arrays (`array_numbers`), Bytes, MeetingOf or Copy."""
 
     key: Key
     shares: Shares
-    has_meeting: bool
-    together: int
-    scratch: int
-    copies: tuple[int, ...]
+    made: tuple[Any, ...]
 
 
 class Plans(Generic[P]):
@@ -155,14 +172,12 @@ class NestPlan(SizedPlan):
         if found is None:
             starts = [self._position(sum(self.work) * k // n) for k in range(n)]
             numbers, behind = array_numbers(self.program)
-            pointers = [
-                [
-                    (behind, k * self.scratch + self.offsets[i]) if i in self.offsets
-                    else None if number is None else (number, 0)
-                    for i, number in enumerate(numbers)
-                ]
-                for k in range(n)
-            ]  # fmt: skip
+            pointers = []
+            for k in range(n):
+                places = [None if number is None else (number, 0) for number in numbers]
+                for i, offset in self.offsets.items():
+                    places[i] = behind, k * self.scratch + offset
+                pointers.append(places)
             shares = threads.shares([self.integers] * n, pointers)
             found = self.made[n] = shares, threads.in_order([*starts, self.row_count])
         return found
@@ -241,38 +256,40 @@ class LoopPlan(SizedPlan):
 
     def _split(self, kind: str, n: int) -> Split:
         program, by_units = self.program, kind == "units"
-        numbers, behind = array_numbers(program)
-        meetings = [i for i, s in enumerate(program.pointers) if isinstance(s, Meeting)]
-        common, together = self.layout(self.sizes, lambda s: by_units and s.shared)
-        parts = [self._part(by_units, k, n) for k in range(n)]
-        own = [self.layout(part.sizes, lambda s: not (by_units and s.shared)) for part in parts]
-        scratch = sum(size for _, size in own)
-        copied = self._copied(by_units) if n > 1 else set()
-        copies = tuple(dict.fromkeys(number for i in copied if (number := numbers[i]) is not None))
+        numbers, first = array_numbers(program)
+        made: list[Any] = []
 
-        at_common = behind + bool(meetings)
-        at_own = at_common + bool(together)
-        at_copies = at_own + bool(scratch)
+        def new(x: Any) -> int:
+            made.append(x)
+            return first + len(made) - 1
+
+        def is_common(s: Scratch) -> bool:
+            return by_units and s.shared
+
+        parts = [self._part(by_units, k, n) for k in range(n)]
+        own = [self.layout(part.sizes, lambda s: not is_common(s)) for part in parts]
+        own_size = sum(size for _, size in own)
+        at_own = new(Bytes(own_size)) if own_size else -1
+        common, size = self.layout(self.sizes, is_common)
+        at_common = new(Bytes(size)) if size else -1
+        of_all = {i: (at_common, offset) for i, offset in common.items()}
+        meetings = [i for i, s in enumerate(program.pointers) if isinstance(s, Meeting)]
+        if meetings:
+            of_all |= dict.fromkeys(meetings, (new(MeetingOf(n if by_units else 1)), 0))
+        copied = self._copied(by_units) if n > 1 else set()
         pointers, before = [], 0
         for k, (part, (offsets, size)) in enumerate(zip(parts, own)):
-            places: list[Place | None] = [None if p is None else (p, 0) for p in numbers]
-            for i in meetings:
-                places[i] = behind, 0
-            for i, offset in common.items():
-                places[i] = at_common, offset
-            for i, offset in offsets.items():
-                places[i] = at_own, before + offset
+            places = {i: (number, 0) for i, number in enumerate(numbers) if number is not None}
+            for i, (number, _) in places.items() if k else ():
+                if i in copied:
+                    places[i] = new(Copy(number)), 0
+                elif part.row and program.row_axes[i] is not None:
+                    places[i] = number, part.row * self._row_stride(i)
+            places |= of_all | {i: (at_own, before + offset) for i, offset in offsets.items()}
             before += size
-            for i, place in enumerate(places if k else ()):
-                if i in copied and place is not None:
-                    places[i] = at_copies + (k - 1) * len(copies) + copies.index(place[0]), 0
-                elif part.row and place is not None and program.row_axes[i] is not None:
-                    places[i] = place[0], part.row * self._row_stride(i)
-            pointers.append(places)
-        meet = by_units and n > 1
-        integers = [part.integers for part in parts]
-        return Split((kind, n), threads.shares(integers, pointers, meet), bool(meetings), together,
-                     scratch, copies)  # fmt: skip
+            pointers.append([places.get(i) for i in range(len(numbers))])
+        shares = threads.shares([p.integers for p in parts], pointers, by_units and n > 1)
+        return Split((kind, n), shares, tuple(made))
 
     def _copied(self, by_units: bool) -> set[int]:
         """The pointers to what all workers would write alike: each but the first writes it for
@@ -337,13 +354,6 @@ WORTH_MEETING = 1 << 16  # multiplications; a meeting takes about a microsecond
 _MEETING = 24  # integers, as kernels/meetings.h has it
 
 
-def meeting_of(workers: int) -> Any:
-    """Where so many workers meet."""
-    meeting = np.zeros(_MEETING, "int64")
-    meeting[0] = workers
-    return meeting
-
-
 def _own_units(size: int, k: int, n: int) -> tuple[int, int]:
     """The units of worker k of n: the first, and the one behind the last."""
     blocks = -(-size // PANEL)
@@ -381,6 +391,18 @@ def addresses(arrays: Sequence[Any]) -> list[int]:
 
 _probe = np.empty(1)
 assert addresses([_probe]) == [_probe.ctypes.data], "gpuscan reads arrays of CPython's NumPy"
+
+
+def made(what: Any, arrays: Sequence[Any]) -> Any:
+    """What a call with these arrays makes behind them."""
+    match what:
+        case Bytes(size):
+            return memory.scratch(size)
+        case MeetingOf(workers):
+            return np.array([workers] + [0] * (_MEETING - 1), "int64")
+        case Copy(number):
+            return arrays[number].copy()
+    raise TypeError(what)
 
 
 def constants(program: LoopProgram | NestProgram) -> list[Any]:
