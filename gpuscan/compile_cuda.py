@@ -52,17 +52,28 @@ def compiled_cuda(
     outputs stay on the device."""
     met: dict[Variable, Any] = {}
     made, _, plans = _program(inputs, outputs, device, fuse, met)
-
-    def run(*values: Any) -> tuple[Any, ...]:
-        with device.active():
-            found = zip(made(*values), stay)
-            return tuple([device.array(x) if stays else device.host(x) for x, stays in found])
+    run = CudaProgram(made, device, tuple(stay))
 
     def put(x: Any) -> Any:
         with device.active():
             return device.array(x)
 
     return Compiled(run, device.name, plans, "", put if device.has_own_arrays else None, met)
+
+
+@record
+class CudaProgram:
+    """A program that runs on a device; stay: which of its outputs stay there."""
+
+    program: Program
+    device: CudaDevice
+    stay: tuple[bool, ...]
+
+    def __call__(self, *values: Any) -> tuple[Any, ...]:
+        device = self.device
+        with device.active():
+            found = zip(self.program(*values), self.stay)
+            return tuple([device.array(x) if stays else device.host(x) for x, stays in found])
 
 
 def _program(

@@ -568,13 +568,13 @@ class Function:
         )  # fmt: skip
 
     def memory_report(self, *args: Any, **kwargs: Any) -> MemoryReport:
-        """How many bytes a call takes at its peak, and of which arrays, without making it; with
-        none kept from earlier calls. An argument is given as in a call, or as its shape, a tuple;
-        by value where sizes follow from it. A loop that may stop early counts as one that does
-        not. Raises what the call would, and DeviceError except on native and reference."""
+        """How many bytes a call takes at its peak (on a GPU: of its memory), and of which arrays,
+        without making it. An argument is given as in a call, or as its shape, a tuple; by value
+        where sizes follow from it. A loop that may stop early counts as one that does not. Raises
+        what the call would, and NotImplementedError for what only a run tells."""
         from .memory_report import report, shape_given
 
-        given: dict[Variable, Any] = {s: s.storage for s in self._shared}
+        given: dict[Variable, Any] = {s: s.held for s in self._shared}
         for i, x in enumerate(self._by_position(args, kwargs)):
             v = self._stored[0][i]
             given[v] = shape_given(x, v) or self._filtered(i, x)

@@ -12,13 +12,12 @@ from models import MODELS
 
 from gpuscan import function, grad, scan, shared
 from gpuscan import tensor as T
-from gpuscan.errors import DeviceError
 from gpuscan.runtime import memory
 from gpuscan.runtime.device import missing
 
 DEVICES = [
     pytest.param(d, marks=pytest.mark.skipif(bool(missing(d)), reason=f"no {d}"))
-    for d in ("native", "reference")
+    for d in ("native", "reference", "emulated")
 ]
 KINDS = {"input", "shared", "output", "history", "state", "scratch", "value", "kept"}
 pytestmark = pytest.mark.own_device
@@ -72,7 +71,7 @@ def test_the_gradient_of_an_lstm(policy, on):
         shapes = [(steps, batch, hidden), (batch, hidden), (batch, hidden)]
         return [np.ones(s, "float32") for s in (*shapes, *[(hidden, 4 * hidden)] * 2)]
 
-    steps = 1234 if on == "native" else 523
+    steps = {"native": 1234, "reference": 523, "emulated": 323}[on]
     report = check(lstm_gradient(policy, on), arguments(steps), arguments(3))
     assert report.given == sum(x.nbytes for x in arguments(steps))
     assert {"input", "history"} <= {a.kind for a in report.arrays} <= KINDS
@@ -84,6 +83,15 @@ def test_samplers(name, steps, on):
     m = MODELS[name](65)
     f = m.function(on, gradients=False)
     check(f, m.values(33, steps), m.values(2, 3))
+
+
+@pytest.mark.parametrize("on", DEVICES)
+def test_rows_by_number_and_joins(on):
+    x, i = T.matrix("x"), T.lvector("i")
+    rows = x[i]
+    f = function([x, i], [rows * 2, T.inc_subtensor(rows, rows + 1), T.join(0, x, x)], device=on)
+    big, small = np.ones((700, 600), "float32"), np.ones((7, 6), "float32")
+    check(f, [big, np.arange(500)], [small, np.arange(2)])
 
 
 @pytest.mark.parametrize("on", DEVICES)
@@ -162,7 +170,9 @@ def test_a_size_that_only_a_run_tells_is_said_to_be_one():
 
 
 @pytest.mark.skipif(bool(missing("emulated")), reason="no emulated device")
-def test_other_devices_say_that_they_have_none():
-    x = T.vector("x")
-    with pytest.raises(DeviceError, match="emulated"):
-        function([x], T.tanh(x), device="emulated").memory_report((5,))
+def test_of_a_graph_of_launches_it_says_that_it_does_not_know():
+    x = T.matrix("x")
+    y, _ = scan(lambda h: T.tanh(h), None, x, n_steps=100, name="loop")
+    f = function([x], y[-1], device="emulated", fuse="never")
+    with pytest.raises(NotImplementedError, match="'loop' runs as a CUDA graph"):
+        f.memory_report((5, 6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -210,7 +211,12 @@ class _LoopPlan(SizedPlan):
                     values[name.text] = self.strides[source]
         others = given[len(program_sizes(program)) :]
         self.launch = op.launch_of(values, others, self.strides)
-        self.kernel = op.device.build(self.launch.source, self.launch.name)
+        self.build = op.device.build
+
+    @functools.cached_property
+    def kernel(self) -> Any:
+        assert self.launch is not None
+        return self.build(self.launch.source, self.launch.name)
 
 
 def program_sizes(program: LoopProgram | NestProgram) -> list[int]:
@@ -424,7 +430,11 @@ class _NestPlan(SizedPlan):
                 self.sizes[name.text] if isinstance(source, Size) else self.strides[source]
             )
         self.launch = op.launch_of(values)
-        self.kernel = op.device.build(self.launch.source, self.launch.name)
+        self.build = op.device.build
+
+    @functools.cached_property
+    def kernel(self) -> Any:
+        return self.build(self.launch.source, self.launch.name)
 
 
 class _NestRunner:
