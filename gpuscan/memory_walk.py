@@ -327,8 +327,9 @@ class Walk:
 
     def _as_read(self, x: Any, whole: bool, name: str) -> Any:
         """An operand as a kernel reads it."""
-        if is_laid_out(view_of(x), whole):
-            return x
+        return x if is_laid_out(view_of(x), whole) else self._copy(x, name)
+
+    def _copy(self, x: Any, name: str) -> Shape:
         return self.numpy(view_of(x).shape, view_of(x).dtype, "value", f"a copy for {name}")
 
     def loop(self, v: Variable, op: NativeLoop, inputs: list[Any]) -> tuple[Any, ...]:

@@ -87,15 +87,19 @@ class CudaWalk(Walk):
     def _is_its_own(self, x: Shape, block: Block) -> bool:
         return x.is_whole or self.has_own_arrays  # a view that overlaps no other array is one
 
+    def _is_there(self, x: Any) -> bool:
+        return not self.has_own_arrays or (isinstance(x, Shape) and x.place is not None)
+
     def _as_read(self, x: Any, whole: bool, name: str) -> Any:
-        return self._dense(x, name) if self.has_own_arrays else super()._as_read(x, whole, name)
+        return super()._as_read(x, whole, name) if self._is_there(x) else self._copy(x, name)
 
     def _dense(self, x: Any, name: str) -> Any:
         """An array on the device in row-major order."""
-        is_there = not self.has_own_arrays or (isinstance(x, Shape) and x.place is not None)
+        is_it = self._is_there(x) and view_of(x).flags.c_contiguous
+        return x if is_it else self._copy(x, name)
+
+    def _copy(self, x: Any, name: str) -> Shape:
         view = view_of(x)
-        if is_there and view.flags.c_contiguous:
-            return x
         return self.empty(view.shape, view.dtype, "value", f"a copy for {name}")
 
     def _there(self, x: Any, name: str) -> Any:
@@ -256,8 +260,7 @@ class CudaWalk(Walk):
             call = op.definition.evaluator(op.node)
             return Shape(call(view, *map(number_of, rest)), place)
         if isinstance(op.definition, Reshape) and not view.flags.c_contiguous:
-            is_there = place is not None or not self.has_own_arrays
-            return self._values(v, inputs) if is_there else self._numpys(v, inputs)
+            return self._values(v, inputs) if self._is_there(x) else self._numpys(v, inputs)
         shape = self._shapes(v, inputs)
         return Shape(empty_view(shape, view.dtype), place)
 

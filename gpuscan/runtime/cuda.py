@@ -37,7 +37,7 @@ from ..record import field, record
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
 from .graphs import Graphs, StepLaunches
-from .plans import Plans, SizedPlan, laid_out
+from .plans import Plans, SizedPlan, is_laid_out, read_operands
 
 MEETING = 48  # integers, as kernels/grid.h has it
 _NOT_MET = (
@@ -62,6 +62,10 @@ class CudaDevice(Protocol):
 
     def array(self, x: Any) -> Any:
         """A host's or a device's array, on the device, in row-major order unless it is NumPy's."""
+        ...
+
+    def there(self, x: Any) -> Any:
+        """The same, but an array of the device is given as it is, whatever its strides."""
         ...
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
@@ -129,11 +133,12 @@ class Uploads(Protocol):
 
 
 def _laid_out(device: CudaDevice, x: Any, whole: bool) -> Any:
-    """The operand as a kernel reads it; a GPU's array is dense already."""
-    if not isinstance(x, np.ndarray):
+    """The operand on the device, as a kernel reads it: a view is read where it is, so that no loop
+    backwards copies its sequences."""
+    x = device.there(x)
+    if is_laid_out(x, whole):
         return x
-    found = laid_out(x, whole)
-    return found if found is x else copied(device, x)
+    return copied(device, x) if isinstance(x, np.ndarray) else device.array(x)
 
 
 def copied(device: CudaDevice, x: Any) -> Any:
@@ -233,7 +238,7 @@ class _LoopRunner:
         self.n_inputs = self.n_operands + op.n_sizes
         self.first_init = 1 + len(step.seqs)
         self.n_seqs = len(step.seqs)
-        self.read = {s.operand: s.whole for s in op.program.pointers if isinstance(s, Given)}
+        self.read = read_operands(op.program)
         self.plans: Plans[_LoopPlan] = Plans(op.program)
         self.constants = _Constants(self.device)
         self._interpreted: Any = None
@@ -252,8 +257,7 @@ class _LoopRunner:
         operands = inputs[: self.n_operands]
         steps = int(self.device.host(operands[0]))
         sizes = [int(self.device.host(s)) for s in inputs[self.n_operands : self.n_inputs]]
-        arrays = {i: self.device.array(operands[i]) for i in self.read}
-        arrays = {i: _laid_out(self.device, x, self.read[i]) for i, x in arrays.items()}
+        arrays = {i: _laid_out(self.device, operands[i], whole) for i, whole in self.read.items()}
         self.op.told((sizes, [x.shape for x in operands]))
         plan = self.plans.find(sizes, arrays, self._plan)
         launch = plan.launch
@@ -440,9 +444,8 @@ class _NestPlan(SizedPlan):
 class _NestRunner:
     def __init__(self, op: CudaNest) -> None:
         self.op, self.device = op, op.device
-        given = [s for s in op.program.pointers if isinstance(s, Given)]
-        self.whole = [s.whole for s in sorted(given, key=lambda s: s.operand)]
-        self.n_operands = len(given)
+        self.whole = list(read_operands(op.program).values())
+        self.n_operands = len(self.whole)
         self.n_inputs = self.n_operands + len(program_sizes(op.program))
         self.plans: Plans[_NestPlan] = Plans(op.program)
         self.constants = _Constants(self.device)
@@ -462,7 +465,7 @@ class _NestRunner:
     def __call__(self, *inputs: Any) -> Any:
         device = self.device
         given = zip(inputs, self.whole)
-        operands = [_laid_out(device, device.array(x), whole) for x, whole in given]
+        operands = [_laid_out(device, x, whole) for x, whole in given]
         sizes = [int(device.host(s)) for s in inputs[self.n_operands : self.n_inputs]]
         plan = self.plans.find(sizes, operands, self._plan)
         if not plan.fits:

@@ -96,6 +96,9 @@ class CuPy:
             x = self._of_others(x)
         return x if x.flags.c_contiguous else x.copy(order="C")
 
+    def there(self, x: Any) -> Any:
+        return x if isinstance(x, self.cupy.ndarray) else self.array(x)
+
     def _uploaded(self, x: Any) -> Any:
         """While a graph is recorded: the host's array is copied to the GPU now, and from there in
         each run. A graph that copied it from the host would find other memory there."""

@@ -371,14 +371,15 @@ def laid_out(x: Any, whole: bool) -> Any:
     return x if is_laid_out(x, whole) else np.array(x, order="C")
 
 
-def is_laid_out(x: np.ndarray, whole: bool) -> bool:
-    """Whether the kernel reads the operand as it is."""
-    flags = x.flags
-    if not flags.aligned:
+def is_laid_out(x: Any, whole: bool) -> bool:
+    """Whether the kernel reads the operand as it is: NumPy's array, or one on a GPU."""
+    flags, is_numpys = x.flags, isinstance(x, np.ndarray)
+    if is_numpys and not flags.aligned:
         return False
     if flags.c_contiguous:
         return True
-    if x.dtype.alignment < x.itemsize and any(s % x.itemsize for s in x.strides):
+    by_alignment = is_numpys and x.dtype.alignment == x.itemsize  # strides are whole elements
+    if not by_alignment and any(s % x.itemsize for s in x.strides):
         return False
     return whole or x.strides[-1] == x.itemsize or x.shape[-1] <= 1
 

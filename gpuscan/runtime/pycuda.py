@@ -259,6 +259,9 @@ class PyCUDA:
             self._upload(found, x)
         return found
 
+    def there(self, x: Any) -> Any:
+        return x if isinstance(x, _array_class()) else self.array(x)
+
     def _upload(self, target: Any, x: Any) -> None:
         """While a graph is recorded: the host's array is copied to the GPU now, and from there in
         each run."""
