@@ -296,20 +296,13 @@ def _replaced(
             new[v] = inherit(CudaGather(v.op, device)(*inputs), v)
         elif isinstance(v.op, Join):
             new[v] = inherit(CudaJoin(v.op, device)(*inputs), v)
-        elif isinstance(v.op, _VIEWS) and (device.has_views or _is_indexing(v)):
+        elif isinstance(v.op, _VIEWS):
             new[v] = inherit(OnDevice(v.op, device, v)(*inputs), v)
         elif isinstance(v.op, Ordered) and (there := v.op.on(device, v)) is not None:
             new[v] = inherit(there(*inputs), v)
         else:
             new[v] = inherit(OnHost(v.op, device, v)(*inputs), v)
     return new
-
-
-def _is_indexing(v: Variable) -> bool:
-    """Whether a view is by x[...] at most, which arrays on every device have."""
-    if isinstance(v.op, DimShuffle):
-        return v.op.kept == list(range(v.inputs[0].ndim))
-    return isinstance(v.op, Specify | Subtensor)
 
 
 def _launch_of(nest: Nest, device: CudaDevice) -> Callable[[Mapping[str, int]], Launch]:

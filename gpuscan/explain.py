@@ -197,7 +197,7 @@ def _sequenced(
 class _Described:
     """As much of a device as it takes to say what a step would start there."""
 
-    has_own_arrays = has_views = True
+    has_own_arrays = True
 
     def __init__(self, limits: Limits) -> None:
         self.name, self.limits = limits.name, limits

@@ -103,8 +103,8 @@ class CudaWalk(Walk):
         return self.empty(view.shape, view.dtype, "value", f"a copy for {name}")
 
     def _there(self, x: Any, name: str) -> Any:
-        """An array on the device, as it is where it is NumPy's."""
-        return self._dense(x, name) if self.has_own_arrays else x
+        """An array on the device, whatever its strides."""
+        return x if self._is_there(x) else self._copy(x, name)
 
     def _values(self, v: Variable, inputs: Sequence[Any]) -> Shape:
         return self.empty(self._shapes(v, inputs), v.dtype, "value", name_of(v))
@@ -212,7 +212,7 @@ class CudaWalk(Walk):
 
     def scatter(self, v: Variable, op: Any, inputs: list[Any]) -> Shape:
         x, y, *positions = inputs
-        keep: Any = self._there(x, name_of(v))
+        keep: Any = self._dense(x, name_of(v)) if self.has_own_arrays else x
         out = self.empty(view_of(x).shape, v.dtype, "value", name_of(v))
         keep = keep, self._dense(y, name_of(v)), self._rows(v, positions)
         del keep

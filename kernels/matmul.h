@@ -10,10 +10,11 @@
 #define GS_MATMUL_THREADS 64 /* of a block: each has every eighth row and column of the tile */
 #define GS_MATMUL_SHARED (2 * GS_MATMUL_TILE * GS_MATMUL_DEPTH) /* elements */
 
-/* c[i, j] = sum over k, in order, of a[i, k] * b[k, j] by multiply-add, all three in row-major
- * order; blockIdx.x counts the tiles of c, a row of tiles after the other. */
+/* c[i, j] = sum over k, in order, of a[i, k] * b[k, j] by multiply-add; c is in row-major order, of
+ * a and b the strides are given; blockIdx.x counts the tiles of c, a row of tiles after the other. */
 template <class T>
-GS_FN void gs_matmul(long long rows, long long wide, long long depth, const T *a, const T *b, T *c,
+GS_FN void gs_matmul(long long rows, long long wide, long long depth, const T *a, long long a_row,
+                     long long a_column, const T *b, long long b_row, long long b_column, T *c,
                      T *shared) {
     constexpr int TILE = GS_MATMUL_TILE, DEPTH = GS_MATMUL_DEPTH, SIDE = 8, OWN = TILE / SIDE;
     T *const x = shared, *const y = shared + TILE * DEPTH;
@@ -28,8 +29,8 @@ GS_FN void gs_matmul(long long rows, long long wide, long long depth, const T *a
             const int i = e + (int)threadIdx.x;
             const long long m = row + i / DEPTH, p = first + i % DEPTH;
             const long long q = first + i / TILE, n = column + i % TILE;
-            x[i] = m < rows && p < depth ? a[m * depth + p] : T(0);
-            y[i] = q < depth && n < wide ? b[q * wide + n] : T(0);
+            x[i] = m < rows && p < depth ? a[m * a_row + p * a_column] : T(0);
+            y[i] = q < depth && n < wide ? b[q * b_row + n * b_column] : T(0);
         }
         __syncthreads();
         const int left = depth - first < DEPTH ? (int)(depth - first) : DEPTH;

@@ -171,8 +171,11 @@ def test_a_product_is_a_kernel_of_ours(environment: dict[str, str]) -> None:
                 x, y = (r.randn(*s).astype(dtype) for s in ((rows, depth), (depth, wide)))
                 with device.active():
                     z = device.host(device.product(device.array(x), device.array(y)))
-                assert z.dtype == dtype
+                    turned = np.transpose(device.array(np.array(y.T)))[::-1]
+                    w = device.host(device.product(device.array(x), turned))
+                assert z.dtype == w.dtype == dtype
                 np.testing.assert_allclose(z, x @ y, atol=10.0**-places)
+                np.testing.assert_allclose(w, x @ y[::-1], atol=10.0**-places)
     """
     run(environment, program)
 
@@ -197,6 +200,11 @@ def test_arrays_are_indexed_and_set_as_numpys(environment: dict[str, str]) -> No
             y[3] = y[0, ::-1]  # of other strides
             np.testing.assert_array_equal(device.host(y)[3], device.host(y)[0, ::-1])
             np.testing.assert_array_equal(device.host(y)[1:3, 2], [[2, 2], [0, 1]])
+            for turn in [np.transpose, lambda a: np.transpose(a, (2, 0, 1))[1],
+                         lambda a: np.squeeze(a[:1, :, ::-1], 0), lambda a: np.reshape(a, (6, 4)),
+                         lambda a: np.broadcast_to(a[1], (5, 3, 2)), np.shape]:
+                x, y = device.host(y), y
+                np.testing.assert_array_equal(device.host(turn(y)), turn(x))
             none = device.empty((3, 0, 2), "float32")
             assert device.host(none[1]).shape == (0, 2) and device.address(none)
             assert device.host(device.array(np.float32(3))) == 3

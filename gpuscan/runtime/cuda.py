@@ -33,6 +33,7 @@ from ..errors import DeviceError
 from ..evaluate import Program
 from ..graph import Op, Variable
 from ..ops.linalg import Dot
+from ..ops.shape import Reshape
 from ..record import field, record
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
@@ -52,7 +53,6 @@ class CudaDevice(Protocol):
 
     name: str
     has_own_arrays: bool  # else they are NumPy's
-    has_views: bool  # whether NumPy's functions make views of its arrays
     limits: Limits
     scope: str  # in which loops run that have a kernel of it; "": each in the narrowest that it can
 
@@ -89,7 +89,7 @@ class CudaDevice(Protocol):
         ...
 
     def product(self, x: Any, y: Any) -> Any:
-        """x @ y, of matrices of floats on the device."""
+        """x @ y, of matrices of floats on the device, which may be views."""
         ...
 
     def copy(self, target: Any, source: Any) -> None:
@@ -514,7 +514,7 @@ class CudaProduct(Op):
         return Dot().infer(x, y)
 
     def eval(self, x: Any, y: Any) -> Any:
-        return self.device.product(self.device.array(x), self.device.array(y))
+        return self.device.product(self.device.there(x), self.device.there(y))
 
 
 # ---- other ops -----------------------------------------------------------------------------------
@@ -537,6 +537,8 @@ class OnDevice(Op):
 
         def run(x: Any, *others: Any) -> Any:
             others = tuple(map(device.host, others))
+            if isinstance(self.definition, Reshape) and not isinstance(x, np.ndarray):
+                x = device.array(x)
             found = call(x, *others)
             if device.has_own_arrays:
                 return found

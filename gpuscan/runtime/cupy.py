@@ -64,7 +64,6 @@ class CuPy:
     name = "cupy"
     scope = ""
     has_own_arrays = True
-    has_views = True
 
     def __init__(self) -> None:
         import cupy

@@ -59,7 +59,6 @@ class Emulated:
 
     name = "emulated"
     has_own_arrays = False
-    has_views = True
     limits: Limits = of("emulated")
     scope = os.environ.get("GPUSCAN_EMULATED_SCOPE", "")
     schedule: int | None = None if _SCHEDULE == "vary" else int(_SCHEDULE)

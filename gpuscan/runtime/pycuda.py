@@ -14,7 +14,7 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ def _array_class() -> Any:
     from pycuda.gpuarray import GPUArray  # type: ignore[import-not-found,unused-ignore]
 
     class Array(GPUArray):  # type: ignore[misc,unused-ignore]
-        """A GPUArray that is indexed and set by NumPy's rules for views, by copies alone."""
+        """A GPUArray of which NumPy's functions make views, that is set by copies alone."""
 
         def get(self, *given: Any, **named: Any) -> Any:
             with _current():
@@ -75,10 +75,19 @@ def _array_class() -> Any:
             index = index if isinstance(index, tuple) else (index,)
             if not any(i is ... for i in index):
                 index = (*index, ...)  # else an element would be read
+            return self._seen(lambda x: x[index])
+
+        def __array_function__(self, function: Any, types: Any, given: Any, named: Any) -> Any:
+            if function not in _VIEWS:
+                return function._implementation(*given, **named)  # as without this method
+            return self._seen(lambda x: function(x, *given[1:], **named))
+
+        def _seen(self, view_of: Callable[[np.ndarray], np.ndarray]) -> Any:
+            """A view, as NumPy has it of an array of these strides."""
             none = np.lib.stride_tricks.as_strided(
                 np.empty((), self.dtype), self.shape, self.strides
             )
-            view = none[index]
+            view = view_of(none)
             at = int(self.gpudata) + view.ctypes.data - none.ctypes.data
             with _current():
                 return Array(view.shape, self.dtype, self.allocator, self, at, view.strides)
@@ -116,6 +125,9 @@ def _array_class() -> Any:
             return new
 
     return Array
+
+
+_VIEWS = (np.broadcast_to, np.reshape, np.squeeze, np.transpose)  # reshape: of what is dense
 
 
 class _Memory:
@@ -221,7 +233,6 @@ class PyCUDA:
     name = "pycuda"
     scope = ""
     has_own_arrays = True
-    has_views = False
 
     def __init__(self) -> None:
         import pycuda.driver as drv
@@ -312,8 +323,10 @@ class PyCUDA:
         found = self.empty((rows, wide), x.dtype)
         if rows and wide:
             how = _matmul(x.dtype.name, -(-rows // _TILE) * -(-wide // _TILE))
-            addresses = [self.address(a) for a in (x, y, found)]
-            self.launch(self.build(how.source, how.name), how, [rows, wide, depth, *addresses])
+            given = [rows, wide, depth]
+            for a in (x, y):
+                given += [self.address(a), *(s // a.itemsize for s in a.strides)]
+            self.launch(self.build(how.source, how.name), how, [*given, self.address(found)])
         return found
 
     def copy(self, target: Any, source: Any) -> None:
@@ -355,10 +368,11 @@ def _matmul(dtype: str, blocks: int) -> Launch:
     c = {"float32": "float", "float64": "double"}[dtype]
     source = f"""#include "matmul.h"
 
-extern "C" __global__ void matmul(long long rows, long long wide, long long depth, const {c} *a,
-                                  const {c} *b, {c} *c) {{
+extern "C" __global__ void matmul(
+        long long rows, long long wide, long long depth, const {c} *a, long long a_row,
+        long long a_column, const {c} *b, long long b_row, long long b_column, {c} *c) {{
     GS_SHARED(shared);
-    gs_matmul(rows, wide, depth, a, b, c, ({c} *)shared);
+    gs_matmul(rows, wide, depth, a, a_row, a_column, b, b_row, b_column, c, ({c} *)shared);
 }}
 """
     return Launch(
