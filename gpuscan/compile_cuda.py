@@ -20,6 +20,7 @@ from .compile import Compiled, LoopPlan, name_of
 from .config import config
 from .evaluate import Program
 from .graph import Item, Variable, inherit, rebuild, results, toposort
+from .ops.control import Require
 from .ops.index import AdvancedIncSubtensor, AdvancedSubtensor, Subtensor
 from .ops.ordered import Ordered
 from .ops.sample import Uniform
@@ -41,7 +42,7 @@ from .runtime.scatter import is_scatter
 from .scan.op import Scan
 
 _INTEGERS = ("bool", *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)))
-_VIEWS = (BroadcastTo, DimShuffle, FirstRows, Join, Reshape, Specify, Subtensor)
+_VIEWS = (BroadcastTo, DimShuffle, FirstRows, Require, Reshape, Specify, Subtensor)
 
 
 def compiled_cuda(

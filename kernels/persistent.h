@@ -97,4 +97,15 @@ GS_FN void gs_grid_rows(const T *from, T *to, long long count, long long inner, 
         to[i / inner * apart + i % inner] = from[i];
 }
 
+/* The `count` elements of a view of four axes, in row-major order: n1 .. n3 are the sizes of all but
+ * the first, s0 .. s3 the strides. */
+template <class T>
+GS_FN void gs_grid_dense(const T *from, T *to, long long count, long long n1, long long n2,
+                         long long n3, long long s0, long long s1, long long s2, long long s3) {
+    for (long long i = gs_thread(); i < count; i += gs_threads()) {
+        const long long row = i / n3, plane = row / n2;
+        to[i] = from[plane / n1 * s0 + plane % n1 * s1 + row % n2 * s2 + i % n3 * s3];
+    }
+}
+
 #endif

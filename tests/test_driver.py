@@ -101,14 +101,12 @@ def test_functions_are_called_by_the_names_that_the_library_has(header: str) -> 
 @needs_nvrtc
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"])
 def test_our_own_texts_compile_for_every_gpu_without_spills(architecture: str) -> None:
-    texts = {"meetings": _MEETINGS}
+    texts = [_MEETINGS]
     for dtype in ("float32", "float64"):
-        how = pycuda._matmul(dtype, 1)
-        texts[how.source] = how.source
-    for name, text in texts.items():
-        found = nvrtc.compile(text, architecture).resources[
-            "meetings" if name == "meetings" else "matmul"
-        ]
+        texts.append(pycuda._matmul(dtype, 1).source)
+    texts += [pycuda._copy(item, 1).source for item in (1, 2, 4, 8)]
+    for text in texts:
+        (found,) = nvrtc.compile(text, architecture).resources.values()
         assert (found.spill_stores, found.stack) == (0, 0)
         assert found.registers <= 128
 

@@ -72,7 +72,8 @@ def close(found, expected, rtol=1e-5, atol=1e-7):
 @on_both
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_updates_are_one_kernel_and_the_norm_one_more(kernels, where, count):
-    """Adam's, of parameters of different shapes."""
+    """Adam's, of parameters of different shapes. On a GPU what follows from the norm is another
+    one, as the host would have to wait for the norm."""
 
     def trained(device, bound):
         params, grads = ([gpuscan.shared(a) for a in arrays(count, seed=s)] for s in (0, 1))
@@ -84,7 +85,7 @@ def test_updates_are_one_kernel_and_the_norm_one_more(kernels, where, count):
         f()
         return len(kernels), [s.get_value() for s in updates]
 
-    for bound, number in ((None, 1), (0.1, 2)):
+    for bound, number in ((None, 1), (0.1, 2 if where == "native" else 3)):
         started, values = trained(where, bound)
         assert started == number
         close(values, trained("reference", bound)[1], 2e-5)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .. import maths
-from ..graph import Constant, Variable, certain, clients, leaves, toposort
+from ..graph import Constant, Param, Variable, certain, clients, leaves, toposort
 from ..ops import scalar
 from ..ops.convert import static_int
 from ..ops.create import Arange
@@ -120,6 +120,23 @@ def _is_number(v: Variable) -> bool:
     return isinstance(v.op, Elemwise) and v.ndim == 0 and v.type.is_float and _is_known(v)
 
 
+def _on_device(order: Sequence[Variable]) -> set[Variable]:
+    """What is in the memory of a device that has its own, of numbers only floats: if they go on
+    from there, nobody waits for the device."""
+    found: set[Variable] = set()
+    for v in order:
+        is_float = getattr(v.type, "is_float", True)
+        if isinstance(v.op, Param):
+            is_there = is_float
+        elif getattr(v.type, "ndim", 1):
+            is_there = bool(v.inputs)
+        else:
+            is_there = is_float and not found.isdisjoint(v.inputs)
+        if is_there:
+            found.add(v)
+    return found
+
+
 def _is_known(v: Variable) -> bool:
     return {v.dtype, *(x.dtype for x in v.inputs)} <= DTYPES
 
@@ -198,7 +215,8 @@ class _Work:
 def _groups(outputs: Sequence[Variable], taken: Collection[Variable], lanes: bool) -> _Work:
     order = toposort(outputs)
     sure = certain(outputs)  # a branch that is not taken must not be computed
-    candidates = (v for v in order if is_fusable(v) or (lanes and _is_number(v)))
+    there = set(order) if lanes else _on_device(order)
+    candidates = (v for v in order if is_fusable(v) or (v in there and _is_number(v)))
     fusable = {v: None for v in candidates if v in sure and v not in taken}
     views = {v for v in order if is_view(v)}
     computed = [v for v in order if v in fusable or v in views]

@@ -261,6 +261,8 @@ class PyCUDA:
             x = self._of_others(x)
             if x.flags.c_contiguous:
                 return x
+            if (axes := _four_axes(x)) is not None:
+                return self._dense(x, *axes)
             x = self.host(x)
         x = np.asarray(x, order="C")
         found = self.empty(x.shape, x.dtype)
@@ -268,6 +270,13 @@ class PyCUDA:
             self.drv.memcpy_htod(found.gpudata, x)
         elif x.size:
             self._upload(found, x)
+        return found
+
+    def _dense(self, x: Any, sizes: Sequence[int], strides: Sequence[int]) -> Any:
+        found = self.empty(x.shape, x.dtype)
+        how = _copy(x.itemsize, min(-(-x.size // _THREADS), 8 * self.limits.multiprocessors))
+        given = [self.address(x), self.address(found), x.size, *sizes[1:], *strides]
+        self.launch(self.build(how.source, how.name), how, given)
         return found
 
     def there(self, x: Any) -> Any:
@@ -359,6 +368,42 @@ class PyCUDA:
 def _number() -> int:
     """Which GPU: PyCUDA's own variable says it."""
     return int(os.environ.get("CUDA_DEVICE", "0"))
+
+
+def _four_axes(x: Any) -> tuple[list[int], list[int]] | None:
+    """The sizes and strides, in elements, of a view that is not empty as if it had four axes; None
+    where it has more that can't be one."""
+    axes: list[tuple[int, int]] = []
+    for size, step in zip(x.shape, x.strides):
+        if size == 1:
+            continue
+        if axes and axes[-1][1] == size * step:
+            axes[-1] = axes[-1][0] * size, step
+        else:
+            axes.append((size, step))
+    if not x.size or len(axes) > 4 or any(step % x.itemsize for _, step in axes):
+        return None
+    axes = [(1, 0)] * (4 - len(axes)) + axes
+    return [size for size, _ in axes], [step // x.itemsize for _, step in axes]
+
+
+_COPIED = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
+
+
+def _copy(item: int, blocks: int) -> Launch:
+    kind = _COPIED[item]
+    source = f"""#include "persistent.h"
+
+extern "C" __global__ void dense(
+        const {kind} *from, {kind} *to, long long count, long long n1, long long n2, long long n3,
+        long long s0, long long s1, long long s2, long long s3) {{
+    gs_grid_dense(from, to, count, n1, n2, n3, s0, s1, s2, s3);
+}}
+"""
+    return Launch(
+        name="dense", source=source, arguments=(), grid=blocks, block=_THREADS, shared=0,
+        cooperative=False, scope="launch", reason="PyCUDA copies only what is dense", meetings=0,
+    )  # fmt: skip
 
 
 _TILE, _THREADS, _SHARED = 32, 64, 512  # as kernels/matmul.h has them
