@@ -228,7 +228,8 @@ def test_arrays_are_indexed_and_set_as_numpys(environment: dict[str, str]) -> No
             np.testing.assert_array_equal(device.host(y)[1:3, 2], [[2, 2], [0, 1]])
             for turn in [np.transpose, lambda a: np.transpose(a, (2, 0, 1))[1],
                          lambda a: np.squeeze(a[:1, :, ::-1], 0), lambda a: np.reshape(a, (6, 4)),
-                         lambda a: np.broadcast_to(a[1], (5, 3, 2))]:
+                         lambda a: np.broadcast_to(a[1], (5, 3, 2)),
+                         lambda a: np.reshape(np.transpose(a), (4, 6))]:
                 x, view = turn(device.host(y)), turn(y)
                 np.testing.assert_array_equal(device.host(view), x)
                 np.testing.assert_array_equal(device.host(device.array(view)), x)

@@ -80,7 +80,9 @@ def _array_class() -> Any:
         def __array_function__(self, function: Any, types: Any, given: Any, named: Any) -> Any:
             if function not in _VIEWS:
                 return function._implementation(*given, **named)  # as without this method
-            return self._seen(lambda x: function(x, *given[1:], **named))
+            is_dense = function is not np.reshape or self.flags.c_contiguous
+            whole = self if is_dense else self.copy()
+            return whole._seen(lambda x: function(x, *given[1:], **named))
 
         def _seen(self, view_of: Callable[[np.ndarray], np.ndarray]) -> Any:
             """A view, as NumPy has it of an array of these strides."""
@@ -127,7 +129,7 @@ def _array_class() -> Any:
     return Array
 
 
-_VIEWS = (np.broadcast_to, np.reshape, np.squeeze, np.transpose)  # reshape: of what is dense
+_VIEWS = (np.broadcast_to, np.reshape, np.squeeze, np.transpose)
 
 
 class _Memory:
