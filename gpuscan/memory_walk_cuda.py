@@ -7,7 +7,7 @@ is copied for as long as the node runs. Its library's own workspace is not known
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,12 +92,12 @@ class CudaWalk(Walk):
         return not self.has_own_arrays or (isinstance(x, Shape) and x.place is not None)
 
     def _as_read(self, x: Any, whole: bool, name: str) -> Any:
-        return super()._as_read(x, whole, name) if self._is_there(x) else self._copy(x, name)
+        return super()._as_read(self._there(x, name), whole, name)
 
     def _dense(self, x: Any, name: str) -> Any:
         """An array on the device in row-major order."""
-        is_it = self._is_there(x) and view_of(x).flags.c_contiguous
-        return x if is_it else self._copy(x, name)
+        x = self._there(x, name)
+        return x if view_of(x).flags.c_contiguous else self._copy(x, name)
 
     def _copy(self, x: Any, name: str) -> Shape:
         view = view_of(x)
@@ -157,10 +157,10 @@ class CudaWalk(Walk):
                 trace(i, 1)
         finals = []
         for j, carry in enumerate(carries):
-            if carry.kind == "trace" and plan.launch.scope != "thread":
+            if (kind := plan.kind(j)) == "trace":
                 finals.append(self.empty(plan.states[j], carry.dtype, "value", name))
                 continue
-            parity = steps % 2 if carry.kind == "buffers" and plan.launch.scope != "thread" else 0
+            parity = steps % 2 if kind == "buffers" else 0
             if (j, parity) not in states:
                 state(j, parity, 1)
             finals.append(states[j, parity].row)
@@ -267,11 +267,8 @@ class CudaWalk(Walk):
         shape = self._shapes(v, inputs)
         return Shape(empty_view(shape, view.dtype), place)
 
-    def by_numpy(self, v: Variable, op: Any, inputs: list[Any]) -> Any:
-        return self._numpys(v, inputs)
 
-
-walks: dict[Any, Callable[..., Any]] = {
+CudaWalk.walks = {
     CudaLoop: CudaWalk.loop,
     CudaNest: CudaWalk.nest,
     CudaProduct: CudaWalk.product,
@@ -281,6 +278,4 @@ walks: dict[Any, Callable[..., Any]] = {
     CudaUniform: CudaWalk.uniform,
     CudaSequence: CudaWalk.sequence,
     OnDevice: CudaWalk.view,
-    OnHost: CudaWalk.by_numpy,
 }
-CudaWalk.walks = walks

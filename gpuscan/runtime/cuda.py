@@ -53,8 +53,10 @@ class CudaDevice(Protocol):
 
     name: str
     has_own_arrays: bool  # else they are NumPy's
-    limits: Limits
     scope: str  # in which loops run that have a kernel of it; "": each in the narrowest that it can
+
+    @property
+    def limits(self) -> Limits: ...
 
     def active(self) -> AbstractContextManager[None]:
         """All work on the device is done within it. What fails there raises DeviceError."""
@@ -223,6 +225,11 @@ class _LoopPlan(SizedPlan):
         assert self.launch is not None
         return self.build(self.launch.source, self.launch.name)
 
+    def kind(self, j: int) -> str:
+        """How carry j lives in the kernel."""
+        assert self.launch is not None
+        return "place" if self.launch.scope == "thread" else self.program.carries[j].kind
+
 
 def program_sizes(program: LoopProgram | NestProgram) -> list[int]:
     return sorted({s.position for s in program.integers if isinstance(s, Size)})
@@ -344,7 +351,7 @@ class _Memory:
                     self._state(j, parity, 1)
         finals = []
         for j, carry in enumerate(self.runner.program.carries):
-            kind = self._kind(j)
+            kind = self.plan.kind(j)
             if kind == "trace":
                 finals.append(self.traces[carry.trace][0, done - 1].copy())
             else:
@@ -355,12 +362,6 @@ class _Memory:
             x = x[0] if len(x) == 1 else x[0].copy()
             traces.append(x[:done] if done < self.steps else x)
         return (*finals, *traces, np.int64(done))
-
-    def _kind(self, j: int) -> str:
-        """How a carry lives in the kernel that ran."""
-        launch = self.plan.launch
-        assert launch is not None
-        return "place" if launch.scope == "thread" else self.runner.program.carries[j].kind
 
 
 @record

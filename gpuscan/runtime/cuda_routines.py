@@ -46,6 +46,14 @@ extern "C" __global__ void __launch_bounds__({threads}) gather(
     gs_grid_gather(out, x, rows, count, wide);
 }}
 """
+_DENSE = """#include "persistent.h"
+
+extern "C" __global__ void __launch_bounds__({threads}) dense(
+        const {type} *from, {type} *to, long long count, long long n1, long long n2, long long n3,
+        long long s0, long long s1, long long s2, long long s3) {{
+    gs_grid_dense(from, to, count, n1, n2, n3, s0, s1, s2, s3);
+}}
+"""
 _OF_BYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
 
 
@@ -66,6 +74,12 @@ class Routine:
             self.name, self.text, (), grid, self.threads, 0, False, "launch", self.name, 0
         )
         self.device.launch(self.kernel, launch, arguments)
+
+
+def dense_routine(device: CudaDevice, item: int) -> Routine:
+    """Copies a view of elements of so many bytes, as `gs_grid_dense` takes it, to where they follow
+    each other."""
+    return Routine(device, "dense", _DENSE, _OF_BYTES[item])
 
 
 @record

@@ -22,6 +22,7 @@ import numpy as np
 from ..codegen.limits import Limits
 from ..codegen.program import Launch
 from . import driver
+from .cuda_routines import dense_routine
 
 _INSTALL = "pip install pycuda (it is built then, with a CUDA toolkit and a C++ compiler)"
 
@@ -276,9 +277,8 @@ class PyCUDA:
 
     def _dense(self, x: Any, sizes: Sequence[int], strides: Sequence[int]) -> Any:
         found = self.empty(x.shape, x.dtype)
-        how = _copy(x.itemsize, min(-(-x.size // _THREADS), 8 * self.limits.multiprocessors))
-        given = [self.address(x), self.address(found), x.size, *sizes[1:], *strides]
-        self.launch(self.build(how.source, how.name), how, given)
+        given = self.address(x), self.address(found), x.size, *sizes[1:], *strides
+        dense_routine(self, x.itemsize)(x.size, *given)
         return found
 
     def there(self, x: Any) -> Any:
@@ -387,25 +387,6 @@ def _four_axes(x: Any) -> tuple[list[int], list[int]] | None:
         return None
     axes = [(1, 0)] * (4 - len(axes)) + axes
     return [size for size, _ in axes], [step // x.itemsize for _, step in axes]
-
-
-_COPIED = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
-
-
-def _copy(item: int, blocks: int) -> Launch:
-    kind = _COPIED[item]
-    source = f"""#include "persistent.h"
-
-extern "C" __global__ void dense(
-        const {kind} *from, {kind} *to, long long count, long long n1, long long n2, long long n3,
-        long long s0, long long s1, long long s2, long long s3) {{
-    gs_grid_dense(from, to, count, n1, n2, n3, s0, s1, s2, s3);
-}}
-"""
-    return Launch(
-        name="dense", source=source, arguments=(), grid=blocks, block=_THREADS, shared=0,
-        cooperative=False, scope="launch", reason="PyCUDA copies only what is dense", meetings=0,
-    )  # fmt: skip
 
 
 _TILE, _THREADS, _SHARED = 32, 64, 512  # as kernels/matmul.h has them
