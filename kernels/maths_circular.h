@@ -78,7 +78,7 @@ GS_FN REAL FN(cosine)(REAL r) {
 }
 
 GS_FN REAL FN(sine_at)(REAL r, UINT n) {
-    REAL y = n & 1 ? FN(cosine)(r) : FN(sine)(r);
+    REAL y = FN(select)(n & 1, FN(cosine)(r), FN(sine)(r));
     return FN(real)(FN(bits)(y) ^ (((n >> 1) & 1) << (WIDTH - 1)));
 }
 

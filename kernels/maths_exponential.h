@@ -80,8 +80,8 @@ GS_FN REAL FN(log_tail)(REAL f) {
 
 /* y, with what log has at 0, below 0, at inf and NaN. */
 GS_FN REAL FN(log_ends)(REAL x, REAL y) {
-    REAL end = x == 0 ? -FN(inf)() : x < 0 ? FN(nan)() : x;
-    return (x > 0) & (x < FN(inf)()) ? y : end;
+    REAL end = FN(select)(x == 0, -FN(inf)(), FN(select)(x < 0, FN(nan)(), x));
+    return FN(select)((x > 0) & (x < FN(inf)()), y, end);
 }
 
 GS_FN REAL FN(log)(REAL x) {
@@ -92,7 +92,8 @@ GS_FN REAL FN(log)(REAL x) {
 
 GS_FN REAL FN(log1p)(REAL x) {
     REAL u = x + (REAL)1;
-    REAL c = (x >= (REAL)1 ? (REAL)1 - (u - x) : x - (u - (REAL)1)) / u;
+    /* Of so large a u that the quotient is none, it is too small to change the sum. */
+    REAL c = FN(quotient)(x >= (REAL)1 ? (REAL)1 - (u - x) : x - (u - (REAL)1), u);
     REAL k = FN(log_exponent)(u), f = FN(log_fraction)(u);
     REAL y = FN(log_tail)(f) + (c + k * T(LN2_LOW));
     y = FN(log_ends)(u, k * T(LN2_HIGH) - (f * (REAL)0.5 * f - y - f));
@@ -140,7 +141,7 @@ GS_FN REAL FN(tanh)(REAL x) {
 /* log1p of e^-|x|, in [0, 1]: no ends to look after. */
 GS_FN REAL FN(softplus)(REAL x) {
     REAL e = FN(exp)(-FN(abs)(x)), u = e + (REAL)1;
-    REAL c = (e - (u - (REAL)1)) / u;
+    REAL c = FN(quotient)(e - (u - (REAL)1), u);
     REAL k = FN(log_exponent)(u), f = FN(log_fraction)(u);
     REAL y = FN(log_tail)(f) + (c + k * T(LN2_LOW));
     return k * T(LN2_HIGH) - (f * (REAL)0.5 * f - y - f) + (x > 0 ? x : (REAL)0);
@@ -198,8 +199,8 @@ GS_FN REAL FN(power_of)(REAL a, REAL y) {
     y = FN(most)(FN(least)(y, T(POWER_MAX)), -T(POWER_MAX));
     REAL k = FN(log_exponent)(a), f = FN(log_fraction)(a);
     REAL d = f + (REAL)2, low = f - (d - (REAL)2);
-    REAL s = f / d, p = s * d;
-    REAL tail = (f - p - FN(product_error)(s, d, p) - s * low) / d;
+    REAL s = FN(quotient)(f, d), p = s * d;
+    REAL tail = FN(quotient)(f - p - FN(product_error)(s, d, p) - s * low, d);
     /* w + rest = s^3 P(s^2), whose first term needs two parts too. */
     REAL z = s * s;
     REAL rest = FN(product_error)(s, s, z) + (s + s) * tail;

@@ -1,34 +1,36 @@
 /* Read twice by maths.h, for float and for double. gpuscan/maths/special.py is its twin. */
 
-/* AS241 (Wichura 1988) at p = 1/2 + q scale, -log min(p, 1 - p) = tail, p inside (0, 1). */
-GS_FN REAL FN(normal_quantile)(REAL q, REAL scale, REAL tail) {
+/* AS241 (Wichura 1988) at p = 1/2 + q scale, -log min(p, 1 - p) = tail, p inside (0, 1). tiny:
+ * whether |q| may be so, or q be -0. */
+GS_FN REAL FN(normal_quantile)(REAL q, REAL scale, REAL tail, int tiny) {
     REAL s = q * scale;
     REAL z = (REAL)0.180625 - s * s;
     int mid = FN(abs)(s) <= (REAL)0.425;
     REAL r = FN(root)(tail);
     int far = r > (REAL)5;
     r = r - (far ? (REAL)5 : (REAL)1.6);
-    REAL num = far ? FN(poly_normal_far_num)(r) : FN(poly_normal_near_num)(r);
-    REAL den = far ? FN(poly_normal_far_den)(r) : FN(poly_normal_near_den)(r);
-    num = mid ? FN(poly_normal_mid_num)(z) * q * scale : FN(copysign)(num, q);
-    return num / (mid ? FN(poly_normal_mid_den)(z) : den);
+    REAL num = FN(select)(far, FN(poly_normal_far_num)(r), FN(poly_normal_near_num)(r));
+    REAL den = FN(select)(far, FN(poly_normal_far_den)(r), FN(poly_normal_near_den)(r));
+    num = FN(select)(mid, FN(poly_normal_mid_num)(z) * q * scale, FN(copysign)(num, q));
+    den = FN(select)(mid, FN(poly_normal_mid_den)(z), den);
+    return tiny ? num / den : FN(quotient)(num, den);
 }
 
 GS_FN REAL FN(normal_icdf)(REAL p) {
-    REAL y = FN(normal_quantile)(p - (REAL)0.5, (REAL)1, -FN(log)(FN(least)(p, (REAL)1 - p)));
-    REAL end = p == 0 ? -FN(inf)() : p == (REAL)1 ? FN(inf)() : FN(nan)();
-    return (p > 0) & (p < (REAL)1) ? y : end;
+    REAL y = FN(normal_quantile)(p - (REAL)0.5, (REAL)1, -FN(log)(FN(least)(p, (REAL)1 - p)), 0);
+    REAL end = FN(select)(p == 0, -FN(inf)(), FN(select)(p == (REAL)1, FN(inf)(), FN(nan)()));
+    return FN(select)((p > 0) & (p < (REAL)1), y, end);
 }
 
 GS_FN REAL FN(erfinv)(REAL x) {
     REAL a = FN(abs)(x), tail = T(LN2) - FN(log)((REAL)1 - a);
-    REAL y = FN(normal_quantile)(x, (REAL)0.5, tail) * T(SQRT_HALF);
+    REAL y = FN(normal_quantile)(x, (REAL)0.5, tail, 1) * T(SQRT_HALF);
     return a < (REAL)1 ? y : a == (REAL)1 ? FN(copysign)(FN(inf)(), x) : FN(nan)();
 }
 
 GS_FN REAL FN(erfcinv)(REAL x) {
     REAL tail = T(LN2) - FN(log)(FN(least)(x, (REAL)2 - x));
-    REAL y = FN(normal_quantile)((REAL)1 - x, (REAL)0.5, tail) * T(SQRT_HALF);
+    REAL y = FN(normal_quantile)((REAL)1 - x, (REAL)0.5, tail, 1) * T(SQRT_HALF);
     REAL end = x == 0 ? FN(inf)() : x == (REAL)2 ? -FN(inf)() : FN(nan)();
     return (x > 0) & (x < (REAL)2) ? y : end;
 }
@@ -38,7 +40,8 @@ GS_FN REAL FN(erf_small)(REAL x) { return FN(poly_erf)(x * x) * x + x; }
 /* erfc a, a >= 1/2: (1 + 2a) e^(a^2) erfc a is a polynomial in (a - c) / (a + c). */
 GS_FN REAL FN(erfc_tail)(REAL a) {
     a = FN(least)(a, T(ERFC_MAX));
-    REAL y = FN(poly_erfcx)((a - T(ERFCX_A)) / (a + T(ERFCX_A))) / (a + a + (REAL)1);
+    REAL y = FN(poly_erfcx)(FN(quotient)(a - T(ERFCX_A), a + T(ERFCX_A)));
+    y = FN(quotient)(y, a + a + (REAL)1);
     REAL high = FN(real)(FN(bits)(a) & ~(((UINT)1 << (FRACTION / 2 + 1)) - 1));
     REAL e = FN(expm1_reduced)(-((a - high) * (a + high)));
     return (y * e + y) * FN(exp)(-(high * high));
@@ -46,12 +49,14 @@ GS_FN REAL FN(erfc_tail)(REAL a) {
 
 GS_FN REAL FN(erf)(REAL x) {
     REAL a = FN(abs)(x);
-    return FN(copysign)(a < (REAL)0.5 ? FN(erf_small)(a) : (REAL)1 - FN(erfc_tail)(a), x);
+    REAL y = FN(select)(a < (REAL)0.5, FN(erf_small)(a), (REAL)1 - FN(erfc_tail)(a));
+    return FN(copysign)(y, x);
 }
 
 GS_FN REAL FN(erfc)(REAL x) {
     REAL a = FN(abs)(x), tail = FN(erfc_tail)(a);
-    return a < (REAL)0.5 ? (REAL)1 - FN(erf_small)(x) : x < 0 ? (REAL)2 - tail : tail;
+    tail = FN(select)(x < 0, (REAL)2 - tail, tail);
+    return FN(select)(a < (REAL)0.5, (REAL)1 - FN(erf_small)(x), tail);
 }
 
 GS_FN REAL FN(gammaln_positive)(REAL a) {

@@ -39,9 +39,10 @@ GS_FN double gs_real_f64(gs_u64 u) { return __longlong_as_double((gs_i64)u); }
 #define GS_FMOD_f32(x, y) fmodf(x, y)
 #define GS_FMOD_f64(x, y) fmod(x, y)
 
-/* a / b to the last bit, where |b| and |a / b| lie in [2^-60, 2^60] or b is 1 or 2. The compiler's
- * own division takes the same steps, and then a branch for what lies outside: which keeps it from
- * mixing the steps of several, and a thread that has few to do waits for each of them. */
+/* a / b to the last bit, where |b| lies in [2^-24, 2^60] and |a / b| in [2^-72, 2^60], or a is 0,
+ * or b is 1 or 2. The compiler's own division takes the same steps, and then a branch for what lies
+ * outside: which keeps it from mixing the steps of several, and a thread that has few to do waits
+ * for each of them. */
 GS_FN float gs_quotient_f32(float a, float b) {
     float y = __fdividef(1.0f, b);
     y = __fmaf_rn(y, __fmaf_rn(-b, y, 1.0f), y);
@@ -49,12 +50,23 @@ GS_FN float gs_quotient_f32(float a, float b) {
     q = __fmaf_rn(__fmaf_rn(-b, q, a), y, q);
     return __fmaf_rn(__fmaf_rn(-b, q, a), y, q);
 }
-/* So of a square root, x in [2^-60, 2^60]. */
+/* So a square root, x in [2^-60, 2^60]. */
 GS_FN float gs_root_f32(float x) {
     const float y = rsqrtf(x), r = x * y;
     return __fmaf_rn(__fmaf_rn(-r, r, x), y * 0.5f, r);
 }
+/* a where c holds, else b. By their bits: of a ? : the compiler makes a branch too. */
+GS_FN float gs_select_f32(bool c, float a, float b) {
+    const gs_u32 mask = 0u - (gs_u32)c;
+    return gs_real_f32((gs_bits_f32(a) & mask) | (gs_bits_f32(b) & ~mask));
+}
+GS_FN double gs_select_f64(bool c, double a, double b) {
+    const gs_u64 mask = 0ull - (gs_u64)c;
+    return gs_real_f64((gs_bits_f64(a) & mask) | (gs_bits_f64(b) & ~mask));
+}
 #else
+GS_FN float gs_select_f32(int c, float a, float b) { return c ? a : b; }
+GS_FN double gs_select_f64(int c, double a, double b) { return c ? a : b; }
 GS_FN gs_u32 gs_bits_f32(float x) {
     gs_u32 u;
     __builtin_memcpy(&u, &x, sizeof u);

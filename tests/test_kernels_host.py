@@ -1,4 +1,8 @@
-"""kernels/ against gpuscan.maths and philox, bit for bit; and that NVRTC compiles it."""
+"""kernels/ against gpuscan.maths and philox, bit for bit; and that NVRTC compiles it.
+
+C, C++, and CUDA's own text of it as C++: there a quotient is made from CUDA's approximate one by
+steps that take its error out, which is here as large as CUDA says that it may be.
+"""
 
 import ctypes
 import importlib.util
@@ -21,6 +25,37 @@ gammaln gamma psi""".split()
 BINARY = ["power", "arctan2", "mod", "floor_divide"]
 REALS = {"f32": (np.float32, np.uint32, "float"), "f64": (np.float64, np.uint64, "double")}
 INTEGERS = {"i8": "signed char", "i16": "short", "i32": "int", "i64": "long long"}
+
+
+# What kernels/portable.h takes from CUDA. A quotient is off by up to two units of the last place, up
+# or down as the divisor's bits have it (CUDA C++ programming guide: intrinsic functions), but where
+# the divisor's fraction is all ones: CUDA's own division goes on from it as kernels/portable.h does,
+# and would be wrong there. So is CUDA's own square root, at some more places.
+CUDA = """#define __CUDACC_RTC__
+#define __device__
+#define __forceinline__ inline __attribute__((always_inline, unused))
+#define __noinline__ __attribute__((noinline, unused))
+#define BITS(name, to, from) \\
+    static inline to name(from x) { to y; __builtin_memcpy(&y, &x, sizeof y); return y; }
+BITS(__float_as_uint, unsigned, float)
+BITS(__uint_as_float, float, unsigned)
+BITS(__double_as_longlong, long long, double)
+BITS(__longlong_as_double, double, long long)
+static inline float __fmaf_rn(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
+static inline float __fsqrt_rn(float x) { return __builtin_sqrtf(x); }
+static inline double __dsqrt_rn(double x) { return __builtin_sqrt(x); }
+static inline float floorf(float x) { return __builtin_floorf(x); }
+static inline double floor(double x) { return __builtin_floor(x); }
+static inline float fmodf(float x, float y) { return __builtin_fmodf(x, y); }
+static inline double fmod(double x, double y) { return __builtin_fmod(x, y); }
+static inline float __fdividef(float x, float y) {
+    unsigned bits = __float_as_uint(y), ones = (1u << 23) - 1;
+    float q = __builtin_fabsf(y) > 0x1p126f && y - y == 0 ? 0 * x : x / y;
+    bool right = q == 0 || q - q != 0 || (bits & ones) == ones;
+    return right ? q : __uint_as_float(__float_as_uint(q) + (bits * 2654435761u >> 16) % 5 - 2);
+}
+static inline float rsqrtf(float x) { return (float)(1 / __builtin_sqrt((double)x)); }
+"""
 
 
 def source() -> str:
@@ -61,20 +96,18 @@ def compiler(language: str) -> list[str] | None:
     return None
 
 
-@pytest.fixture(scope="module", params=["c11", "c++17"])
+@pytest.fixture(scope="module", params=["c11", "c++17", "cuda"])
 def library(request, tmp_path_factory):
-    command = compiler(request.param)
+    language = "c11" if request.param == "c11" else "c++17"
+    command = compiler(language)
     if command is None:
-        pytest.skip(f"no {request.param} compiler: set CC or CXX, or install gcc")
+        pytest.skip(f"no {language} compiler: set CC or CXX, or install gcc")
     folder = tmp_path_factory.mktemp("kernels")
-    text = folder / ("twin.c" if request.param == "c11" else "twin.cpp")
-    text.write_text(source())
+    text = folder / ("twin.c" if language == "c11" else "twin.cpp")
+    text.write_text((CUDA if request.param == "cuda" else "") + source())
     built = folder / "twin.so"
     options = [*FLAGS, "-Wall", "-Wextra", "-shared", "-fPIC", f"-I{KERNELS}", "-o", str(built)]
-    subprocess.run(
-        [*command, f"-std={request.param}", *options, str(text), "-lm"],
-        check=True,
-    )
+    subprocess.run([*command, f"-std={language}", *options, str(text), "-lm"], check=True)
     return ctypes.CDLL(str(built))
 
 

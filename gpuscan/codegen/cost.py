@@ -59,16 +59,16 @@ FRAGMENT_ROWS = 16  # of the other factor, that they multiply with at once
 # float64 multiply-adds of a float32 one: arithmetic throughput in the CUDA programming guide
 DOUBLE = {"sm_75": 1 / 32, "sm_80": 1 / 2, "sm_90": 1 / 2, "sm_100": 1 / 2}
 DOUBLE_ELSE = 1 / 64
-# Instructions of a float32 function in sm_90's code, without the way that division takes for
-# subnormal numbers [M: NVRTC 13.0, nvdisasm]; every other function counts as one.
+# Instructions of a float32 function in sm_90's code, without the ways that are taken for subnormal
+# numbers and for large angles [M: NVRTC 13.5, nvdisasm]; every other function counts as one.
 INSTRUCTIONS = {
-    "true_div": 12, "inv": 10, "sqrt": 15, "pow": 90, "mod": 20, "int_div": 20,
+    "true_div": 13, "inv": 13, "sqrt": 13, "pow": 217, "mod": 82, "int_div": 133,
     "maximum": 3, "minimum": 3, "clip": 6, "sgn": 6,
-    "exp": 31, "exp2": 28, "expm1": 31, "log": 52, "log2": 60, "log10": 65, "log1p": 75,
-    "sigmoid": 47, "softplus": 95, "tanh": 44, "sinh": 96, "cosh": 80,
-    "sin": 109, "cos": 109, "tan": 116, "arcsin": 63, "arccos": 65, "arctan": 113,
-    "arctan2": 70, "arcsinh": 190, "arccosh": 175, "arctanh": 95, "erf": 125, "erfc": 125,
-    "erfinv": 180, "erfcinv": 180, "normal_icdf": 180, "gammaln": 345, "gamma": 450, "psi": 305,
+    "exp": 31, "exp2": 28, "expm1": 31, "log": 49, "log2": 58, "log10": 61, "log1p": 72,
+    "sigmoid": 49, "softplus": 94, "tanh": 46, "sinh": 105, "cosh": 89,
+    "sin": 52, "cos": 52, "tan": 64, "arcsin": 41, "arccos": 44, "arctan": 63,
+    "arctan2": 71, "arcsinh": 157, "arccosh": 148, "arctanh": 91, "erf": 123, "erfc": 123,
+    "erfinv": 127, "erfcinv": 133, "normal_icdf": 123, "gammaln": 271, "gamma": 385, "psi": 224,
 }  # fmt: skip
 PHILOX, DRAWN = 50, 4  # of a block of words [M], and how many those are
 DRAW = 4  # what makes a float of a word, and stores it
