@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..graph import Constant, Variable
+from ..ops.elemwise import Elemwise
 from ..ops.shape import Dim
 from .control import Control
 from .kernel import Array, Binary, If, Name, Number, Pointer, Return, binary, product, row_major
@@ -40,6 +41,8 @@ class Frame(Control):
     def _expression(self, outside: Variable) -> Any:
         if isinstance(outside, Constant):
             return Number(int(outside.data))
+        if isinstance(outside.op, Elemwise) and outside.op.scalar.name == "mul":
+            return product([self._expression(self.known.same.find(s)) for s in outside.inputs])
         return self._outer_size(outside)
 
     def _outer_size(self, outside: Variable) -> Any:

@@ -32,7 +32,7 @@ from .kernel import (
     row_major,
 )
 from .lower import FAILED, Memory, returns
-from .plan import Plan, keeps_rows_apart, walk
+from .plan import Plan, in_size, keeps_rows_apart, walk
 from .program import (
     ROWS_AHEAD,
     Carry,
@@ -450,6 +450,9 @@ class Loop(Frame):
         for v in [*walk(step.outputs, set()), *step.params]:
             if not self._keeps_apart(v, rows):
                 return f"{v.op_name()} takes several rows", None, nowhere
+        for v in (*step.params, *step.traces):
+            if v.ndim and self.shape_of(v)[0] != rows and in_size(rows, self.shape_of(v)[0]):
+                return "it keeps several rows for each", None, nowhere
 
         def axis(v: Variable, lead: int) -> int | None:
             return lead if v.ndim and self.shape_of(v)[0] == rows else None

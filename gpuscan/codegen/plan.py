@@ -32,6 +32,7 @@ from ..ops.shape import BroadcastTo, Dim, DimShuffle, Join, Reshape, Specify
 from ..ops.softmax import LogSoftmax, Softmax
 from ..scan.op import Scan
 from ..types import FLOATS, TensorType
+from .kernel import Binary
 
 # Ops that need whole operands, and those of them that read each element once.
 WHOLE = (
@@ -260,37 +261,58 @@ def _is_free(v: Variable) -> bool:
 # ---- rows -----------------------------------------------------------------------------------
 
 
+def in_size(rows: Any, size: Any) -> int:
+    """How often rows is a factor of a size."""
+    if isinstance(size, Binary) and size.op == "mul":
+        return in_size(rows, size.a) + in_size(rows, size.b)
+    return int(size == rows)
+
+
 def keeps_rows_apart(v: Variable, rows: Any, sizes_of: Callable[[Variable], Sequence[Any]]) -> bool:
     """Whether row i of v, along a first axis of the size `rows`, needs only rows i of what it
-    is computed from; and nothing else is of that size."""
+    is computed from; and nothing else is of that size. Rows of such a first axis times another
+    size are rows, so many together."""
     if isinstance(v.op, Scan | Item):
         return False
     sizes = sizes_of(v)
-    if rows in sizes[1:]:
+    if any(in_size(rows, s) for s in sizes[1:]):
         return False
     if isinstance(v, Constant) or not v.inputs:
         return not isinstance(v, Constant) or rows not in sizes
-    inputs = [sizes_of(x) for x in read(v)]
-    if not any(rows in s for s in (sizes, *inputs)):
+    has_rows = [in_size(rows, s[0]) if s else 0 for s in (sizes, *map(sizes_of, read(v)))]
+    if max(has_rows) > 1:
+        return False
+    if not any(has_rows):
         return True
+    own, *given = map(bool, has_rows)
     match v.op:
-        case Elemwise() | IfElse() | BroadcastTo() | DimShuffle() | Specify() | Uniform():
+        case Elemwise() | IfElse() | BroadcastTo() | DimShuffle() | Specify():
             return True
+        case Uniform():
+            return rows in sizes or not own
         case Dot():
-            x, y = inputs
-            return x[0] == rows and len(x) == 2 and rows not in y
+            return given == [True, False] and v.inputs[0].ndim == 2
         case BatchedDot():
-            x, y = inputs
-            return x[0] == y[0] == rows
+            return all(given)
         case Reduce(axes=axes):
             return 0 not in axes
         case Softmax(axis) | LogSoftmax(axis) | ArgReduce(axis=axis) | Cumulative(axis=axis):
             return axis != 0
         case Join(axis=axis):
             return axis != 0
+        case Reshape():
+            return own and given == [True]
         case Lookup():
-            x, i = inputs
-            return rows not in x and bool(i) and i[0] == rows
+            return given == [False, True]
         case Subtensor(pattern) | IncSubtensor(pattern):
-            return bool(pattern) and pattern[0] == FULL and inputs[0][0] == rows
+            return bool(pattern) and pattern[0] == FULL and given[0]
+        case AdvancedSubtensor(pattern):
+            x, *arrays = given
+            if x:
+                return own and pattern[0] == FULL and not any(arrays)
+            most = max(i.ndim for i in v.inputs[1:])  # of a table, what each row asks for
+            return own and all(i.ndim == most for i, a in zip(v.inputs[1:], arrays) if a)
+        case AdvancedIncSubtensor(pattern):
+            x, _, *arrays = given
+            return x and pattern[0] == FULL and not any(arrays)
     return isinstance(v.op, Identity) and not getattr(v.op, "has_effect", False)

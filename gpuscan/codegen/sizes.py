@@ -27,6 +27,7 @@ from ..ops.shape import (
     Specify,
     as_int64,
     dims,
+    is_size,
 )
 from ..record import record
 from ..rules.shapes import pushed_dims
@@ -66,6 +67,7 @@ class Sizes:
     pairs     sizes that the host has to compare
     refused   values for which sizes would have to be compared that the step computes
     most      for sizes that are not fixed: one that is, and not less
+    same      fixed sizes that are equal
     """
 
     unknown: dict[Axis, Known] = field(default_factory=dict)  # in the types
@@ -73,6 +75,7 @@ class Sizes:
     pairs: list[tuple[Variable, Variable]] = field(default_factory=list)
     refused: set[Variable] = field(default_factory=set)
     most: dict[Variable, Variable] = field(default_factory=dict)
+    same: Classes = field(default_factory=lambda: Classes())
 
     def of(self, v: Variable, axis: int) -> Known | None:
         size = v.type.shape[axis]
@@ -119,13 +122,13 @@ def sizes_of(scopes: Sequence[Scope]) -> Sizes:
         places = [(v, axis) for v in values for axis, s in enumerate(v.type.shape) if s is None]
         pairs = list(dict.fromkeys(_equal_expressions(own)))
         asked = [e for _, *pair in pairs for e in pair] + list(_other_integers(scope.computed))
-        known = scope.outside(_pushed([*(Dim(axis)(v) for v, axis in places), *asked]))
+        known = _known(scope, [*(Dim(axis)(v) for v, axis in places), *asked])
         found.unknown |= zip(places, known)
         found.told |= zip(asked, known[len(places) :])
         equal += [(v, found.told[a], found.told[b]) for v, a, b in pairs]
         equal += [(v, found.of(*a), found.of(*b)) for v, a, b in [*_equal_sizes(own), *scope.also]]
         computed += scope.computed
-    same = _Classes()
+    same = found.same
     for v, x, y in equal:
         if x is None or y is None:
             found.refused.add(v)
@@ -148,6 +151,26 @@ def sizes_of(scopes: Sequence[Scope]) -> Sizes:
             if room is not None:
                 found.most.setdefault(size.variable, room)
     return found
+
+
+def _known(scope: Scope, sizes: Sequence[Variable]) -> list[Known]:
+    """How sizes are known outside. Those that follow only from what a step is given as a number,
+    and is a size there, are found second: by itself a number could be -1."""
+    found = scope.outside(_pushed(sizes))
+    left = [k for k, x in enumerate(found) if not x.fixed]
+    given = [p for p in scope.given if isinstance(p.type, TensorType) and p.type == _NUMBER]
+    if not left or not given:
+        return found
+    outer = zip(given, scope.outside(given))
+    numbers = {p: x.variable for p, x in outer if x.fixed and is_size(x.variable)}
+    again = scope.outside(_pushed(substitute([sizes[k] for k in left], numbers)))
+    for k, x in zip(left, again):
+        if x.fixed:
+            found[k] = x
+    return found
+
+
+_NUMBER = TensorType("int64", ())
 
 
 def _bounds(v: Variable, found: Sizes) -> Iterator[tuple[Known | None, Known | None]]:
@@ -255,7 +278,7 @@ def _total(v: Variable) -> Variable:
     return size
 
 
-class _Classes:
+class Classes:
     """Sizes that are equal, each class with the member that stands for it: a constant if one is
     in it."""
 

@@ -565,5 +565,5 @@ class OnHost(Op):
         return self.definition.infer(*types)
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
-        call, host = self.definition.evaluator(self.node), self.device.host
-        return lambda *inputs: call(*map(host, inputs))
+        call, device = self.definition.evaluator(self.node), self.device
+        return lambda *inputs: call(*map(device.host, inputs))
