@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from .codegen.chain import lower_chain
+from .codegen.cost import GRAPH_KERNEL
 from .codegen.launches import Sized
 from .codegen.loop import lower_loop
 from .codegen.lower import FAILED, returns
@@ -96,7 +97,7 @@ def _program(
             loops[v] = sequence = sequenced(v, f"{e}", device, fuse, met)
             met[v] = sequence.launches
             plans.append(sequence.plan)
-    new = _replaced(outputs, loops, lower_nests(outputs, lanes=False), device, met)
+    new = _replaced(outputs, loops, lower_nests(outputs, lanes=False), device, met, fuse)
     written = {made: v for v, made in new.items()}
     made = [new[v] for v in outputs]
     return Program(inputs, made, written), made, tuple(plans)
@@ -255,7 +256,7 @@ def lowered(v: Variable, name: str) -> Fused:
 
 def _replaced(
     outputs: Sequence[Variable], loops: Mapping[Variable, Fused | _Sequence],
-    nests: Sequence[Nest], device: CudaDevice, met: dict[Variable, Any],
+    nests: Sequence[Nest], device: CudaDevice, met: dict[Variable, Any], fuse: str,
 ) -> dict[Variable, Variable]:  # fmt: skip
     """Per node what stands for it where loops, nests and products are nodes that run on the
     device; `met`: where each loop puts the sizes and shapes of its last run."""
@@ -283,7 +284,7 @@ def _replaced(
                 made[id(nest)] = kernel(*inputs)
             new[v] = inherit(results(made[id(nest)])[nest.values.index(v)], v)
         elif v in loops:
-            new[v] = inherit(_loop(v, loops[v], device, met)(*inputs), v)
+            new[v] = inherit(_loop(v, loops[v], device, met, fuse)(*inputs), v)
         elif not v.inputs or isinstance(v.op, Item | Dim) or getattr(v.op, "is_lazy", False):
             new[v] = rebuild(v, inputs) if v.inputs else v
         elif is_product(v):
@@ -312,14 +313,47 @@ def _launch_of(nest: Nest, device: CudaDevice) -> Callable[[Mapping[str, int]], 
 
 
 def _loop(
-    v: Variable, f: Fused | _Sequence, device: CudaDevice, met: dict[Variable, Any]
+    v: Variable, f: Fused | _Sequence, device: CudaDevice, met: dict[Variable, Any], fuse: str
 ) -> CudaLoop | CudaSequence:
     assert isinstance(v.op, Scan)
     told = functools.partial(met.__setitem__, v)
     if isinstance(f, _Sequence):
-        stay = tuple([c in f.numbers for c in v.op.step.consts])
-        return CudaSequence(v.op, f.step, stay, f.launches, device, v, told)
+        return _sequence(v, f, device, told)
+
+    @functools.cache
+    def sequence() -> _Sequence:
+        return sequenced(v, "", device, fuse, {})
+
+    @functools.cache
+    def op() -> CudaSequence:
+        return _sequence(v, sequence(), device, lambda _: None)
+
+    def instead(launch: Launch) -> CudaSequence | None:
+        """Where one block would run all of the loop."""
+        free = fuse == "auto" and not device.scope
+        return op() if free and launch.alone and in_launches(launch, sequence) else None
+
     return CudaLoop(
-        v.op, f.program, len(f.sizes), functools.partial(f.launch_of, device), device, v,
+        v.op, f.program, len(f.sizes), functools.partial(f.launch_of, device), instead, device, v,
         (*v.inputs, *f.sizes), told,
     )  # fmt: skip
+
+
+def _sequence(
+    v: Variable, f: _Sequence, device: CudaDevice, told: Callable[[Any], None]
+) -> CudaSequence:
+    assert isinstance(v.op, Scan)
+    stay = tuple([c in f.numbers for c in v.op.step.consts])
+    return CudaSequence(v.op, f.step, stay, f.launches, device, v, told)
+
+
+def in_launches(launch: Launch, sequence: Callable[[], _Sequence]) -> str:
+    """Why a loop that one block would run is quicker as the launches of a CUDA graph; "" where it
+    is not, or may not be: less than half of the time is asked for, as both are predictions."""
+    if launch.alone < 2 * GRAPH_KERNEL:
+        return ""
+    found = sequence().launches
+    seconds = found.kernels * GRAPH_KERNEL
+    if not found.steps or 2 * seconds > launch.alone:
+        return ""
+    return f"one block would need {launch.alone / seconds:.0f} times as long for a step"

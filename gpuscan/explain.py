@@ -3,6 +3,7 @@ and how long that is predicted to be."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from .codegen import operands
-from .codegen.cost import Prediction, StepCost, all_units, predict, work_of
+from .codegen.cost import Prediction, all_units, predict, work_of
 from .codegen.launches import DoesNotFit, Sized
 from .codegen.limits import Limits, memory_text, occupancy
-from .codegen.persistent import launch_of
+from .codegen.persistent import launch_of, worker_cost
 from .codegen.plan import NotLowered
 from .codegen.program import (
     Exchanged,
@@ -28,7 +29,7 @@ from .codegen.program import (
     Trace,
 )
 from .compile import LoopPlan, name_of
-from .compile_cuda import Fused, lowered, sequence_plan, sequenced
+from .compile_cuda import Fused, in_launches, lowered, sequence_plan, sequenced
 from .errors import BuildError, DeviceError
 from .evaluate import Program
 from .graph import Constant, Variable, toposort
@@ -177,7 +178,7 @@ def on_gpu(
             if fuse == "never":
                 raise NotLowered("fuse='never'")
             fused = replace(lowered(v, "loop"), precision=precision)
-            plans.append(_plan(v, fused, known, gpu, scope))
+            plans.append(_plan(v, fused, known, gpu, scope, fuse))
         except (NotLowered, RecursionError) as e:
             plans.append(_sequenced(v, f"{e}", known, gpu, fuse))
     return tuple(plans)
@@ -204,7 +205,7 @@ class _Described:
 
 
 def _plan(
-    v: Variable, f: Fused, known: Mapping[Variable, Any], gpu: Limits, scope: str
+    v: Variable, f: Fused, known: Mapping[Variable, Any], gpu: Limits, scope: str, fuse: str
 ) -> LoopPlan:
     dims = [Dim(axis)(x) for x in v.inputs for axis in range(x.ndim)]
     if v in known:
@@ -233,6 +234,11 @@ def _plan(
         launch = launch_of(loop, chain, gpu, scope, f.precision)
     except (DoesNotFit, DeviceError) as e:
         return replace(f.plan, scope="", reason=f"no kernel on {gpu.name}: {e}")
+    if launch.alone and fuse == "auto":
+        like: Any = _Described(gpu)
+        sequence = functools.cache(lambda: sequenced(v, "", like, fuse, {}))
+        if reason := in_launches(launch, sequence):
+            return replace(sequence().plan, reason=reason)
     sized = chain if launch.scope == "thread" and chain is not None else loop
     kernel = _kernel(v, sized, shapes, launch, gpu, f.precision)
     return LoopPlan(name_of(v), "fused", launch.reason, launch.scope, f.plan.stages, kernel)
@@ -280,21 +286,15 @@ def _kernel(
                 kept += 2 * x.elements * _itemsize(x.dtype) * x.copies
     again = sum(w.size for w in launch.weights if w.place == "memory")
     kept -= 2 * again * launch.grid
-    units = program.units
-    exchanged = 0
-    if scope == "grid" and units is not None:
-        own_rows = {k: n for k, n in launch.most if k == sized.rows}  # of a group of blocks
-        exchanged = sum(sized.value(n, own_rows) * _itemsize(d) for d, n in units.exchanged)
+    cost = worker_cost(sized, launch, gpu)
+    exchanged = cost.exchanged
+    if scope == "grid":
         exchanged -= rounded * (_itemsize("float32") - _itemsize(operands.DTYPE))
     everything = all_units(program, sized.values, sized.value)
     all_work = work_of(program, everything, gpu, launch.block)
-    threads = 1 if scope == "thread" else launch.block
-    own = work_of(program, {**everything, **dict(launch.most)}, gpu, threads, launch.weights)
-    together = launch.block if scope == "thread" else 1
-    step = StepCost(
-        scope, launch.grid, launch.block, program.schedule.stages, launch.meetings, own.products,
-        own.busy * together, own.longest, exchanged, kept // max(1, launch.grid), read + written,
-    )  # fmt: skip
+    step = replace(
+        cost, exchanged=exchanged, own=kept // max(1, launch.grid), memory=read + written
+    )
     return _compiled(launch, gpu, KernelPlan(
         gpu.name, launch.against, 1, launch.grid, launch.block, launch.shared, None, None, None,
         None, "", launch.meetings, exchanged, read, written, kept, read + sum(traces),

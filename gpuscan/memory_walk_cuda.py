@@ -122,6 +122,8 @@ class CudaWalk(Walk):
         read = {i: self._as_read(operands[i], w, name) for i, w in runner.read.items()}
         plan = self._plan(v, runner, inputs, {i: view_of(x) for i, x in read.items()})
         carries, trace_rows = op.program.carries, plan.rows
+        if steps > 0 and plan.instead is not None:
+            return self.sequence(v, plan.instead, operands)
         if steps < 1:  # by NumPy
             finals = [self.numpy(s, c.dtype, "value", name) for c, s in zip(carries, plan.states)]
             rows = [self.numpy((0, *s), dtype, "history", name) for s, dtype in trace_rows]

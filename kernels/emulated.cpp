@@ -325,7 +325,7 @@ void begin_block(size_t slot, size_t index) {
         w.alive |= 1u << t.lane;
         t.state = FRESH;
         t.fenced = false;
-        t.seen_count = 0;
+        t.seen_count = t.started = 0;
         to_run(&t);
     }
     now.alive += count;

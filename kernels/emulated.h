@@ -58,10 +58,19 @@ struct Team { /* a block, as its threads see it */
     unsigned char *shared;
 };
 
+/* What a thread has started to copy: it comes as late as it may. */
+struct Copy {
+    void *to;
+    const void *from;
+    unsigned size;
+};
+
 struct Place { /* a thread, as it sees itself */
     uint3 index;
     unsigned lane;
     Team *team;
+    Copy copies[16];
+    unsigned started; /* of the copies */
 };
 
 /* A product of a warp: what each lane brings of a and b, and its share of the sum. */
@@ -95,6 +104,27 @@ struct Machine {
 };
 
 static Machine *machine;
+
+/* Waits for the thread's copies. */
+EMULATED void copied() {
+    Place *const me = machine->here;
+    for (unsigned i = 0; i < me->started; i++) {
+        const Copy &c = me->copies[i];
+        if (c.size == 4) __builtin_memcpy(c.to, c.from, 4);
+        else __builtin_memcpy(c.to, c.from, 8);
+    }
+    me->started = 0;
+}
+
+/* Starts to copy 4 or 8 bytes: until the thread waits, nothing is there. */
+EMULATED void copy(void *to, const void *from, unsigned size) {
+    Place *const me = machine->here;
+    if (me->started == sizeof me->copies / sizeof *me->copies) copied();
+    const Word nothing = ~(Word)0;
+    if (size == 4) __builtin_memcpy(to, &nothing, 4);
+    else __builtin_memcpy(to, &nothing, 8);
+    me->copies[me->started++] = {to, from, size};
+}
 
 /* Called by a loop that waits for a write of another thread, once a look. */
 EMULATED void yield(EMULATED_SPOT) { machine->yield(spot); }

@@ -124,7 +124,7 @@ GS_FN int gs_leave(long long *meeting, gs_u64 epoch) { return gs_leave(meeting, 
 
 /* Starts to copy an element from the device's memory to the block's: it is there for this thread
  * behind gs_copied(), while others need a barrier too. What has fewer bytes than four, and whatever
- * is older than sm_80, waits for it at once, as the twin does. */
+ * is older than sm_80, waits for it at once. */
 template <class T> GS_FN void gs_copy(T *to, const T *from) {
 #if GS_DEVICE && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     if constexpr (sizeof(T) == 4 || sizeof(T) == 8) {
@@ -134,12 +134,16 @@ template <class T> GS_FN void gs_copy(T *to, const T *from) {
                      : "memory");
         return;
     }
+#elif !GS_DEVICE
+    if constexpr (sizeof(T) == 4 || sizeof(T) == 8) return emulated::copy(to, from, sizeof(T));
 #endif
     *to = *from;
 }
 GS_FN void gs_copied() {
 #if GS_DEVICE && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_all;" : : : "memory");
+#elif !GS_DEVICE
+    emulated::copied();
 #endif
 }
 

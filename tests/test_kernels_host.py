@@ -27,10 +27,10 @@ REALS = {"f32": (np.float32, np.uint32, "float"), "f64": (np.float64, np.uint64,
 INTEGERS = {"i8": "signed char", "i16": "short", "i32": "int", "i64": "long long"}
 
 
-# What kernels/portable.h takes from CUDA. A quotient is off by up to two units of the last place, up
-# or down as the divisor's bits have it (CUDA C++ programming guide: intrinsic functions), but
-# where the divisor's fraction is all ones: CUDA's own division goes on from there in the same steps,
-# and would be wrong. So would its own square root, at some more places.
+# What kernels/portable.h takes from CUDA. A quotient is off by up to two units of the last place,
+# up or down as the divisor has it (CUDA C++ programming guide: intrinsic functions), but
+# where the divisor's fraction is all ones: CUDA's own division goes on from there in the same
+# steps, and would be wrong. So would its own square root, at some more places.
 CUDA = """#define __CUDACC_RTC__
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline, unused))

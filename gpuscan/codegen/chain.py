@@ -7,7 +7,7 @@ from typing import Any
 
 from ..graph import Variable
 from ..ops.linalg import Dot
-from ..scan.op import Scan, Step
+from ..scan.op import Step
 from .kernel import Array, Name, product, row_major
 from .loop import Loop, constant_rows
 from .lower import Memory
@@ -18,18 +18,19 @@ from .program import Carry, LoopProgram, Scratch
 def lower_chain(node: Variable, name: str) -> tuple[LoopProgram, list[Variable]]:
     """As `lower_loop`, for threads each of which has a row of the states, or all of a state
     without rows. Raises NotLowered where rows need each other."""
-    assert isinstance(node.op, Scan)
-    has_rows = any(p.ndim for p in node.op.step.carries)
-    reason = ""
-    for rows in dict.fromkeys((None, constant_rows(node))):
+    count, reason = constant_rows(node), ""
+    for rows in dict.fromkeys((None, count)):
         loop = _Chain(node, rows)
-        if rows is None and loop.row_size() is None and constant_rows(node):
+        if loop.row_size() is None:
             continue
         program = loop.program(name)
-        if program.rows_apart is not None or not has_rows:
+        if program.rows_apart is not None:
             return program, loop.outer_sizes
         reason = program.schedule.reason
-    raise NotLowered(reason)
+    loop = _Chain(node, None)
+    if loop.row_size() is not None:
+        raise NotLowered(reason)
+    return loop.program(name), loop.outer_sizes
 
 
 class _Chain(Loop):

@@ -54,6 +54,8 @@ BLOCK_MEETING = 60  # clocks of __syncthreads [K]
 BARRIERS = 2  # of a stage in a block: in front of its products, and behind them
 # seconds until all blocks go on: all add to one counter and poll it, as kernels/grid.h [H200]
 GRID_MEETING = 1.1e-6
+# seconds from a kernel's start to the next one's, in a CUDA graph: shared/GPU.md, section 2.7 [K]
+GRAPH_KERNEL = 2.5e-6
 TENSOR = ("tf32", "bf16", "fp16")  # precisions whose products are the tensor units'
 FRAGMENT_ROWS = 16  # of the other factor, that they multiply with at once
 # float64 multiply-adds of a float32 one: arithmetic throughput in the CUDA programming guide

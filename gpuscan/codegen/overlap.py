@@ -111,7 +111,7 @@ class _Step:
         self._work_on(share)
         inner, fetch = self._fetched(share.body, inputs)
         inner, met = self._met(inner, body[at + 1 : k], states) if k > at else (inner, [])
-        inner = self._kept(inner, inputs)
+        inner = self._kept(inner, inputs, bool(fetch or met))
         read = {a.name for s in body for a in _read(s)}
         ends = any(isinstance(s, Finish) for s in everywhere(body))
         inner, write = self._delayed(inner, set() if ends else set(traces) - read)
@@ -180,12 +180,14 @@ class _Step:
                     inner.append(s)
         return inner, fetch
 
-    def _kept(self, body: Sequence[Any], inputs: Collection[str]) -> list[Any]:
+    def _kept(self, body: Sequence[Any], inputs: Collection[str], waits: bool) -> list[Any]:
         """The body with inputs that are the same in each step read from shared memory: a meeting
-        drops what a multiprocessor's cache has of the device's."""
+        drops what a multiprocessor's cache has of the device's. waits: whether each step waits for
+        copies anyway."""
         inner, copy = self._from_shared(body, "kept", lambda a, at: a in inputs and self._stays(at))
         if copy:
             self.ahead.append(replace(self.share, body=tuple(copy)))
+            self.ahead += [] if waits else [_COPIED]
         return inner
 
     def _met(

@@ -8,12 +8,15 @@ a step. Sizes that weights have are numbers in the text; the number of steps and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 from ..errors import DeviceError
 from ..record import replace
 from .block_kernel import Blocks, by_units
 from .chain_kernel import chain_launch
+from .cost import StepCost, all_units, predict, work_of
 from .launches import DoesNotFit, Sized
 from .limits import Limits, memory_text
 from .program import Launch
@@ -30,24 +33,72 @@ def launch_of(
             f"dot_precision {precision!r} needs sm_80, and {limits.name} is an sm_75: "
             "use 'fp16' or 'float32'"
         )
-    reasons: dict[str, str] = {}  # against scopes
     ways: list[tuple[str, Callable[[], Launch]]] = [
         ("thread", lambda: chain_launch(loop, chain, limits)),
         ("block", lambda: _narrow_block(loop, limits, precision)),
         ("grid", lambda: by_units(loop, limits, precision)),
         ("block", lambda: Blocks(loop, limits, False, precision).launch()),
     ]
-    for way, make in [*(x for x in reversed(ways) if x[0] == scope), *ways]:
+    ways = [*(x for x in reversed(ways) if x[0] == scope), *ways]
+    if loop.rows is None and not scope:
+        return _quickest(loop, chain, ways, limits, precision)
+    reasons: dict[str, str] = {}  # against scopes
+    for way, make in ways:
         try:
-            made = make()
-            narrower = [(s, reasons[s]) for s in _NARROWEST_FIRST if s in reasons and s != way]
-            return replace(made, against=tuple(narrower))
+            return _with_reasons(make(), reasons)
         except DoesNotFit as e:
             reasons[way] = f"{e}"
     raise DoesNotFit("; ".join(f"not {s}: {why}" for s, why in reasons.items()))
 
 
 _NARROWEST_FIRST = ("thread", "block", "grid")
+
+
+def _with_reasons(made: Launch, reasons: Mapping[str, str]) -> Launch:
+    narrower = [(s, reasons[s]) for s in _NARROWEST_FIRST if s in reasons and s != made.scope]
+    return replace(made, against=tuple(narrower))
+
+
+def _quickest(
+    loop: Sized, chain: Sized | None, ways: Sequence[tuple[str, Callable[[], Launch]]],
+    limits: Limits, precision: str,
+) -> Launch:  # fmt: skip
+    """Of the kernels of a state without rows that are apart, which one worker may have or many, the
+    one whose steps are predicted to be the shortest; the narrowest of those that are alike."""
+    found: list[tuple[float, Launch]] = []
+    reasons: dict[str, str] = {}
+    for way, make in ways:
+        try:
+            made = make()
+        except DoesNotFit as e:
+            reasons.setdefault(way, f"{e}")
+            continue
+        sized = chain if made.scope == "thread" and chain is not None else loop
+        found.append((predict(worker_cost(sized, made, limits), limits, precision).seconds, made))
+    if not found:
+        raise DoesNotFit("; ".join(f"not {s}: {why}" for s, why in reasons.items()))
+    seconds, best = min(found, key=lambda x: x[0])
+    for other, made in found:
+        if made.scope != best.scope:
+            reasons[made.scope] = f"a step is predicted to take {other / seconds:.1f} times as long"
+    alone = seconds if best.grid == 1 else 0.0
+    return replace(_with_reasons(best, reasons), alone=alone)
+
+
+def worker_cost(sized: Sized, launch: Launch, gpu: Limits) -> StepCost:
+    """What a worker does in a step, and reads of the others."""
+    program, scope, units = sized.program, launch.scope, sized.program.units
+    exchanged = 0
+    if scope == "grid" and units is not None:
+        own_rows = {k: n for k, n in launch.most if k == sized.rows}  # of a group of blocks
+        exchanged = sum(sized.value(n, own_rows) * np.dtype(d).itemsize for d, n in units.exchanged)
+    values = {**all_units(program, sized.values, sized.value), **dict(launch.most)}
+    work = work_of(program, values, gpu, 1 if scope == "thread" else launch.block, launch.weights)
+    together = launch.block if scope == "thread" else 1
+    return StepCost(
+        scope, launch.grid, launch.block, program.schedule.stages, launch.meetings, work.products,
+        work.busy * together, work.longest, exchanged,
+    )  # fmt: skip
 
 
 def _narrow_block(loop: Sized, limits: Limits, precision: str) -> Launch:

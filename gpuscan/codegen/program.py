@@ -268,3 +268,4 @@ class Launch:
     against: tuple[tuple[str, str], ...] = ()
     weights: tuple[Placed, ...] = ()
     most: tuple[tuple[str, int], ...] = ()
+    alone: float = 0.0

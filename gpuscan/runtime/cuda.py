@@ -179,12 +179,14 @@ class CudaLoop(Op):
     program   what the loop's sizes, states and traces are; its integers are by name
     n_sizes   how many inputs behind the operands are sizes
     launch_of values of all integers, by name -> the kernel for them; raises where there is none
+    instead   of a kernel the loop as launches for each step, where that is quicker
     """
 
     definition: Scan
     program: LoopProgram
     n_sizes: int
     launch_of: Callable[..., Launch] = field(compare=False)
+    instead: Callable[[Launch], CudaSequence | None] = field(compare=False)
     device: CudaDevice
     node: Variable = field(compare=False)  # the Scan as it was written
     inputs: tuple[Variable, ...] = field(compare=False)  # what this op's inputs stand for
@@ -205,6 +207,7 @@ class _LoopPlan(SizedPlan):
     ) -> None:
         super().__init__(program, given, arrays)
         self.launch: Launch | None = None
+        self.instead: CudaSequence | None = None
         if not self.fits:
             return
         self.rows = [(self.shape(shape), dtype) for dtype, shape in program.rows]
@@ -218,6 +221,7 @@ class _LoopPlan(SizedPlan):
                     values[name.text] = self.strides[source]
         others = given[len(program_sizes(program)) :]
         self.launch = op.launch_of(values, others, self.strides)
+        self.instead = op.instead(self.launch)
         self.build = op.device.build
 
     @functools.cached_property
@@ -274,6 +278,8 @@ class _LoopRunner:
         initials = operands[self.first_init : self.first_init + len(plan.states)]
         if any(x.shape != shape for x, shape in zip(initials, plan.states)):
             return self.definition(*inputs)
+        if plan.instead is not None:
+            return plan.instead.run(*operands)
         memory = _Memory(self, plan, steps, arrays, initials)
         arguments = [memory.argument(x) for x in launch.arguments]
         self.device.launch(plan.kernel, launch, arguments)
@@ -380,6 +386,10 @@ class CudaSequence(Op):
         return self.definition.infer(*types)
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
+        return self.run
+
+    @functools.cached_property
+    def run(self) -> Callable[..., Any]:
         definition, device = self.definition, self.device
 
         def step(*given: Any) -> tuple[Any, ...]:
