@@ -193,6 +193,18 @@ def test_blocks_that_do_not_meet_fetch_the_next_steps_inputs_behind_a_steps_work
     assert "next_t" in step.partition("gs_copy(")[2].partition(")")[0]
 
 
+def test_an_input_that_stays_is_waited_for_once(monkeypatch):
+    """Nothing else is copied here. On a GPU its copy may come late, and does on the emulated one."""
+    monkeypatch.setattr(Emulated, "scope", "grid")
+    u = gpuscan.shared(np.eye(64, dtype="float32"), name="u")
+    b = gpuscan.shared(np.linspace(-1, 1, 64, dtype="float32"), name="b")
+    h0 = T.matrix("h0")
+    h, _ = gpuscan.scan(lambda h: T.tanh(h @ u + b), outputs_info=h0, n_steps=3)
+    given = np.ones((3, 64), "float32")
+    found = gpuscan.function([h0], h, device="emulated", fuse="always")(given)
+    assert_close([found], [gpuscan.function([h0], h, device="reference")(given)])
+
+
 def test_what_a_meeting_drops_from_the_cache_is_read_from_shared_memory(seen, monkeypatch):
     """Biases once, before the loop, and the cell state while the product is computed."""
     monkeypatch.setattr(Emulated, "scope", "grid")
@@ -260,6 +272,130 @@ def test_rows_beyond_the_multiprocessors_and_of_a_constant_number(seen):
     np.testing.assert_array_equal(found, wanted)
     (loop,) = seen.loops
     assert (loop.scope, loop.grid * loop.block) == ("thread", 704)
+
+
+def test_the_number_of_chains_is_in_no_text(seen):
+    x0, random = T.matrix("x0"), T.shared_randomstreams.RandomStreams(1)
+    x, updates = gpuscan.scan(
+        lambda x: 0.5 * x + random.normal(x.shape, dtype="float32"), outputs_info=x0, n_steps=2
+    )
+    f = gpuscan.function([x0], x[-1], updates=updates, device="emulated")
+    for chains in (3, 100, 140, 300):
+        f(np.zeros((chains, 2), "float32"))
+        assert seen.loops[-1].scope == "thread"
+        assert chains <= seen.loops[-1].grid * seen.loops[-1].block < chains + 32
+    assert len(seen.sources) == 1
+
+
+def lookups(table):
+    """A chain of states that are positions in a table."""
+    s, random = T.lvector("s"), T.shared_randomstreams.RandomStreams(3)
+
+    def step(s):
+        u = random.uniform((s.shape[0],), dtype="float32")
+        return T.cast((table[s] < u[:, None]).sum(axis=1), "int64")
+
+    chain, updates = gpuscan.scan(step, outputs_info=s, n_steps=4)
+    return [s], [chain], updates, [np.arange(50) % 5]
+
+
+def attention(weights):
+    """Products of stacks of matrices, and heads by reshapes."""
+    memory, h0 = T.tensor3("memory"), T.matrix("h0")
+
+    def step(h):
+        score = T.dot(T.tanh(memory + T.dot(h, weights)[:, None, :]), weights[0])
+        found = (T.nnet.softmax(score)[:, :, None] * memory).sum(axis=1)
+        heads = T.nnet.softmax(found.reshape((h.shape[0] * 2, 4)))
+        return T.tanh(heads.reshape((h.shape[0], 8)) + found)
+
+    h, _ = gpuscan.scan(step, outputs_info=h0, n_steps=3)
+    rng = np.random.default_rng(4)
+    given = rng.normal(size=(3, 5, 8)), rng.normal(size=(3, 8))
+    return [memory, h0], [h], None, [x.astype("float32") for x in given]
+
+
+def pooled(_):
+    """The largest of each four, four times."""
+    x = T.tensor3("x")
+    h, _ = gpuscan.scan(
+        lambda x, h: T.repeat(T.tanh(x + h).reshape((h.shape[0], -1, 4)).max(axis=2), 4, axis=1),
+        sequences=x, outputs_info=T.zeros((x.shape[1], 12), "float32"),
+    )  # fmt: skip
+    given = np.random.default_rng(5).normal(size=(4, 5, 12)).astype("float32")
+    return [x], [h, T.grad((h**2).sum(), x)], None, [given]
+
+
+@pytest.mark.parametrize(
+    ("model", "scope"), [(lookups, "thread"), (attention, "block"), (pooled, "thread")]
+)
+def test_rows_of_lookups_and_reshapes_are_apart(seen, model, scope):
+    table = np.cumsum(np.full((8, 8), 0.125, "float32"), axis=1)
+    results = []
+    for device in ("emulated", "reference"):  # each with random states of its own
+        inputs, outputs, updates, given = model(gpuscan.shared(table - (model is attention)))
+        f = gpuscan.function(inputs, outputs, updates=updates, device=device)
+        results.append(f(*given))
+    assert_close(*results)
+    assert {k.scope for k in seen.loops} == {scope}
+    assert len(seen.loops) == len(outputs)
+
+
+def single(state):
+    """A state without rows that are apart, of a draw, a path in space, or a product."""
+    if state == "number":
+        q, random = T.scalar("q"), T.shared_randomstreams.RandomStreams(2)
+        x, updates = gpuscan.scan(
+            lambda q: q + random.normal((), dtype="float32"), outputs_info=q, n_steps=5
+        )
+        return [q], x, updates, [np.float32(1)]
+    v = T.TensorType("float32", (3,))("v") if state == "three" else T.vector("v")
+    if state == "three":
+        step = lambda v: v + 0.01 * T.stack([v[1] - v[0], v[0] * (1 - v[2]), v[0] * v[1] - v[2]])  # noqa: E731
+    else:
+        u = gpuscan.shared(np.eye(48, dtype="float32") / 2)
+        step = lambda v: T.tanh(T.dot(v, u) + 1)  # noqa: E731
+    x, _ = gpuscan.scan(step, outputs_info=v, n_steps=5)
+    return [v], x, None, [np.ones(3 if state == "three" else 48, "float32")]
+
+
+@pytest.mark.parametrize(
+    ("state", "scope"), [("number", "thread"), ("three", "thread"), ("vector", "block")]
+)
+def test_a_state_without_rows_runs_where_its_steps_are_shortest(seen, state, scope):
+    results = []
+    for device in ("reference", "emulated"):  # each with a random state of its own
+        inputs, output, updates, given = single(state)
+        f = gpuscan.function(inputs, output, updates=updates, device=device)
+        results.append(f(*given))
+    assert_close([results[1]], [results[0]])
+    assert [(k.scope, k.grid) for k in seen.loops] == [(scope, 1)]
+    (plan,) = f.explain().scans
+    slower = [s for s, why in plan.kernel.against if "times as long" in why]
+    assert slower == (["block"] if scope == "thread" else ["grid"])
+
+
+def test_what_one_block_would_be_slow_at_is_launches(seen, monkeypatch):
+    """A state whose elements need each other, by no product: as a graph, where it is large."""
+    u0 = T.vector("u0")
+    u, _ = gpuscan.scan(lambda u: u + 0.1 * (T.roll(u, 1) - u), outputs_info=u0, n_steps=20)
+    f, always, reference = (
+        gpuscan.function([u0], u[-1], device=d, fuse=fuse)
+        for d, fuse in (("emulated", "auto"), ("emulated", "always"), ("reference", "auto"))
+    )
+    small, large = (np.linspace(0, 1, n, dtype="float32") for n in (10, 60_000))
+    assert_close([f(small)], [reference(small)])
+    assert [x.name for x in seen.launches] == ["loop_0"]
+    assert f.explain().scans[0].scope == "block"
+    seen.launches.clear()
+    assert_close([f(large)], [reference(large)])
+    assert len(seen.launches) >= 20 and not seen.loops
+    (plan,) = f.explain().scans
+    assert (plan.path, plan.scope) == ("sequenced", "launch")
+    assert plan.reason.startswith("one block would need")
+    seen.launches.clear()
+    assert_close([always(large)], [reference(large)])
+    assert [x.scope for x in seen.loops] == ["block"]
 
 
 def test_a_position_out_of_range_is_the_users_error_in_every_scope(monkeypatch):

@@ -42,7 +42,7 @@ from .weights import panels
 CHAIN_THREADS = 128  # of a block, at most
 CHAIN_WORDS = 128  # of 4 bytes: what a thread's states and values may take of its registers
 FEW_WORDS = 64  # where there are more, and few rows, the threads of a block share a row's work
-FEW_NUMBERS = 8  # a constant array of no more is part of the text, where registers are many
+FEW_NUMBERS = 8  # a constant array of no more is part of the text
 # A loop is unrolled to so many instructions: one whose turns need each other gains only that what
 # it has an index into can be in registers; of others a thread does several at once.
 IN_ORDER, SIDE_BY_SIDE = 256, 4096
@@ -66,7 +66,7 @@ def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
         held = f"{words} words of state and values"
         held += f" and {weights} of weights" if weights else ""
         raise DoesNotFit(f"{held}, and a thread has {CHAIN_WORDS}")
-    threads = min(CHAIN_THREADS, limits.threads_block)
+    most = min(CHAIN_THREADS, limits.threads_block)
     count = 1 if rows is None else chain.values[rows]
     few = limits.multiprocessors * limits.warp
     if words + weights > FEW_WORDS and rows is not None and count < few:
@@ -88,16 +88,14 @@ def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
     prologue.append(If(Name("row") >= total, (Leave(),)))
     # as many multiprocessors as there are rows for, by whole warps
     warps = -(-count // (limits.multiprocessors * limits.warp))
-    threads = min(threads, max(1, warps) * limits.warp)
+    threads = min(most, max(1, warps) * limits.warp)
     grid = -(-count // threads)
-    # whether each thread may have as many registers as there are, beside all others
-    roomy = warps * limits.warp * limits.registers_thread <= limits.registers_multiprocessor
     for k, (pointer, source) in enumerate(zip(program.kernel.pointers, program.pointers)):
         array = pointer.array
         if isinstance(source, Scratch):
             prologue.append(Local(array, max(1, chain.value(source.elements, one))))
             continue
-        if roomy and isinstance(source, Fixed) and source.constant.data.size <= FEW_NUMBERS:
+        if isinstance(source, Fixed) and source.constant.data.size <= FEW_NUMBERS:
             prologue += _numbers(array, source.constant.data)
             continue
         axis = program.row_axes[k]
@@ -115,9 +113,9 @@ def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
     if rows is None:
         reason = "its states fit one thread's registers"
     made = parameters.launch(
-        [*prologue, *body], "thread", reason, grid, threads, 0, names.keys() - {"row"}
+        [*prologue, *body], "thread", reason, grid, most, 0, names.keys() - {"row"}
     )
-    return replace(made, most=tuple(one.items()))
+    return replace(made, block=threads, most=tuple(one.items()))  # of one text for any number
 
 
 def _numbers(array: Array, data: Any) -> Iterator[Any]:

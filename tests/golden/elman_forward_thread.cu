@@ -1,6 +1,6 @@
 #include "persistent.h"
 
-extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict__ x0,
+extern "C" __global__ void __launch_bounds__(128, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ U, const float *__restrict__ k1, float *y0, float *h0_0,
         long long *done, long long last, long long rows, long long s1_0, long long s1_1,
         long long s3_0, long long s3_1, long long z0) {

@@ -37,6 +37,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const long long i11 = u1_first + all_i11 % (int)u1_count;
         gs_copy(k4_kept + i10 * u1_count + (i11 - u1_first), k4 + i11);
     }
+    gs_copied();
     for (long long t = 0; t < last; t++) {
         const float *const c0 = t ? y0 + (t - 1) * z0 : a0;
         const unsigned long long *const rng_1_now = t % 2 ? rng_1_1 : rng_1_0;

@@ -1,6 +1,6 @@
 #include "persistent.h"
 
-extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict__ x0,
+extern "C" __global__ void __launch_bounds__(128, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ x3,
         const float *__restrict__ k2, float *y0, float *y1, float *a0, long long *done,
         long long last, long long rows, long long s1_0, long long s1_1, long long s2_0,

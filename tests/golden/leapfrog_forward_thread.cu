@@ -1,6 +1,6 @@
 #include "persistent.h"
 
-extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict__ k0,
+extern "C" __global__ void __launch_bounds__(128, 1) loop(const float *__restrict__ k0,
         const float *__restrict__ k1, const float *__restrict__ k2, const float *__restrict__ k3,
         float *y0, float *y1, float *y2, float *y3, float *a0, float *a1, long long *done,
         long long last, long long rows, long long s3_0, long long s3_1, long long s6_0,

@@ -1,6 +1,6 @@
 #include "persistent.h"
 
-extern "C" __global__ void __launch_bounds__(32, 1) loop(float *y0, float *a0,
+extern "C" __global__ void __launch_bounds__(128, 1) loop(float *y0, float *a0,
         unsigned long long *rng_1_0, unsigned long long *rng_0_0, long long *done, long long last,
         long long rows, long long z0) {
     const long long row = gs_thread();

@@ -1,6 +1,6 @@
 #include "persistent.h"
 
-extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict__ x0,
+extern "C" __global__ void __launch_bounds__(128, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ A, float *a0, float *a1, long long *done, long long last,
         long long rows, long long s1_0, long long s1_1, long long s4_0) {
     const long long row = gs_thread();

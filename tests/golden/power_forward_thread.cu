@@ -1,6 +1,6 @@
 #include "persistent.h"
 
-extern "C" __global__ void __launch_bounds__(32, 1) loop(const float *__restrict__ A, float *y0,
+extern "C" __global__ void __launch_bounds__(128, 1) loop(const float *__restrict__ A, float *y0,
         float *a0, long long *done, long long last, long long rows, long long s2_0, long long z0) {
     const long long row = gs_thread();
     if (row >= rows) {
