@@ -19,7 +19,7 @@ from .errors import (
     NullTypeGradError,
     UnusedInputError,
 )
-from .function import Function, In, Mode, Out, function
+from .function import Function, In, Out, function
 from .gradient import (
     Lop,
     Rop,
@@ -34,6 +34,7 @@ from .gradient import (
     zero_grad,
 )
 from .graph import Apply, Constant, Op, Variable
+from .modes import Mode
 from .printing import pprint as pp
 from .scan.frontend import scan, until
 from .scan.updates import OrderedUpdates

@@ -24,80 +24,18 @@ from .graph import (
     toposort,
     unpack,
 )
+from .modes import Mode, get_mode
 from .ops.convert import as_tensor
-from .ops.ordered import in_order
+from .ops.ordered import Ordered, in_order
 from .record import record
 from .rules.passes import optimised
 from .runtime.device import select
 from .runtime.memory import free, owned
 from .scan.updates import OrderedUpdates, advanced_by_scans, default_updates
-from .shared import SharedVariable, is_on_gpu, of_gpu
+from .shared import SharedVariable, is_on_gpu, of_gpu, updated
 
 if TYPE_CHECKING:
     from .memory_report import MemoryReport
-
-
-class Mode:
-    """Theano's compilation mode: accepted, and its rewrites' names with it. gpuscan has one way
-    to compile; "FAST_COMPILE" leaves the graph as it was written."""
-
-    def __init__(self, linker: Any = None, optimizer: Any = "FAST_RUN", **ignored: Any) -> None:
-        self.linker, self.optimizer = linker, optimizer
-
-    def including(self, *names: str) -> Mode:
-        return self
-
-    def excluding(self, *names: str) -> Mode:
-        return self
-
-    @property
-    def rewrites(self) -> bool:
-        return self.optimizer not in (None, "None", "FAST_COMPILE", "fast_compile")
-
-
-class UncheckedMode(Mode):
-    """A mode with which Theano looks at every value; here it looks at none, and says so."""
-
-    def __init__(self, *args: Any, **ignored: Any) -> None:
-        super().__init__()
-        _warn_unchecked(type(self).__name__, 2)
-
-
-class DebugMode(UncheckedMode): ...
-
-
-class NanGuardMode(UncheckedMode): ...
-
-
-class MonitorMode(UncheckedMode): ...
-
-
-def _warn_unchecked(name: str, level: int) -> None:
-    warnings.warn(
-        f"mode {name} is not implemented in gpuscan: it checks nothing, FAST_RUN is used",
-        stacklevel=level + 1,
-    )
-
-
-_MODES = ("FAST_RUN", "FAST_COMPILE", "JAX", "NUMBA", "Mode")
-_NOT_THERE = ("DebugMode", "DEBUG_MODE", "NanGuardMode", "MonitorMode")
-
-
-def get_mode(mode: Any) -> Mode:
-    """A mode by its name, or as it is; None: the one of the settings."""
-    if isinstance(mode, Mode):
-        return mode
-    name = config.mode if mode is None else mode
-    if name in _NOT_THERE:
-        _warn_unchecked(name, 4)
-    elif name not in _MODES:
-        raise ValueError(f"mode {name!r} is not one of {listed(_MODES)}")
-    return Mode(optimizer="FAST_COMPILE" if name == "FAST_COMPILE" else "FAST_RUN")
-
-
-def get_default_mode() -> Mode:
-    """The mode of the settings."""
-    return get_mode(None)
 
 
 class In:
@@ -438,23 +376,20 @@ class Function:
         self._shapes: list[Any] = []  # at the last call; a number as it was
         self._met, self._precision = made.met, config.dot_precision
         self._n_outputs = len(outputs)
+        # what other processes take part in is not done again because another thread was quicker
+        self._once = any(isinstance(v.op, Ordered) for v in toposort(graph))
         self.maker = Maker(FunctionGraph(list(variables), graph))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output_subset = kwargs.pop("output_subset", None) if kwargs else None
-        values = self._converted(args, kwargs)
-        self._shapes = [x.shape or x for x in values]
-        if self._put is not None:
-            self._put_shared(self._put)
-            inputs = [*values, *[s.held for s in self._shared]]
-        else:
-            inputs = [*values, *[s.storage for s in self._shared]]
-        with np.errstate(all="ignore"):
-            found = self._program(*inputs)
-        values = owned(found, inputs)
+        given = self._converted(args, kwargs)
+        self._shapes = [x.shape or x for x in given]
         n, m = self._n_outputs, self._n_outputs + len(self._targets)
-        for target, value in zip(self._targets, values[n:m]):
-            target.held = value
+        before = self._read_targets()
+        values = self._run(given)
+        while not updated(self._targets, before, values[n:m]):
+            before = self._read_targets()  # another thread has updated one
+            values = self._run(given)
         for i, value in zip(self._stateful, values[m:]):
             self._values[i] = value
         results = values[:n]
@@ -465,6 +400,21 @@ class Function:
         if self._form is None:
             return []
         return results if self._form == "list" else dict(zip(self._form, results))
+
+    def _read_targets(self) -> list[Any]:
+        """What the shared variables hold that a call updates: they are read before they are."""
+        if self._put is not None:
+            self._put_shared(self._put)
+        return [None] * len(self._targets) if self._once else [t.held for t in self._targets]
+
+    def _run(self, given: Sequence[Any]) -> list[Any]:
+        if self._put is not None:
+            inputs = [*given, *[s.held for s in self._shared]]
+        else:
+            inputs = [*given, *[s.storage for s in self._shared]]
+        with np.errstate(all="ignore"):
+            found = self._program(*inputs)
+        return owned(found, inputs)
 
     def _put_shared(self, put: Callable[[Any], Any]) -> None:
         """Takes the shared arrays to the GPU, where they stay. Numbers don't: they steer."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy as _copy
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -115,6 +119,28 @@ def of_gpu(value: Any, type_: TensorType) -> Any:
     if not type_.accepts(found):
         raise TypeError(f"expected a {type_}, got a {found} on a GPU, which is not converted")
     return value
+
+
+_updating = threading.Lock()
+
+
+def updated(
+    targets: Sequence[SharedVariable], before: Sequence[Any], values: Iterable[Any]
+) -> bool:
+    """Sets shared variables, all or none: none, and False, where one holds something else than
+    before (None: whatever it holds), since what another thread has set would be lost. An interrupt
+    comes before it or behind it."""
+    if not targets:
+        return True
+    replaced = []  # let go of behind it: that may run Python's code, and so an interrupt's
+    with _updating:
+        for t, x in zip(targets, before):
+            if x is not None and t.held is not x:
+                return False
+            replaced.append(t.held)
+        # by C alone, which no signal's handler comes between
+        deque(map(setattr, targets, repeat("held"), values), maxlen=0)
+    return True
 
 
 def shared(

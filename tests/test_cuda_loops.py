@@ -194,7 +194,7 @@ def test_blocks_that_do_not_meet_fetch_the_next_steps_inputs_behind_a_steps_work
 
 
 def test_an_input_that_stays_is_waited_for_once(monkeypatch):
-    """Nothing else is copied here. On a GPU its copy may come late, and does on the emulated one."""
+    """Nothing else is copied here. The copy may come late: on the emulated device it does."""
     monkeypatch.setattr(Emulated, "scope", "grid")
     u = gpuscan.shared(np.eye(64, dtype="float32"), name="u")
     b = gpuscan.shared(np.linspace(-1, 1, 64, dtype="float32"), name="b")
@@ -283,7 +283,7 @@ def test_the_number_of_chains_is_in_no_text(seen):
     for chains in (3, 100, 140, 300):
         f(np.zeros((chains, 2), "float32"))
         assert seen.loops[-1].scope == "thread"
-        assert chains <= seen.loops[-1].grid * seen.loops[-1].block < chains + 32
+        assert chains <= seen.loops[-1].grid * seen.loops[-1].block < 2 * chains + 32
     assert len(seen.sources) == 1
 
 

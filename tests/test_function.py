@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import signal
+import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -885,3 +887,67 @@ def test_true_division_of_integers_gives_floatx():
     a = T.ivector("a")
     assert (a / 2).dtype == "float32"
     assert (a // 2).dtype == "int32"
+
+
+# ---- several threads, and interrupts -------------------------------------------------------------
+
+
+def by_two_threads(call, times):
+    """What so many calls of each of two threads return."""
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.extend([call() for _ in range(times)]))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_no_update_of_two_threads_is_lost():
+    count = theano.shared(np.int64(0))
+    total = theano.shared(np.zeros(3))
+    step = theano.function(
+        [], [], updates={count: count + 1, total: total + T.cast(count, "float64")}
+    )
+    by_two_threads(step, 1500)
+    assert count.get_value() == 3000
+    np.testing.assert_array_equal(total.get_value(), [3000 * 2999 / 2] * 3)
+
+
+def test_two_threads_draw_other_numbers():
+    random, n = T.shared_randomstreams.RandomStreams(1), T.lscalar()
+    x, updates = theano.scan(
+        lambda x: x + random.normal((100,)), outputs_info=[T.zeros((100,))], n_steps=n
+    )
+    f = theano.function([n], x[-1], updates=updates)
+    found = by_two_threads(lambda: f(200).tobytes(), 25)
+    assert len(set(found)) == 50
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that sends signals")
+def test_an_interrupt_leaves_all_shared_variables_or_none_updated():
+    variables = [theano.shared(np.int64(0)) for _ in range(200)]
+    step = theano.function([], [], updates={v: v + 1 for v in variables})
+    step()
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    interrupted = 0
+    try:
+        for k in range(120):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0002 + 0.00001 * k)
+                while True:
+                    step()
+            except KeyboardInterrupt:
+                interrupted += 1
+            assert len({int(v.get_value()) for v in variables}) == 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted == 120

@@ -14,7 +14,17 @@ PACKAGE = ROOT / "gpuscan"
 
 # From the lowest to the highest. A name stands for a module, or for a folder of modules.
 LAYERS = (
-    ("config", "errors", "record", "types", "operators", "maths", "philox", "kernel_files"),
+    (
+        "config",
+        "errors",
+        "record",
+        "types",
+        "operators",
+        "maths",
+        "philox",
+        "kernel_files",
+        "modes",
+    ),
     ("graph",),
     ("evaluate",),
     ("ops",),

@@ -12,19 +12,8 @@ import numpy as np
 from .. import errors, gradient, graph, printing, tensor
 from ..clone import clone as graph_clone
 from ..config import config
-from ..function import (
-    DebugMode,
-    Function,
-    FunctionGraph,
-    In,
-    Mode,
-    MonitorMode,
-    NanGuardMode,
-    Out,
-    function,
-    get_default_mode,
-    get_mode,
-)
+from ..function import Function, FunctionGraph, In, Out, function
+from ..modes import DebugMode, Mode, MonitorMode, NanGuardMode, get_default_mode, get_mode
 from ..ops.control import Assert, IfElse, ViewOp, ifelse
 from ..ops.elemwise import Elemwise
 from ..ops.reduce import Reduce
