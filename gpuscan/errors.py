@@ -45,6 +45,14 @@ def build_failure(command: Sequence[str], status: int, words: str, source: str) 
     )
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, in a line. CuPy frames what made its import fail with rows of "=" and
+    advice, and names it as the cause."""
+    lines = [line.strip() for line in str(error.__cause__ or error).splitlines()]
+    said = [x for x in lines if any(c.isalnum() for c in x) and x != "Failed to import CuPy."]
+    return said[0] if said else type(error).__name__
+
+
 def describe(variable: Any) -> str:
     """A variable as an error names it: the user's name or its expression, and its type."""
     return f"{variable.name or variable.op_name()} ({variable.type})"

@@ -633,6 +633,13 @@ def test_each_reason_why_it_is_not_there_is_one_line_with_the_way_out(cupy: CuPy
     )
     words = "CuPy fails: cudaErrorInsufficientDriver: CUDA driver version is insufficient. "
     assert reason().startswith(words + "The driver is for CUDA 13.0: pip install cupy-cuda13x")
+    frame = "=" * 64
+    words = "libnvrtc.so.12: cannot open shared object file"
+    cupy.broken = ImportError(f"\n{frame}\nFailed to import CuPy.\n\n{words}\n{frame}\n")
+    assert reason().startswith(f"CuPy fails: {words}. ")
+    cupy.broken = ImportError(f"\n{frame}\nFailed to import CuPy.\n\nCheck the wheel.\n{frame}\n")
+    cupy.broken.__cause__ = ImportError(words)  # as CuPy raises it
+    assert reason().startswith(f"CuPy fails: {words}. ")
     cupy.cuda.runtime.is_hip, cupy.broken = True, None
     assert "AMD" in reason()
     with pytest.raises(DeviceError, match="device 'cupy' is not available: this CuPy is for AMD"):

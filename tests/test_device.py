@@ -168,6 +168,17 @@ def test_native_by_name_is_an_error_without_a_compiler(
     assert "DeviceError: device 'native' is not available: no C compiler" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["cuda", "native"])
+def test_the_error_for_a_device_that_is_not_there_names_the_fastest_that_is(
+    without_a_gpu: None, monkeypatch: Any, name: str
+) -> None:
+    best = {"cuda": "native" if compiler.find() else "reference", "native": "reference"}[name]
+    if name == "native":
+        monkeypatch.setattr(compiler, "find", lambda: None)
+    with pytest.raises(DeviceError, match=f"Use '{best}'"):
+        devices.select(name)
+
+
 @needs_compiler
 def test_a_function_that_is_unpickled_chooses_again(without_a_gpu: None, monkeypatch: Any) -> None:
     x = T.vector("x")

@@ -71,6 +71,11 @@ def missing(name: str) -> str:
     return ""
 
 
+def cpu() -> str:
+    """The fastest device that is here without a GPU."""
+    return "reference" if missing("native") else "native"
+
+
 def select(name: str) -> Any:
     """The device of this name, a Device or a CudaDevice. "cuda" is CuPy, or PyCUDA where only that
     is here; "auto" is "cuda" where there is a GPU, native where there is a C compiler, else the
@@ -81,10 +86,9 @@ def select(name: str) -> Any:
     if name not in DEVICES:
         raise ValueError(f"device {name!r} is not one of {', '.join(DEVICES)}")
     if name == "auto":
-        ways = [d for d in ("cuda", "native") if not missing(d)]
-        name = ways[0] if ways else "reference"
+        name = cpu() if missing("cuda") else "cuda"
     if reason := missing(name):
-        raise DeviceError(f"device {name!r} is not available: {reason}. Use 'reference'.")
+        raise DeviceError(f"device {name!r} is not available: {reason}. Use {cpu()!r}.")
     if name == "cuda":
         name = "pycuda" if missing("cupy") else "cupy"
     if name == "cupy":

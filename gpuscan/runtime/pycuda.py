@@ -21,6 +21,7 @@ import numpy as np
 
 from ..codegen.limits import Limits
 from ..codegen.program import Launch
+from ..errors import first_line
 from . import driver
 from .cuda_routines import dense_routine
 
@@ -42,7 +43,7 @@ def missing() -> str:
         drv.init()
         return "" if drv.Device.count() else "PyCUDA finds no GPU"
     except Exception as e:  # its extension is linked to one CUDA
-        return f"PyCUDA fails: {str(e).partition(chr(10))[0]}. Build it again: {_INSTALL}"
+        return f"PyCUDA fails: {first_line(e)}. Build it again: {_INSTALL}"
 
 
 @functools.cache
