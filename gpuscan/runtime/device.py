@@ -41,6 +41,13 @@ def no_gpu() -> str:
     return ""
 
 
+def gpu_expected() -> bool:
+    """Whether who set this machine up meant to use a GPU: a library for it is installed."""
+    from importlib.util import find_spec
+
+    return any(name in sys.modules or find_spec(name) for name in ("cupy", "pycuda"))
+
+
 def missing(name: str) -> str:
     """Why the device of this name is not here; nothing where it is. "auto" is here where CUDA or
     native is."""
@@ -50,7 +57,7 @@ def missing(name: str) -> str:
         return missing("cuda") and missing("native")
     if name == "cuda":
         reasons = [missing(d) for d in ("cupy", "pycuda")]
-        return "; ".join(reasons) if all(reasons) else ""
+        return "; ".join(dict.fromkeys(reasons)) if all(reasons) else ""
     if name == "cupy":
         from . import cupy  # not the library: that is imported only where there is a GPU
 
