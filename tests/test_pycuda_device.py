@@ -303,6 +303,19 @@ def test_a_kernel_that_fails_is_named_with_the_way_out(environment: dict[str, st
     assert any(x.startswith("   2 extern") for x in rest)  # the numbered source
 
 
+def test_memory_that_is_not_there_is_said_with_its_size(environment: dict[str, str]) -> None:
+    program = """
+        x, n = T.vector("x"), T.lscalar("n")
+        ys, _ = scan(lambda y: y * 2, outputs_info=[x], n_steps=n)
+        f = function([x, n], ys, device="pycuda")
+        print(raised(f, np.ones(1000, "f"), 10**10))
+        assert f(np.ones(3, "f"), 2).shape == (2, 3)
+    """
+    (line,) = run(environment, program).splitlines()
+    assert "allocating 40000000000000 bytes on the GPU failed: MemoryError" in line
+    assert "smaller batch" in line
+
+
 def test_memory_goes_back_when_no_context_is_current_and_at_the_end(
     environment: dict[str, str],
 ) -> None:

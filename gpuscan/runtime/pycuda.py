@@ -141,8 +141,11 @@ class _Memory:
     def __init__(self, size: int) -> None:
         self.context = _own.context
         self.held: Any = None
-        with driver.relaxed() if _own.stream else contextlib.nullcontext():
-            self.held = _own.pool.allocate(size)
+        try:
+            with driver.relaxed() if _own.stream else contextlib.nullcontext():
+                self.held = _own.pool.allocate(size)
+        except _out_of_memory() as e:  # its words have no number
+            raise driver.failed(e, f"allocating {size} bytes on the GPU") from e
 
     def __del__(self) -> None:
         if self.held is None:  # there was not so much
@@ -153,6 +156,13 @@ class _Memory:
         self.context.push()
         self.held.free()
         self.context.pop()
+
+
+@functools.cache
+def _out_of_memory() -> type[Exception]:
+    import pycuda.driver as drv
+
+    return drv.MemoryError
 
 
 class _Pool:
