@@ -49,8 +49,8 @@ class LoopPlan:
 @record
 class Compiled:
     """A graph that can run. `fallback` is why "auto" took no GPU, or neither that nor native;
-    nothing for a device by name. put: takes an array to the GPU that runs the graph, where one does.
-    met: per loop that runs on a GPU the sizes and the operands' shapes of its last run."""
+    nothing for a device by name. put: takes an array to the GPU that runs the graph, where one
+    does. met: per loop that runs on a GPU the sizes and the operands' shapes of its last run."""
 
     program: Callable[..., tuple[Any, ...]]
     device: str

@@ -153,8 +153,7 @@ def _cure(status: int) -> str:
             f"CUDA_VISIBLE_DEVICES. {other}"
         )
     return (
-        ". After such an error the process's GPU context is lost: start the program again. "
-        f"{other}"
+        f". After such an error the process's GPU context is lost: start the program again. {other}"
     )
 
 
