@@ -232,6 +232,15 @@ def test_the_error_for_a_device_that_is_not_there_names_the_fastest_that_is(
         devices.select(name)
 
 
+@pytest.mark.skipif(not devices.missing("cupy"), reason="CuPy is here")
+def test_the_suite_says_in_a_line_why_a_device_is_not_there() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--device=cupy", "--collect-only", __file__], cwd=ROOT,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert f"\ndevices: cupy (not here: {devices.missing('cupy')})\n" in done.stdout
+
+
 @needs_compiler
 def test_a_function_that_is_unpickled_chooses_again(without_a_gpu: None, monkeypatch: Any) -> None:
     x = T.vector("x")
