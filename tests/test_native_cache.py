@@ -109,6 +109,19 @@ def test_the_folder_of_the_setting_holds_the_library(folder: Path) -> None:
     assert entry.suffix == ".so"
 
 
+@pytest.mark.parametrize(("mask", "wanted"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_who_may_read_an_entry_is_the_umasks(folder: Path, mask: int, wanted: int) -> None:
+    old = os.umask(mask)
+    try:
+        answer(42)
+        cache.fetch("text", lambda path: path.write_text("made"), Path.read_bytes)
+    finally:
+        os.umask(old)
+    (library,) = [p for p in folder.iterdir() if p.name != "text.so"]
+    assert (folder / "text.so").stat().st_mode & 0o777 == wanted
+    assert library.stat().st_mode & 0o666 == wanted
+
+
 @pytest.mark.parametrize(
     ("variables", "wanted"),
     [
