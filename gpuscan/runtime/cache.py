@@ -13,11 +13,11 @@ from typing import Any
 def directory() -> Path:
     """Where libraries are kept: GPUSCAN_CACHE_DIR, or the user's cache directory. Raises OSError
     where there is none."""
-    if own := os.environ.get("GPUSCAN_CACHE_DIR"):
-        return Path(own)
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "gpuscan"
     try:
+        if own := os.environ.get("GPUSCAN_CACHE_DIR"):
+            return Path(own).expanduser()
+        if base := os.environ.get("XDG_CACHE_HOME"):
+            return Path(base) / "gpuscan"
         return Path.home() / ".cache" / "gpuscan"
     except RuntimeError as e:  # a user without a home, as in containers
         raise OSError(str(e)) from None

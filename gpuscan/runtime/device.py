@@ -69,8 +69,11 @@ def missing(name: str) -> str:
     if name == "native":
         from . import compiler  # with subprocess and ctypes, which the reference is without
 
-        if compiler.find() is None:
-            return "no C compiler was found ($CC, cc, gcc, clang, or the package ziglang)"
+        try:
+            if compiler.find() is None:
+                return "no C compiler was found ($CC, cc, gcc, clang, or the package ziglang)"
+        except DeviceError as e:
+            return str(e)
     if name == "emulated":
         from . import emulator
 
