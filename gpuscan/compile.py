@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import BuildError
 from .graph import Variable, toposort
-from .record import field, record
-from .runtime.device import Device, missing, select
+from .record import field, record, replace
+from .runtime.device import Device, gpu_expected, missing, select
 from .scan.op import Scan
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ class LoopPlan:
 
 @record
 class Compiled:
-    """A graph that can run. `fallback` is why "auto" took the reference device instead of native;
-    nothing where it did not. put: takes an array to the GPU that runs the graph, where one does.
-    met: per loop that runs on a GPU the sizes and the operands' shapes of its last run."""
+    """A graph that can run. `fallback` is why "auto" took no GPU, or neither that nor native;
+    nothing for a device by name. put: takes an array to the GPU that runs the graph, where one
+    does. met: per loop that runs on a GPU the sizes and the operands' shapes of its last run."""
 
     program: Callable[..., tuple[Any, ...]]
     device: str
@@ -65,38 +65,53 @@ def compiled(
     stay: Sequence[bool],
 ) -> Compiled:  # fmt: skip
     """A callable from the inputs' values to the outputs', on the device of this name. "auto" is
-    native where there is no GPU, and the reference where there is no C compiler or it fails; a
-    process says so once. stay: which outputs stay on a GPU that computed them."""
-    fallback = missing("auto") if device == "auto" else ""
-    if not fallback:
-        try:
-            return _on(select(device), inputs, outputs, fuse, stay)
-        except BuildError as e:
-            if device != "auto":
-                raise
-            fallback = str(e).partition("\n")[0]
-    _tell(fallback)
-    made = _on(select("reference"), inputs, outputs, fuse, stay)
-    return Compiled(made.program, made.device, made.scans, fallback)
+    native where there is no GPU, and the reference where there is no C compiler; or where one of
+    them does not build the kernels. stay: which outputs stay on a GPU that computed them."""
+    if device != "auto":
+        return _on(select(device), inputs, outputs, fuse, stay)
+    against: list[str] = []
+    told: list[str] = []
+    for name in ("cuda", "native"):
+        reason = missing(name)
+        is_fault = not reason or name == "native" or gpu_expected()
+        if not reason:
+            try:
+                made = _on(select(name), inputs, outputs, fuse, stay)
+                break
+            except BuildError as e:
+                reason = str(e).partition("\n")[0]
+        if name == "cuda" and not reason.startswith("no "):
+            reason = f"no GPU: {reason}"
+        against.append(reason)
+        told += [reason] * is_fault
+    else:
+        made = _on(select("reference"), inputs, outputs, fuse, stay)
+    if told:
+        _tell("; ".join(told), made.device)
+    return replace(made, fallback="; ".join(against))
 
 
-_told = False
+_told: set[str] = set()
+_SLOWER = {
+    "native": ("the native device (the CPU)", "cuda"),
+    "reference": ("the reference device (NumPy, step by step)", "native"),
+}
 
 
-def _tell(fallback: str) -> None:
-    """One line a process. By logging: that writes to stderr where a program has not set it up
-    otherwise, and where warnings are errors the program goes on."""
-    global _told
-    if _told:
+def _tell(fallback: str, device: str) -> None:
+    """One line a process and device. By logging: that writes to stderr where a program has not set
+    it up otherwise, and where warnings are errors the program goes on."""
+    if device in _told:
         return
-    _told = True
+    _told.add(device)
     import logging
 
+    where, other = _SLOWER[device]
     logging.getLogger("gpuscan").warning(
-        "gpuscan: %s; running on the reference device (NumPy, step by step). "
-        "GPUSCAN_FLAGS=device=native makes this an error, device=reference silences it.",
-        fallback,
-    )
+        "gpuscan: %s; running on %s. "
+        "GPUSCAN_FLAGS=device=%s makes this an error, device=%s silences it.",
+        fallback, where, other, device,
+    )  # fmt: skip
 
 
 def _on(

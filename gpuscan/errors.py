@@ -34,15 +34,27 @@ class BuildError(RuntimeError):
     """Source that a compiler refused."""
 
 
-def build_failure(command: Sequence[str], status: int, words: str, source: str) -> str:
-    """A failed build: in one line, then the command, the compiler's words, the numbered source."""
+def build_failure(
+    command: Sequence[str], status: int, words: str, source: str, who: str = "", way_out: str = ""
+) -> str:
+    """A failed build: in one line, then the command, the compiler's words, the numbered source.
+    who: the compiler, where it is not the C compiler; way_out: what helps, for the first line."""
     said = [line for line in words.splitlines() if line.strip()]
     first = next((line for line in said if "error" in line), said[0] if said else "without a word")
     numbered = "\n".join(f"{i:4} {x}" for i, x in enumerate(source.splitlines(), start=1))
+    who = who or f"the C compiler {command[0]!r}"
     return (
-        f"the C compiler {command[0]!r} failed with status {status}: {first.strip()}\n"
+        f"{who} failed with status {status}: {first.strip()}{way_out}\n"
         f"{' '.join(command)}\n{words}\n{numbered}"
     )
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in a line. CuPy frames what made its import fail with rows of "=" and
+    advice, and names it as the cause."""
+    lines = [line.strip() for line in str(error.__cause__ or error).splitlines()]
+    said = [x for x in lines if any(c.isalnum() for c in x) and x != "Failed to import CuPy."]
+    return said[0] if said else type(error).__name__
 
 
 def describe(variable: Any) -> str:

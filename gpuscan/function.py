@@ -315,8 +315,8 @@ def _check_inputs(
 
 @record
 class Explanation:
-    """How a function runs: as data, and as text by str(). `fallback` is why device "auto" is not
-    native; `target` the GPU, where it is one that the function does not run on."""
+    """How a function runs: as data, and as text by str(). `fallback` is why device "auto" is no
+    GPU, or not native; `target` the GPU, where it is one that the function does not run on."""
 
     function: str
     device: str
@@ -329,7 +329,7 @@ class Explanation:
         there = f"; what it would be on {self.target}:" if self.target else ""
         lines = [f"{self.function}: device {self.device}, {self.nodes} nodes{there}"]
         if self.fallback:
-            lines.append(f"  not native: {self.fallback}")
+            lines.append(f"  fallback: {self.fallback}")
         return "\n".join([*lines, *(f"  {s}" for s in self.scans)])
 
 

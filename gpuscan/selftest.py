@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from . import tensor as T
+from .codegen.cost import TENSOR
+from .codegen.persistent import without
 from .codegen.program import Launch
-from .config import DEVICES
+from .config import DEVICES, config
 from .function import Function, function
 from .gradient import grad
 from .graph import Variable
+from .record import record
 from .runtime.cuda import MEETING
 from .runtime.device import missing, select
 from .scan.frontend import scan
@@ -22,8 +26,33 @@ from .shared import shared
 from .tensor.shared_randomstreams import RandomStreams
 
 NO_DEVICE = 3  # the process's status
-SCOPES = ("thread", "block", "grid")
-_ERROR = 1e-4  # of float32, against the largest value
+# What an error may be at most, against the largest value: of sums in another order; with factors
+# that are rounded, 30 of their roundings.
+_MOST = {"float32": 1e-4, "float64": 1e-12, "tf32": 30 / 2**11, "bf16": 30 / 2**8,
+         "fp16": 30 / 2**11}  # fmt: skip
+
+
+@record
+class Case:
+    """A loop and its gradient, in a scope; "launch": steps as CUDA graphs. precision: of values, or
+    only of products' factors."""
+
+    scope: str
+    precision: str = "float32"
+
+    @property
+    def dtype(self) -> str:
+        return "float64" if self.precision == "float64" else "float32"
+
+    def __str__(self) -> str:
+        return f"scope {self.scope}" + f", {self.precision}" * (self.precision != "float32")
+
+
+CASES = (
+    *(Case(scope) for scope in ("thread", "block", "grid", "launch")),
+    *(Case(scope, "float64") for scope in ("thread", "block", "grid", "launch")),
+    *(Case(scope, p) for p in ("tf32", "bf16", "fp16") for scope in ("block", "grid")),
+)
 
 
 def devices() -> Iterator[str]:
@@ -48,20 +77,33 @@ def selftest(name: str, say: Callable[[str], None] = print) -> int:
         say(line)
     gpu = device.limits
     say(f"{device.name} on {gpu.name} ({gpu.architecture}, {gpu.multiprocessors} multiprocessors):")
-    fine = [_scope(device, scope, say) for scope in SCOPES]
-    fine.append(_draws(device, say))
-    seconds, blocks = meeting_seconds(device)
-    say(f"  a meeting of {blocks} blocks: {1e6 * seconds:.2f} us")
-    say("all is well" if all(fine) else "results differ: please report this, with what is above")
+    tests: dict[str, Callable[[Any], str]] = {
+        **{str(case): functools.partial(_case, case=case) for case in CASES},
+        "draws": _draws,
+        "a meeting": _meeting,
+    }
+    fine = [_passes(what, test, device, say) for what, test in tests.items()]
+    say("all is well" if all(fine) else "not all is well: please report this, with what is above")
     return 0 if all(fine) else 1
+
+
+def _passes(what: str, test: Callable[[Any], str], device: Any, say: Callable[[str], None]) -> bool:
+    """Runs a test and says what it found, or in a line why it could not."""
+    try:
+        found = test(device)
+    except Exception as e:  # a kernel that does not build, say: the others are tried
+        first = str(e).partition("\n")[0]
+        found = f"FAILED, {type(e).__name__}: {first}"
+    say(f"  {what}: {found}")
+    return not found.startswith(("WRONG", "FAILED"))
 
 
 # ---- loops ---------------------------------------------------------------------------------------
 
 
-def _logistic() -> tuple[list[Variable], list[Variable], list[np.ndarray]]:
+def _logistic(dtype: str) -> tuple[list[Variable], list[Variable], list[np.ndarray]]:
     """A chain of its own for each element: fits a thread."""
-    rate, start = T.vector("rate"), T.vector("start")
+    rate, start = T.vector("rate", dtype), T.vector("start", dtype)
     xs, _ = scan(lambda x, r: r * x * (1 - x), outputs_info=[start], non_sequences=[rate],
                  n_steps=20)  # fmt: skip
     random = np.random.default_rng(0)
@@ -69,53 +111,71 @@ def _logistic() -> tuple[list[Variable], list[Variable], list[np.ndarray]]:
     return [rate, start], [xs, *grad(T.sum(xs[-1] ** 2), [rate, start])], values
 
 
-def _elman() -> tuple[list[Variable], list[Variable], list[np.ndarray]]:
+def _elman(dtype: str) -> tuple[list[Variable], list[Variable], list[np.ndarray]]:
     """A recurrent network: blocks have rows of the batch, or units of the state."""
-    given, start, weights = T.tensor3("given"), T.matrix("start"), T.matrix("weights")
+    given, start = T.tensor3("given", dtype), T.matrix("start", dtype)
+    weights = T.matrix("weights", dtype)
     hs, _ = scan(
         lambda x, h, w: T.tanh(x + T.dot(h, w)), sequences=[given], outputs_info=[start],
         non_sequences=[weights],
     )  # fmt: skip
     random = np.random.default_rng(1)
-    values = [random.normal(0, 0.3, s) for s in ((20, 4, 33), (4, 33), (33, 33))]
+    # weights that forget: errors of one step are not larger in the next
+    values = [random.normal(0, d, s) for d, s in
+              ((0.3, (20, 4, 33)), (0.3, (4, 33)), (0.1, (33, 33)))]  # fmt: skip
     inputs = [given, start, weights]
     return inputs, [hs, *grad(T.sum(hs[-1] ** 2), inputs)], values
 
 
-def _scope(device: Any, scope: str, say: Callable[[str], None]) -> bool:
-    inputs, outputs, values = _logistic() if scope == "thread" else _elman()
-    values = [v.astype("float32") for v in values]
-    with _noting(type(device), scope) as launches:
-        f = function(inputs, outputs, device=device.name)
-        found = f(*values)
-        ran = [how.scope for how in launches if how.name.startswith("loop")]
+def _case(device: Any, case: Case) -> str:
+    if reason := without(case.precision, device.limits):
+        return f"skipped, {reason}"
+    make = _logistic if case.scope == "thread" else _elman
+    inputs, outputs, values = make(case.dtype)
+    values = [v.astype(case.dtype) for v in values]
+    products = case.precision if case.dtype == "float32" else "float32"
+    fuse = "never" if case.scope == "launch" else "auto"
+    with _noting(type(device), case) as ran, config.change_flags(dot_precision=products):
+        f = function(inputs, outputs, device=device.name, fuse=fuse)
+        f(*values)
+        ran.clear()
+        found = f(*values)  # as CUDA graphs, which are made for what comes again
+        loops, how = len(ran), dict.fromkeys(ran)
         seconds = _seconds(f, values)
     expected = function(inputs, outputs, device="reference")(*values)
     errors = [float(np.max(np.abs(x - y)) / np.max(np.abs(y))) for x, y in zip(found, expected)]
-    fine = max(errors) < _ERROR and set(ran) == {scope}
-    say(
-        f"  scope {scope}: {'right' if fine else 'WRONG'}, forward {errors[0]:.0e} and backward "
-        f"{max(errors[1:]):.0e} from the reference; {len(ran)} loops ran as {'/'.join(set(ran))}; "
-        f"{1e3 * seconds:.2f} ms a call"
+    most = _MOST[case.precision]
+    fine = max(errors) < most and list(how) == [str(case)]
+    ways = " and ".join(x.removeprefix("scope ") for x in how)
+    return (
+        f"{'right' if fine else 'WRONG'}, forward {errors[0]:.0e} and backward "
+        f"{max(errors[1:]):.0e} from the reference (at most {most:.0e}); "
+        f"{loops} loops ran as {ways or 'nothing'}; {1e3 * seconds:.2f} ms a call"
     )
-    return fine
 
 
 @contextlib.contextmanager
-def _noting(kind: Any, scope: str) -> Iterator[list[Launch]]:
-    """Loops run in this scope, and their launches are noted."""
-    noted: list[Launch] = []
-    launch, before = kind.launch, kind.scope
+def _noting(kind: Any, case: Case) -> Iterator[list[str]]:
+    """Loops run in this scope, and it is noted as what case each ran."""
+    noted: list[str] = []
+    launch, replay, before = kind.launch, kind.replay, kind.scope
 
-    def noting(self: Any, kernel: Any, how: Launch, arguments: Sequence[int]) -> None:
-        noted.append(how)
+    def launching(self: Any, kernel: Any, how: Launch, arguments: Sequence[int]) -> None:
+        if how.name.startswith("loop"):
+            rounds = case.precision in TENSOR and "wmma" not in how.source
+            noted.append(str(Case(how.scope, "float32" if rounds else case.precision)))
         launch(self, kernel, how, arguments)
 
-    kind.launch, kind.scope = noting, scope
+    def replaying(self: Any, graph: Any) -> None:
+        noted.append(str(Case("launch", case.precision)))
+        replay(self, graph)
+
+    kind.launch, kind.replay = launching, replaying
+    kind.scope = "" if case.scope == "launch" else case.scope
     try:
         yield noted
     finally:
-        kind.launch, kind.scope = launch, before
+        kind.launch, kind.replay, kind.scope = launch, replay, before
 
 
 def _seconds(f: Function, values: Sequence[np.ndarray]) -> float:
@@ -131,7 +191,7 @@ def _seconds(f: Function, values: Sequence[np.ndarray]) -> float:
 # ---- draws ---------------------------------------------------------------------------------------
 
 
-def _draws(device: Any, say: Callable[[str], None]) -> bool:
+def _draws(device: Any) -> str:
     """Draws inside of a loop, and what the next call draws."""
     found = []
     for name in (device.name, "reference"):
@@ -142,8 +202,7 @@ def _draws(device: Any, say: Callable[[str], None]) -> bool:
         f = function([], ys, updates=updates, device=name)
         found.append(np.stack([f(), f()]))
     fine = bool(np.array_equal(found[0].view("uint32"), found[1].view("uint32")))
-    say(f"  draws: {'the same bits' if fine else 'WRONG, not the bits'} as the reference's")
-    return fine
+    return f"{'the same bits' if fine else 'WRONG, not the bits'} as the reference's"
 
 
 # ---- meetings ------------------------------------------------------------------------------------
@@ -155,6 +214,11 @@ extern "C" __global__ void meetings(long long *meeting, long long count) {
         if (gs_meet(meeting)) return;
 }
 """
+
+
+def _meeting(device: Any) -> str:
+    seconds, blocks = meeting_seconds(device)
+    return f"{1e6 * seconds:.2f} us, of {blocks} blocks"
 
 
 def meeting_seconds(device: Any, count: int = 1000) -> tuple[float, int]:

@@ -633,6 +633,13 @@ def test_each_reason_why_it_is_not_there_is_one_line_with_the_way_out(cupy: CuPy
     )
     words = "CuPy fails: cudaErrorInsufficientDriver: CUDA driver version is insufficient. "
     assert reason().startswith(words + "The driver is for CUDA 13.0: pip install cupy-cuda13x")
+    frame = "=" * 64
+    words = "libnvrtc.so.12: cannot open shared object file"
+    cupy.broken = ImportError(f"\n{frame}\nFailed to import CuPy.\n\n{words}\n{frame}\n")
+    assert reason().startswith(f"CuPy fails: {words}. ")
+    cupy.broken = ImportError(f"\n{frame}\nFailed to import CuPy.\n\nCheck the wheel.\n{frame}\n")
+    cupy.broken.__cause__ = ImportError(words)  # as CuPy raises it
+    assert reason().startswith(f"CuPy fails: {words}. ")
     cupy.cuda.runtime.is_hip, cupy.broken = True, None
     assert "AMD" in reason()
     with pytest.raises(DeviceError, match="device 'cupy' is not available: this CuPy is for AMD"):
@@ -653,11 +660,12 @@ def test_a_kernel_that_gave_up_waiting_is_an_error_and_no_result(
 def test_what_cupy_raises_in_a_call_is_a_device_error(cupy: CuPy) -> None:
     f, values = elman("cupy"), elman_values()
     f(*values)
-    cupy.broken = cupy.cuda.runtime.CUDARuntimeError("cudaErrorIllegalAddress: an illegal access")
-    with pytest.raises(DeviceError, match="an illegal access.*start the program again"):
+    words = "an illegal memory access was encountered"
+    cupy.broken = cupy.cuda.runtime.CUDARuntimeError(f"cudaErrorIllegalAddress: {words}")
+    with pytest.raises(DeviceError, match=f"{words}.*start the program again"):
         f(*values)
     cupy.broken = cupy.cuda.memory.OutOfMemoryError("Out of memory allocating 9 bytes")
-    with pytest.raises(DeviceError, match="allocating memory on the GPU failed.*9 bytes"):
+    with pytest.raises(DeviceError, match="allocating memory on the GPU failed.*9 bytes.*batch"):
         f(*values)
     cupy.broken = None
     f(*values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import gpuscan
+from gpuscan import compile as compiling
 from gpuscan import config, function, scan
 from gpuscan import tensor as T
 from gpuscan.errors import BuildError, DeviceError
@@ -74,7 +76,58 @@ REFUSES = "cat > /dev/null; echo noise >&2; echo 'error: out of order' >&2; exit
 def test_auto_is_native_where_there_is_a_compiler(environment: dict[str, str]) -> None:
     done = run(environment)
     assert done.stderr == ""
-    assert done.stdout == "[2. 2.] native\ng: device native, 2 nodes\n"
+    assert done.stdout == (
+        "[2. 2.] native\ng: device native, 2 nodes\n"
+        "  fallback: no GPU: CUDA_VISIBLE_DEVICES hides all\n"
+    )
+
+
+BROKEN = "raise ImportError('libnvrtc.so.12: cannot open')\n"
+
+
+@needs_compiler
+@pytest.mark.parametrize("library", ["cupy", "pycuda"])
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_gpu_library_that_cannot_be_used_is_one_line_and_the_cpu(
+    environment: dict[str, str], tmp_path: Path, library: str, hidden: bool
+) -> None:
+    (tmp_path / f"{library}.py").write_text(BROKEN)
+    paths = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    if not hidden:  # and the driver that is looked for is not one
+        (tmp_path / "libcuda.so.1").write_text("no library")
+        paths |= {"GPUSCAN_STAND_IN_DRIVER": "1", "LD_LIBRARY_PATH": str(tmp_path)}
+    done = run({**environment, **paths})
+    (line,) = done.stderr.splitlines()
+    reason = "CUDA_VISIBLE_DEVICES hides all" if hidden else "NVIDIA's driver is not installed"
+    assert line.startswith(f"gpuscan: no GPU: {reason}")
+    assert "; running on the native device (the CPU). GPUSCAN_FLAGS=device=cuda makes" in line
+    assert done.stdout.startswith("[2. 2.] native\ng: device native, 2 nodes\n  fallback: no GPU: ")
+
+
+@needs_compiler
+def test_kernels_that_a_gpu_does_not_build_are_built_for_the_cpu(monkeypatch: Any) -> None:
+    on = compiling._on
+
+    def refused(device: Any, *given: Any) -> Any:
+        if device == "cuda":
+            raise BuildError("NVRTC refused\nand its words")
+        return on(device, *given)
+
+    monkeypatch.setattr(compiling, "_on", refused)
+    monkeypatch.setattr(compiling, "_told", set())
+    monkeypatch.setattr(compiling, "missing", lambda name: "")
+    select = compiling.select
+    monkeypatch.setattr(compiling, "select", lambda d: d if d == "cuda" else select(d))
+    lines: list[str] = []
+    monkeypatch.setattr(logging.getLogger("gpuscan"), "warning", lambda f, *a: lines.append(f % a))
+    x = T.vector("x")
+    for _ in range(2):
+        f = function([x], T.exp(x) * 2, device="auto")
+        assert (f.device, f.explain().fallback) == ("native", "no GPU: NVRTC refused")
+    (line,) = lines
+    assert line.startswith("gpuscan: no GPU: NVRTC refused; running on the native device")
+    with pytest.raises(BuildError, match="its words"):
+        compiling.compiled([x], [T.exp(x) * 2], "cuda", "auto", [False])
 
 
 def test_without_a_compiler_auto_is_the_reference_and_one_line_says_so(
@@ -85,7 +138,7 @@ def test_without_a_compiler_auto_is_the_reference_and_one_line_says_so(
     assert "no C compiler was found ($CC, cc, gcc, clang" in line
     assert "reference" in line
     assert done.stdout.startswith("[2. 2.] reference\ng: device reference, 2 nodes\n")
-    assert "not native: no C compiler was found" in done.stdout
+    assert "fallback: no GPU: CUDA_VISIBLE_DEVICES hides all; no C compiler was" in done.stdout
 
 
 def test_the_reference_by_name_says_nothing(environment: dict[str, str], tmp_path: Path) -> None:
@@ -110,7 +163,7 @@ def test_where_the_compiler_fails_auto_is_the_reference_and_one_line_says_why(
     (line,) = done.stderr.splitlines()
     assert words in line
     assert done.stdout.startswith("[2. 2.] reference\n")
-    (reason,) = [x for x in done.stdout.splitlines() if "not native: " in x]
+    (reason,) = [x for x in done.stdout.splitlines() if "fallback: " in x]
     assert words in reason
 
 
@@ -166,6 +219,26 @@ def test_native_by_name_is_an_error_without_a_compiler(
     done = run({**environment, **variables, "PATH": str(tmp_path)}, program)
     assert done.returncode == 1
     assert "DeviceError: device 'native' is not available: no C compiler" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["cuda", "native"])
+def test_the_error_for_a_device_that_is_not_there_names_the_fastest_that_is(
+    without_a_gpu: None, monkeypatch: Any, name: str
+) -> None:
+    best = {"cuda": "native" if compiler.find() else "reference", "native": "reference"}[name]
+    if name == "native":
+        monkeypatch.setattr(compiler, "find", lambda: None)
+    with pytest.raises(DeviceError, match=f"Use '{best}'"):
+        devices.select(name)
+
+
+@pytest.mark.skipif(not devices.missing("cupy"), reason="CuPy is here")
+def test_the_suite_says_in_a_line_why_a_device_is_not_there() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--device=cupy", "--collect-only", __file__], cwd=ROOT,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert f"\ndevices: cupy (not here: {devices.missing('cupy')})\n" in done.stdout
 
 
 @needs_compiler
@@ -239,4 +312,4 @@ def test_a_compiler_that_fails_for_the_team_only_fails_before_the_first_call(
     with config.change_flags(threads=2):
         f = function([x], y[-1], device="auto")
     assert f.device == "reference"
-    assert f.explain().fallback == "no team"
+    assert f.explain().fallback == "no GPU: the test hides it; no team"

@@ -66,12 +66,49 @@ def test_a_number_is_the_headers(header: str, name: str) -> None:
 
 def test_errors_behind_which_nothing_runs_are_the_headers(header: str) -> None:
     words = {int(n): name for name, n in re.findall(r"\b(CUDA_ERROR_\w+)\s*=\s*(\d+)", header)}
-    names = [words[n].removeprefix("CUDA_ERROR_") for n in driver._LOST]
-    assert names == [
-        "ILLEGAL_ADDRESS", "LAUNCH_TIMEOUT", "CONTEXT_IS_DESTROYED", "HARDWARE_STACK_ERROR",
-        "ILLEGAL_INSTRUCTION", "MISALIGNED_ADDRESS", "INVALID_ADDRESS_SPACE", "INVALID_PC",
-        "LAUNCH_FAILED", "TENSOR_MEMORY_LEAK", "UNKNOWN",
-    ]  # fmt: skip
+    for number, (name, _) in driver._WORDS.items():
+        assert words[number] == f"CUDA_ERROR_{name}"
+
+
+# What the driver says of each, as it does on a machine with a GPU.
+SAID = {
+    214: "uncorrectable ECC error encountered",
+    700: "an illegal memory access was encountered",
+    702: "the launch timed out and was terminated",
+    709: "context is destroyed",
+    714: "hardware stack error",
+    717: "operation not supported on global/shared address space",
+    718: "invalid program counter",
+    719: "unspecified launch failure",
+    999: "unknown error",
+}
+
+
+@pytest.mark.parametrize("status", SAID)
+def test_a_lost_gpu_is_known_by_the_drivers_words_or_its_number(status: int) -> None:
+    said = driver.failed(RuntimeError(f"cuMemcpyDtoH failed: {SAID[status]}"), "work on the GPU")
+    assert re.search(r"context is lost: start the program again. device='\w+' runs", str(said))
+    numbered = RuntimeError("cudaErrorSomething: in other words")
+    numbered.status = status  # type: ignore[attr-defined]  # as CuPy's errors have it
+    assert "start the program again" in str(driver.failed(numbered, "work on the GPU"))
+    named = RuntimeError(f"CUDA_ERROR_{driver._WORDS[status][0]}")
+    assert "start the program again" in str(driver.failed(named, "work on the GPU"))
+
+
+def test_a_gpu_that_is_not_lost_is_not_said_to_be() -> None:
+    busy = "cuCtxCreate failed: CUDA-capable device(s) is/are busy or unavailable"
+    words = str(driver.failed(RuntimeError(busy), "work on the GPU"))
+    assert "Another process may have the GPU for itself" in words and "is lost" not in words
+    words = str(driver.failed(RuntimeError("cuFuncSetAttribute failed: invalid argument"), "work"))
+    assert words == "work failed: RuntimeError: cuFuncSetAttribute failed: invalid argument"
+
+
+def test_memory_that_is_not_there_says_how_much_was_asked_for_and_what_takes_less() -> None:
+    said = "Out of memory allocating 4,000 bytes (allocated so far: 512 bytes)."  # CuPy's
+    words = str(driver.failed(RuntimeError(said), "allocating memory on the GPU"))
+    assert "allocating 4,000 bytes" in words and "is lost" not in words
+    assert "smaller batch, by scan(memory='carries')" in words
+    assert "function(fuse='auto')" in words and "memory_report()" in words
 
 
 def test_functions_are_called_by_the_names_that_the_library_has(header: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 import gpuscan
 from gpuscan import tensor as T
 from gpuscan.errors import BuildError, DeviceError
-from gpuscan.runtime import cache, compiler
+from gpuscan.runtime import cache, compiler, emulator
 
 pytestmark = pytest.mark.skipif(
     compiler.find() is None, reason="no C compiler: set CC, or install gcc or clang"
@@ -109,10 +109,24 @@ def test_the_folder_of_the_setting_holds_the_library(folder: Path) -> None:
     assert entry.suffix == ".so"
 
 
+@pytest.mark.parametrize(("mask", "wanted"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_who_may_read_an_entry_is_the_umasks(folder: Path, mask: int, wanted: int) -> None:
+    old = os.umask(mask)
+    try:
+        answer(42)
+        cache.fetch("text", lambda path: path.write_text("made"), Path.read_bytes)
+    finally:
+        os.umask(old)
+    (library,) = [p for p in folder.iterdir() if p.name != "text.so"]
+    assert (folder / "text.so").stat().st_mode & 0o777 == wanted
+    assert library.stat().st_mode & 0o666 == wanted
+
+
 @pytest.mark.parametrize(
     ("variables", "wanted"),
     [
         ({"GPUSCAN_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
+        ({"GPUSCAN_CACHE_DIR": "~/a", "HOME": "/c"}, "/c/a"),
         ({"XDG_CACHE_HOME": "/b"}, "/b/gpuscan"),
         ({"HOME": "/c"}, "/c/.cache/gpuscan"),
     ],
@@ -320,6 +334,23 @@ def test_a_compiler_that_is_not_there_is_passed_over(
     monkeypatch.setenv("CC", "/no/such/compiler -m64")
     assert compiler.find() == plain
     assert answer(71) == 71
+
+
+def test_a_setting_that_is_no_command_is_named(monkeypatch: Any, fresh: None) -> None:
+    monkeypatch.setenv("CC", 'gcc "')
+    compiler.find.cache_clear()
+    x = T.vector("x")
+    words = r"'native' is not available: CC is no command: 'gcc \"' .No closing quotation"
+    with pytest.raises(DeviceError, match=words):
+        gpuscan.function([x], x + 1, device="native")
+    f = gpuscan.function([x], x + 1, device="auto")
+    assert f.device == "reference" and "CC is no command" in f.explain().fallback
+    monkeypatch.setenv("CXX", "g++ '")
+    emulator.find.cache_clear()
+    try:
+        assert emulator.missing() == "CXX is no command: \"g++ '\" (No closing quotation)"
+    finally:
+        emulator.find.cache_clear()
 
 
 def test_options_in_the_setting_reach_the_compiler(

@@ -238,7 +238,10 @@ def test_a_refused_source():
     with pytest.raises(BuildError) as e:
         nvrtc.compile('extern "C" __global__ void k(float *x) {\n    x[0] = y;\n}', "sm_90")
     words = str(e.value)
-    assert re.search(r'NVRTC.* failed.*kernel.cu\(2\): error: identifier "y" is undefined', words)
+    first = words.partition("\n")[0]
+    said = r'^NVRTC \d+\.\d+ failed with status 6: kernel.cu\(2\): error: identifier "y"'
+    assert re.search(said, first)
+    assert first.endswith("fuse='never' or device='native', and please report this")
     assert "   2     x[0] = y;" in words
     assert "--gpu-architecture=sm_90" in words
 
@@ -299,6 +302,11 @@ def test_a_header_that_is_not_there_says_how_it_gets_there():
     needs_nvrtc()
     with pytest.raises(BuildError, match=r"crt/nowhere.h is not installed: pip install"):
         nvrtc.compile('#include "crt/nowhere.h"\n', "sm_80")
+
+
+def test_a_part_of_nvrtc_that_is_not_there_is_named():
+    said = "nvrtc: error: failed to open libnvrtc-builtins.so.13.0."
+    assert "pip install --force-reinstall nvidia-cuda-nvrtc" in nvrtc._way_out(said)
 
 
 def test_threads_compile_at_the_same_time():

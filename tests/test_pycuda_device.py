@@ -15,6 +15,7 @@ from stand_in import build
 
 import gpuscan
 from gpuscan.runtime.device import no_gpu
+from gpuscan.selftest import CASES
 
 ROOT = Path(gpuscan.__file__).resolve().parents[1]
 pytestmark = pytest.mark.timeout(900)  # the first test may have to build PyCUDA
@@ -303,6 +304,19 @@ def test_a_kernel_that_fails_is_named_with_the_way_out(environment: dict[str, st
     assert any(x.startswith("   2 extern") for x in rest)  # the numbered source
 
 
+def test_memory_that_is_not_there_is_said_with_its_size(environment: dict[str, str]) -> None:
+    program = """
+        x, n = T.vector("x"), T.lscalar("n")
+        ys, _ = scan(lambda y: y * 2, outputs_info=[x], n_steps=n)
+        f = function([x, n], ys, device="pycuda")
+        print(raised(f, np.ones(1000, "f"), 10**10))
+        assert f(np.ones(3, "f"), 2).shape == (2, 3)
+    """
+    (line,) = run(environment, program).splitlines()
+    assert "allocating 40000000000000 bytes on the GPU failed: MemoryError" in line
+    assert "smaller batch" in line
+
+
 def test_memory_goes_back_when_no_context_is_current_and_at_the_end(
     environment: dict[str, str],
 ) -> None:
@@ -502,7 +516,7 @@ def test_the_selftest_is_passed(environment: dict[str, str]) -> None:
     """
     found = run(environment, program, start="")
     assert "pycuda on emulated (fibers of the host) (sm_90, 4 multiprocessors):\n" in found
-    assert found.count(": right, ") == 3 and found.endswith("\nall is well\n")
+    assert found.count(": right, ") == len(CASES) and found.endswith("\nall is well\n")
 
 
 def test_nvrtc_compiles_beside_it(environment: dict[str, str]) -> None:

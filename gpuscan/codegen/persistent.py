@@ -28,11 +28,8 @@ def launch_of(
     """The kernel of a loop for its sizes: of this scope where it has one, else of the narrowest
     that holds states and weights. `precision`: of the factors of products with weights that are
     held on chip. Raises DoesNotFit where there is none."""
-    if precision in ("bf16", "tf32") and limits.architecture == "sm_75":
-        raise DeviceError(
-            f"dot_precision {precision!r} needs sm_80, and {limits.name} is an sm_75: "
-            "use 'fp16' or 'float32'"
-        )
+    if reason := without(precision, limits):
+        raise DeviceError(f"dot_precision {reason}: use 'fp16' or 'float32'")
     ways: list[tuple[str, Callable[[], Launch]]] = [
         ("thread", lambda: chain_launch(loop, chain, limits)),
         ("block", lambda: _narrow_block(loop, limits, precision)),
@@ -49,6 +46,13 @@ def launch_of(
         except DoesNotFit as e:
             reasons[way] = f"{e}"
     raise DoesNotFit("; ".join(f"not {s}: {why}" for s, why in reasons.items()))
+
+
+def without(precision: str, limits: Limits) -> str:
+    """Why a GPU has no products of this precision, or nothing."""
+    if precision in ("bf16", "tf32") and limits.architecture == "sm_75":
+        return f"{precision!r} needs sm_80, and {limits.name} is an sm_75"
+    return ""
 
 
 _NARROWEST_FIRST = ("thread", "block", "grid")

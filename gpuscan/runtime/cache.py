@@ -13,11 +13,11 @@ from typing import Any
 def directory() -> Path:
     """Where libraries are kept: GPUSCAN_CACHE_DIR, or the user's cache directory. Raises OSError
     where there is none."""
-    if own := os.environ.get("GPUSCAN_CACHE_DIR"):
-        return Path(own)
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "gpuscan"
     try:
+        if own := os.environ.get("GPUSCAN_CACHE_DIR"):
+            return Path(own).expanduser()
+        if base := os.environ.get("XDG_CACHE_HOME"):
+            return Path(base) / "gpuscan"
         return Path.home() / ".cache" / "gpuscan"
     except RuntimeError as e:  # a user without a home, as in containers
         raise OSError(str(e)) from None
@@ -46,15 +46,13 @@ def fetch(key: str, build: Callable[[Path], None], load: Callable[[Path], Any]) 
     with contextlib.suppress(OSError):  # none, or a broken one: made again
         if _is_whole(entry):
             return load(entry)
+    made = entry.with_name(f"{key}.{os.urandom(8).hex()}.so")
     try:
-        import tempfile
-
         entry.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=".so", prefix=f"{key}.", dir=entry.parent)
+        # as the umask has it, which mkstemp does not ask: other users may share the cache
+        os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError:
         return _private(build, load)
-    os.close(handle)
-    made = Path(name)
     try:
         build(made)
         _seal(made)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BuildError, build_failure
+from ..errors import BuildError, DeviceError, build_failure
 from ..kernel_files import kernels_dir
 from . import cache
 
@@ -35,14 +35,10 @@ FLAGS = (
 
 @functools.cache
 def find() -> tuple[str, ...] | None:
-    """The command of a C compiler: $CC, cc, gcc, clang, or ziglang where it is installed."""
-    from shutil import which
-
-    given = os.environ.get("CC")
-    for name in [*([given] if given else []), "cc", "gcc", "clang"]:
-        words = shlex.split(name)
-        if words and which(words[0]):
-            return tuple(words)
+    """The command of a C compiler: $CC, cc, gcc, clang, or ziglang where it is installed. Raises
+    DeviceError where $CC is none that a shell would read."""
+    if found := first_command("CC", "cc", "gcc", "clang"):
+        return found
     try:
         import ziglang  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
@@ -51,6 +47,19 @@ def find() -> tuple[str, ...] | None:
 
     assert ziglang
     return (sys.executable, "-m", "ziglang", "cc")
+
+
+def first_command(variable: str, *others: str) -> tuple[str, ...] | None:
+    """The first that is there: the command in the variable of the environment, or another."""
+    from shutil import which
+
+    try:
+        given = shlex.split(os.environ.get(variable, ""))
+    except ValueError as e:
+        value = os.environ[variable]
+        raise DeviceError(f"{variable} is no command: {value!r} ({e})") from None
+    commands = [given, *([name] for name in others)]
+    return next((tuple(words) for words in commands if words and which(words[0])), None)
 
 
 @functools.cache

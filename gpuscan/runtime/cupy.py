@@ -13,6 +13,7 @@ import numpy as np
 
 from ..codegen.limits import Limits
 from ..codegen.program import Launch
+from ..errors import first_line
 from . import driver
 
 _OLDEST = 12  # of CuPy's major versions
@@ -35,8 +36,7 @@ def missing() -> str:
         return _unusable(cupy)
     except Exception as e:  # the import of a CuPy for another CUDA fails in many ways
         known = ".".join(map(str, driver.version()))
-        first = str(e).strip().partition("\n")[0]
-        return f"CuPy fails: {first}. The driver is for CUDA {known}: {_INSTALL}"
+        return f"CuPy fails: {first_line(e)}. The driver is for CUDA {known}: {_INSTALL}"
 
 
 def _unusable(cupy: Any) -> str:

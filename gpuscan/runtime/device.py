@@ -41,6 +41,13 @@ def no_gpu() -> str:
     return ""
 
 
+def gpu_expected() -> bool:
+    """Whether who set this machine up meant to use a GPU: a library for it is installed."""
+    from importlib.util import find_spec
+
+    return any(name in sys.modules or find_spec(name) for name in ("cupy", "pycuda"))
+
+
 def missing(name: str) -> str:
     """Why the device of this name is not here; nothing where it is. "auto" is here where CUDA or
     native is."""
@@ -50,7 +57,7 @@ def missing(name: str) -> str:
         return missing("cuda") and missing("native")
     if name == "cuda":
         reasons = [missing(d) for d in ("cupy", "pycuda")]
-        return "; ".join(reasons) if all(reasons) else ""
+        return "; ".join(dict.fromkeys(reasons)) if all(reasons) else ""
     if name == "cupy":
         from . import cupy  # not the library: that is imported only where there is a GPU
 
@@ -62,13 +69,21 @@ def missing(name: str) -> str:
     if name == "native":
         from . import compiler  # with subprocess and ctypes, which the reference is without
 
-        if compiler.find() is None:
-            return "no C compiler was found ($CC, cc, gcc, clang, or the package ziglang)"
+        try:
+            if compiler.find() is None:
+                return "no C compiler was found ($CC, cc, gcc, clang, or the package ziglang)"
+        except DeviceError as e:
+            return str(e)
     if name == "emulated":
         from . import emulator
 
         return emulator.missing()
     return ""
+
+
+def cpu() -> str:
+    """The fastest device that is here without a GPU."""
+    return "reference" if missing("native") else "native"
 
 
 def select(name: str) -> Any:
@@ -81,10 +96,9 @@ def select(name: str) -> Any:
     if name not in DEVICES:
         raise ValueError(f"device {name!r} is not one of {', '.join(DEVICES)}")
     if name == "auto":
-        ways = [d for d in ("cuda", "native") if not missing(d)]
-        name = ways[0] if ways else "reference"
+        name = cpu() if missing("cuda") else "cuda"
     if reason := missing(name):
-        raise DeviceError(f"device {name!r} is not available: {reason}. Use 'reference'.")
+        raise DeviceError(f"device {name!r} is not available: {reason}. Use {cpu()!r}.")
     if name == "cuda":
         name = "pycuda" if missing("cupy") else "cupy"
     if name == "cupy":

@@ -25,7 +25,7 @@ from ..codegen.program import Launch
 from ..errors import BuildError, DeviceError
 from ..record import field, record, replace
 from . import nvrtc
-from .device import no_gpu
+from .device import cpu, no_gpu
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _SHARED_DEFAULT = 48 * 1024  # bytes that a block has without being asked for
@@ -39,7 +39,24 @@ _SHARED_BLOCK, _BLOCKS, _SHARED_RESERVED = 97, 106, 111
 _KERNEL_SHARED, _KERNEL_REGISTERS, _KERNEL_MOST_SHARED = 1, 4, 8
 
 _NO_DEVICE = 100
-_LOST = (700, 702, 709, 714, 715, 716, 717, 718, 719, 721, 999)  # behind these nothing runs
+_NO_MEMORY, _BUSY = 2, 46
+_WORDS = {  # as cuda.h names them, and what the driver says
+    _NO_MEMORY: ("OUT_OF_MEMORY", "out of memory"),
+    _BUSY: ("DEVICE_UNAVAILABLE", "cuda-capable device(s) is/are busy or unavailable"),
+    214: ("ECC_UNCORRECTABLE", "uncorrectable ecc error encountered"),
+    700: ("ILLEGAL_ADDRESS", "an illegal memory access was encountered"),
+    702: ("LAUNCH_TIMEOUT", "the launch timed out and was terminated"),
+    709: ("CONTEXT_IS_DESTROYED", "context is destroyed"),
+    710: ("ASSERT", "device-side assert triggered"),
+    714: ("HARDWARE_STACK_ERROR", "hardware stack error"),
+    715: ("ILLEGAL_INSTRUCTION", "an illegal instruction was encountered"),
+    716: ("MISALIGNED_ADDRESS", "misaligned address"),
+    717: ("INVALID_ADDRESS_SPACE", "operation not supported on global/shared address space"),
+    718: ("INVALID_PC", "invalid program counter"),
+    719: ("LAUNCH_FAILED", "unspecified launch failure"),
+    721: ("TENSOR_MEMORY_LEAK", "tensor memory not completely freed"),
+    999: ("UNKNOWN", "unknown error"),
+}
 
 _lock = threading.Lock()
 
@@ -117,22 +134,46 @@ def _words(library: Any, status: int) -> str:
 
 def _check(status: int, doing: str) -> None:
     if status:
-        cure = _CURE if status in _LOST else ""
-        raise DeviceError(f"{doing} failed: {_words(_driver(), status)}{cure}")
+        raise DeviceError(f"{doing} failed: {_words(_driver(), status)}{_cure(status)}")
 
 
-_CURE = (
-    ". After such an error the process's GPU context is lost: start the program again. "
-    "device='reference' runs the same function without a GPU"
-)
+def _cure(status: int) -> str:
+    """What helps, behind the words of an error."""
+    if status not in _WORDS:
+        return ""
+    if status == _NO_MEMORY:
+        return (
+            ". Less is needed for a smaller batch, by scan(memory='carries'), and where loops are "
+            "fused (function(fuse='auto')); a function's memory_report() says what takes how much"
+        )
+    other = f"device={cpu()!r} runs the same function without a GPU"
+    if status == _BUSY:
+        return (
+            ". Another process may have the GPU for itself: end that, or name another GPU by "
+            f"CUDA_VISIBLE_DEVICES. {other}"
+        )
+    return (
+        f". After such an error the process's GPU context is lost: start the program again. {other}"
+    )
+
+
+def _status(error: Exception) -> int:
+    """The driver's number for what CuPy or PyCUDA raised, or 0. CuPy's errors have it (the runtime
+    counts those of `_WORDS` alike); PyCUDA's only say the driver's words."""
+    if isinstance(found := getattr(error, "status", None), int):
+        return found
+    said = str(error)
+    for status, (name, words) in _WORDS.items():
+        if f"CUDA_ERROR_{name}" in said or words in said.lower():
+            return status
+    return 0
 
 
 def failed(error: Exception, doing: str) -> DeviceError:
     """What CuPy or PyCUDA say of a failure, as gpuscan says it. A kernel's failure shows at the
     next call that waits for it."""
-    words = str(error).lower()
-    lost = any(word in words for word in ("illegal", "launch failure", "misaligned", "timeout"))
-    found = DeviceError(f"{doing} failed: {type(error).__name__}: {error}{_CURE if lost else ''}")
+    words = f"{doing} failed: {type(error).__name__}: {error}".rstrip(".")
+    found = DeviceError(words + _cure(_status(error)))
     for note in getattr(error, "__notes__", ()):  # where in the graph, in which step
         found.add_note(note)
     return found

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import functools
 import os
-import shlex
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,23 +62,17 @@ class EmulatedKernel:
 @functools.cache
 def find() -> tuple[str, ...] | None:
     """The command of a C++ compiler: $CXX, g++, c++ or clang++."""
-    from shutil import which
-
-    given = os.environ.get("CXX")
-    for name in [*([given] if given else []), "g++", "c++", "clang++"]:
-        words = shlex.split(name)
-        if words and which(words[0]):
-            return tuple(words)
-    return None
+    return compiler.first_command("CXX", "g++", "c++", "clang++")
 
 
 def missing() -> str:
     """Why kernels can't be emulated here; empty where they can."""
     if os.name != "posix":
         return "kernels are emulated on POSIX systems only"
-    if find() is None:
-        return "no C++ compiler: set CXX, or install g++ or clang++"
-    return ""
+    try:
+        return "" if find() else "no C++ compiler: set CXX, or install g++ or clang++"
+    except DeviceError as e:
+        return str(e)
 
 
 @functools.cache

@@ -114,9 +114,9 @@ def _compile(source: str, architecture: str, options: Sequence[str]) -> Cubin:
         said = log.rstrip(b"\0").decode(errors="replace")
         if status:
             said = said or _words(status)
-            raise BuildError(
-                _way_out(said) + build_failure(["NVRTC", *options], status, said, source)
-            )
+            who = f"NVRTC {'.'.join(map(str, version()))}"
+            command = ["NVRTC", *options]
+            raise BuildError(build_failure(command, status, said, source, who, _way_out(said)))
         image = _text(library.nvrtcGetCUBINSize, library.nvrtcGetCUBIN, program)
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
@@ -125,14 +125,15 @@ def _compile(source: str, architecture: str, options: Sequence[str]) -> Cubin:
 
 
 def _way_out(said: str) -> str:
-    """What helps where NVRTC does not find a header of CUDA's, in a line; or nothing."""
-    found = re.search(r'cannot open source file "((?:crt/)?\w+\.h)"', said)
-    if found is None:
-        return ""
-    return (
-        f"CUDA's header {found[1]} is not installed: pip install nvidia-cuda-runtime "
-        "nvidia-cuda-crt, or set CUDA_PATH to a toolkit\n"
-    )
+    """What helps where NVRTC fails, behind the line that says so."""
+    if header := re.search(r'cannot open source file "((?:crt/)?\w+\.h)"', said):
+        return (
+            f". CUDA's header {header[1]} is not installed: pip install nvidia-cuda-runtime "
+            "nvidia-cuda-crt, or set CUDA_PATH to a toolkit"
+        )
+    if "nvrtc-builtins" in said:
+        return ". NVRTC is not whole: pip install --force-reinstall nvidia-cuda-nvrtc"
+    return ". Give function() fuse='never' or device='native', and please report this"
 
 
 def _words(status: int) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..codegen.limits import Limits
 from ..codegen.program import Launch
+from ..errors import first_line
 from . import driver
 from .cuda_routines import dense_routine
 
@@ -42,7 +43,7 @@ def missing() -> str:
         drv.init()
         return "" if drv.Device.count() else "PyCUDA finds no GPU"
     except Exception as e:  # its extension is linked to one CUDA
-        return f"PyCUDA fails: {str(e).partition(chr(10))[0]}. Build it again: {_INSTALL}"
+        return f"PyCUDA fails: {first_line(e)}. Build it again: {_INSTALL}"
 
 
 @functools.cache
@@ -140,8 +141,11 @@ class _Memory:
     def __init__(self, size: int) -> None:
         self.context = _own.context
         self.held: Any = None
-        with driver.relaxed() if _own.stream else contextlib.nullcontext():
-            self.held = _own.pool.allocate(size)
+        try:
+            with driver.relaxed() if _own.stream else contextlib.nullcontext():
+                self.held = _own.pool.allocate(size)
+        except _out_of_memory() as e:  # its words have no number
+            raise driver.failed(e, f"allocating {size} bytes on the GPU") from e
 
     def __del__(self) -> None:
         if self.held is None:  # there was not so much
@@ -152,6 +156,13 @@ class _Memory:
         self.context.push()
         self.held.free()
         self.context.pop()
+
+
+@functools.cache
+def _out_of_memory() -> type[Exception]:
+    import pycuda.driver as drv
+
+    return drv.MemoryError
 
 
 class _Pool:
