@@ -67,7 +67,7 @@ class KernelPlan:
     flops      two a multiply-add of a product, one any other function of a float
     least      whether there is more of them, in loops whose length is not known
     weights    packed operands of products, and where a block holds how many bytes of them
-    precision  of the factors of products with those in registers
+    precision  to which factors of float32 are rounded, of products with those in registers
     predicted  seconds, never measured ones
     """
 
@@ -118,9 +118,12 @@ class KernelPlan:
             places = (("registers", "in registers"), ("shared", "in shared memory"),
                       ("memory", "read again every step, through L2"))  # fmt: skip
             held = [f"{memory_text(n)} {text}" for p, text in places if (n := self.held(p))]
-            short = self.precision != "float32" and bool(self.held("registers"))
+            there = [w.precision for w in self.weights if w.place == "registers"]
             line = f"weights of a block: {', '.join(held)}"
-            found.append(line + f"; products there of {self.precision}" * short)
+            if self.precision in there and self.precision != "float32":
+                line += f"; products there of {self.precision}"
+                line += ", where they are of float32" * (len(set(there)) > 1)
+            found.append(line)
         step = [f"{'at least ' * self.least}{_scaled(self.flops)}flop"]
         if self.meetings:
             step.append(_many(self.meetings, "meeting"))

@@ -314,17 +314,32 @@ def test_without_nvrtc_the_text_says_why(uncompiled):
     assert "not compiled: no NVRTC here" in k.lines()
 
 
-def test_products_of_short_floats(uncompiled):
+def test_products_of_short_floats(one_group, uncompiled):
     """The precision is that of when the function was made."""
     with gpuscan.config.change_flags(dot_precision="bf16"):
         f = recurrent(elman(1024), 64, 1024)
     short, exact = (plan_of(x, "h100").kernel for x in (f, recurrent(elman(1024), 64, 1024)))
     assert (short.precision, exact.precision) == ("bf16", "float32")
     assert short.predicted.products < exact.predicted.products / 4
+    assert 2 * short.held("registers") == exact.held("registers") == 1024 * 8 * F
     assert "in registers; products there of bf16" in "\n".join(short.lines())
     (plan,) = f.explain("t4").scans
     assert plan.kernel is None
     assert "needs sm_80" in plan.reason
+
+
+def test_what_is_not_rounded_needs_no_tensor_cores(uncompiled):
+    W = gpuscan.shared(np.zeros((64, 64)), "W")
+    x, h0 = T.dtensor3("x"), T.dmatrix("h0")
+    h, _ = gpuscan.scan(lambda x, h: T.tanh(x + h @ W), x, h0)
+    with config.change_flags(dot_precision="bf16"):
+        double = gpuscan.function([x, h0], h, device="reference")
+        double(np.zeros((2, 4, 64)), np.zeros((4, 64)))
+        chain = metropolis()
+    k = plan_of(double, "t4").kernel
+    assert k.held("registers") == 64 * 64 * 2 * F
+    assert "bf16" not in "\n".join(k.lines())
+    assert plan_of(chain, "t4", zeros(1000)).scope == "thread"
 
 
 # ---- text --------------------------------------------------------------------------------------

@@ -25,11 +25,6 @@ def launch_of(
     """The kernel of a loop for its sizes: of this scope where it has one, else of the narrowest
     that holds states and weights. `precision`: of the factors of products with weights that are
     held on chip. Raises DoesNotFit where there is none."""
-    if precision in ("bf16", "tf32") and limits.architecture == "sm_75":
-        raise DeviceError(
-            f"dot_precision {precision!r} needs sm_80, and {limits.name} is an sm_75: "
-            "use 'fp16' or 'float32'"
-        )
     reasons: dict[str, str] = {}  # against scopes
     ways: list[tuple[str, Callable[[], Launch]]] = [
         ("thread", lambda: chain_launch(loop, chain, limits)),
@@ -40,6 +35,8 @@ def launch_of(
     for way, make in [*(x for x in reversed(ways) if x[0] == scope), *ways]:
         try:
             made = make()
+            if limits.architecture == "sm_75" and precision in ("bf16", "tf32"):
+                _refuse_rounded(made, limits, precision)
             narrower = [(s, reasons[s]) for s in _NARROWEST_FIRST if s in reasons and s != way]
             return replace(made, against=tuple(narrower))
         except DoesNotFit as e:
@@ -48,6 +45,14 @@ def launch_of(
 
 
 _NARROWEST_FIRST = ("thread", "block", "grid")
+
+
+def _refuse_rounded(made: Launch, limits: Limits, precision: str) -> None:
+    if any(w.precision == precision for w in made.weights):
+        raise DeviceError(
+            f"dot_precision {precision!r} needs sm_80, and {limits.name} is an sm_75: "
+            "use 'fp16' or 'float32'"
+        )
 
 
 def _narrow_block(loop: Sized, limits: Limits, precision: str) -> Launch:
