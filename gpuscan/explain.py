@@ -20,6 +20,7 @@ from .codegen.program import (
     Given,
     Held,
     Launch,
+    LoopProgram,
     Placed,
     Scratch,
     Size,
@@ -27,7 +28,7 @@ from .codegen.program import (
     Stride,
     Trace,
 )
-from .compile import LoopPlan, name_of
+from .compile import LoopPlan, in_step, name_of
 from .compile_cuda import Fused, lowered, sequence_plan, sequenced
 from .errors import BuildError, DeviceError
 from .evaluate import Program
@@ -49,7 +50,7 @@ class KernelPlan:
 
     target     the GPU
     against    the narrower scopes, and why not those
-    launches   of a call
+    launches   of a call, or of a step of the loop that it is in
     blocks     of a launch
     threads    of a block
     shared     bytes of shared memory a block
@@ -99,10 +100,10 @@ class KernelPlan:
         these it reads again every step."""
         return sum(w.size for w in self.weights if w.place == place)
 
-    def lines(self) -> list[str]:
-        """The text, by lines."""
+    def lines(self, run: str = "a call") -> list[str]:
+        """The text, by lines; run: what there are so many launches of."""
         found = [f"not {scope}: {why}" for scope, why in self.against]
-        parts = [f"{_many(self.launches, 'launch', 'es')} a call", _many(self.blocks, "block")]
+        parts = [f"{_many(self.launches, 'launch', 'es')} {run}", _many(self.blocks, "block")]
         parts[1] += f" of {_many(self.threads, 'thread')}"
         if self.registers is not None:
             parts.append(f"{self.registers} registers a thread")
@@ -138,7 +139,10 @@ class KernelPlan:
         each = {"meetings": p.meetings, "exchange": p.exchange, "products": p.products,
                 "arithmetic": p.rest, "device memory beside it": p.memory}  # fmt: skip
         known = [f"{what} {_time(s)}" for what, s in each.items() if s >= p.seconds / 100]
-        found.append(f"predicted, not measured: {_time(p.seconds)} a step ({', '.join(known)})")
+        at_least = "at least " * self.least
+        found.append(
+            f"predicted, not measured: {at_least}{_time(p.seconds)} a step ({', '.join(known)})"
+        )
         return found
 
 
@@ -182,7 +186,11 @@ def on_gpu(
             fused = replace(lowered(v, "loop"), precision=precision)
             plans.append(_plan(v, fused, known, gpu, scope))
         except (NotLowered, RecursionError) as e:
-            plans.append(_sequenced(v, f"{e}", known, gpu, fuse))
+            inner = "auto" if fuse == "always" else fuse
+            plans.append(_sequenced(v, f"{e}", known, gpu, inner))
+            assert isinstance(v.op, Scan)
+            given = _known_in_step(v, known)
+            plans += in_step(on_gpu(v.op.step.outputs, given, gpu, scope, inner, precision), v)
     return tuple(plans)
 
 
@@ -192,9 +200,21 @@ def _sequenced(
     found = known.get(v)
     if isinstance(found, StepLaunches):  # of the device that runs it
         return sequence_plan(v, reason, found)
-    inner = "auto" if fuse == "always" else fuse
     like: Any = _Described(gpu)
-    return sequenced(v, reason, like, inner, {}).plan
+    return sequenced(v, reason, like, fuse, {}).plan
+
+
+def _known_in_step(v: Variable, known: Mapping[Variable, Any]) -> dict[Variable, Any]:
+    """What is known of a step's parameters where `known` is known outside of the loop."""
+    assert isinstance(v.op, Scan)
+    step, o = v.op.step, v.op.split(v.inputs)
+    found = {x: value for x, value in known.items() if x not in step.params}
+    found |= {p: known[x] for p, x in zip(step.consts, o.consts) if x in known}
+    for p, x in zip(step.params, v.inputs[1:]):
+        sizes = [Dim(axis)(x) for axis in range(x.ndim - p.ndim, x.ndim)]
+        if p not in found and p.ndim and (shape := integers(sizes, known)) is not None:
+            found[p] = tuple(shape)
+    return found
 
 
 class _Described:
@@ -237,7 +257,8 @@ def _plan(
     except (DoesNotFit, DeviceError) as e:
         return replace(f.plan, scope="", reason=f"no kernel on {gpu.name}: {e}")
     sized = chain if launch.scope == "thread" and chain is not None else loop
-    kernel = _kernel(v, sized, shapes, launch, gpu, f.precision)
+    numbers = _numbers(v, sized.program, known)
+    kernel = _kernel(v, sized, shapes, numbers, launch, gpu, f.precision)
     return LoopPlan(name_of(v), "fused", launch.reason, launch.scope, f.plan.stages, kernel)
 
 
@@ -255,8 +276,8 @@ def _so_far(f: Fused) -> str:
 
 
 def _kernel(
-    v: Variable, sized: Sized, shapes: Sequence[tuple[int, ...]], launch: Launch, gpu: Limits,
-    precision: str,
+    v: Variable, sized: Sized, shapes: Sequence[tuple[int, ...]], numbers: Mapping[str, int],
+    launch: Launch, gpu: Limits, precision: str,
 ) -> KernelPlan:  # fmt: skip
     program, scope = sized.program, launch.scope
     assert isinstance(v.op, Scan)
@@ -289,14 +310,15 @@ def _kernel(
         own_rows = {k: n for k, n in launch.most if k == sized.rows}  # of a group of blocks
         exchanged = sum(sized.value(n, own_rows) * _itemsize(d) for d, n in units.exchanged)
         exchanged -= rounded * (_itemsize("float32") - _itemsize(operands.DTYPE))
-    everything = all_units(program, sized.values, sized.value)
+    everything = {**all_units(program, sized.values, sized.value), **numbers}
     all_work = work_of(program, everything, gpu, launch.block)
     threads = 1 if scope == "thread" else launch.block
     own = work_of(program, {**everything, **dict(launch.most)}, gpu, threads, launch.weights)
     together = launch.block if scope == "thread" else 1
     step = StepCost(
-        scope, launch.grid, launch.block, program.schedule.stages, launch.meetings, own.products,
-        own.busy * together, own.longest, exchanged, kept // max(1, launch.grid), read + written,
+        scope, launch.grid, launch.block, max(program.schedule.stages, own.stages),
+        launch.meetings, own.products, own.busy * together, own.longest, exchanged,
+        kept // max(1, launch.grid), read + written,
     )  # fmt: skip
     return _compiled(launch, gpu, KernelPlan(
         gpu.name, launch.against, 1, launch.grid, launch.block, launch.shared, None, None, None,
@@ -304,6 +326,20 @@ def _kernel(
         all_work.flops, not all_work.whole, launch.weights, precision,
         predict(step, gpu, precision),
     ))  # fmt: skip
+
+
+def _numbers(
+    v: Variable, program: LoopProgram, known: Mapping[Variable, Any]
+) -> dict[str, int]:  # fmt: skip
+    """The integers that a loop is given in memory, such as the lengths of loops in its step, by
+    their arrays, as far as they follow from what is known."""
+    found: dict[str, int] = {}
+    for pointer, source in zip(program.kernel.pointers, program.pointers):
+        if isinstance(source, Given) and pointer.array.dtype == "int64":
+            x = v.inputs[source.operand]
+            if x.ndim == 0 and (value := integers([x], known)) is not None:
+                found[pointer.array.name] = value[0]
+    return found
 
 
 def _compiled(launch: Launch, gpu: Limits, plan: KernelPlan) -> KernelPlan:

@@ -256,6 +256,45 @@ def test_a_loop_that_is_not_fused(uncompiled):
     assert "never" in plan.reason
 
 
+@with_emulated
+@pytest.mark.parametrize("fuse", ["auto", "never"])
+def test_loops_in_the_step_of_one_that_is_not_fused(uncompiled, monkeypatch, fuse):
+    """A step starts them too, and each is told of. A product is NumPy's here, and no kernel."""
+    launches, launch = [], Emulated.launch
+
+    def counted(self, *arguments):
+        launches.append(self)
+        launch(self, *arguments)
+
+    monkeypatch.setattr(Emulated, "launch", counted)
+    v, n, m = T.fvector("v"), T.lscalar("n"), T.lscalar("m")
+
+    def plans(length):
+        def step(v):
+            inner, _ = gpuscan.scan(lambda s: T.tanh(s) * 2, None, T.sort(v), n_steps=length)
+            return inner[-1]
+
+        y, _ = gpuscan.scan(step, None, v, n_steps=n, name="outer")
+        f = gpuscan.function([v, n, m], y[-1], device="emulated", fuse=fuse,
+                             on_unused_input="ignore")  # fmt: skip
+        f(zeros(6), 2, 3)
+        launches.clear()
+        f(zeros(6), 4, 3)
+        return f.explain().scans
+
+    outer, inner = plans(3)
+    assert (outer.path, outer.least, inner.name) == ("sequenced", False, "outer/scan_fn")
+    assert 4 * outer.launches == len(launches) == (4 if fuse == "auto" else 12)
+    if fuse == "auto":
+        assert (inner.scope, inner.kernel.flops) == ("thread", 2 * 6)
+        assert "1 launch a step of 'outer'" in str(inner)
+    else:
+        assert "a step of" not in str(inner)
+    outer, _ = plans(m)
+    assert (outer.launches, outer.least) == (1, fuse == "never")
+    assert ("at least 1 launch a step" in str(outer)) == outer.least
+
+
 def test_other_devices_say_what_they_did_before():
     f = recurrent(elman(8), 2, 8)
     assert f"{f.explain()}".splitlines()[1:] == [
@@ -406,6 +445,37 @@ def test_the_parts_of_a_prediction():
     double = Product(16, 32, 1024, "float64", "registers")
     step = StepCost("grid", 132, 256, products=(double,))
     assert predict(step, gpu).products == pytest.approx(2 * p.products)
+
+
+def nested(length, *given):
+    W = gpuscan.shared(zeros(48, 48), "W")
+    x, h0 = T.ftensor3("x"), T.fmatrix("h0")
+
+    def step(x, h):
+        inner, _ = gpuscan.scan(lambda h, x: T.tanh(x + h @ W), None, h, x, n_steps=length(x))
+        return inner[-1]
+
+    h, _ = gpuscan.scan(step, x, h0)
+    return gpuscan.function([x, h0, *given], h, device="reference")
+
+
+def test_a_loop_in_a_step_takes_as_long_as_its_steps(uncompiled):
+    values, n = (zeros(2, 8, 48), zeros(8, 48)), T.lscalar("n")
+    few = plan_of(nested(lambda x: 10), "h100", *values).kernel
+    many = plan_of(nested(lambda x: 100), "h100", *values).kernel
+    assert many.flops == 10 * few.flops
+    assert many.predicted.seconds == pytest.approx(10 * few.predicted.seconds, rel=0.02)
+    given = plan_of(nested(lambda x: n, n), "h100", *values, 100).kernel
+    assert (given.flops, given.least) == (many.flops, False)
+    assert given.predicted.seconds > 0.9 * many.predicted.seconds
+
+
+def test_a_loop_in_a_step_of_unknown_length_is_at_least_one_step(uncompiled):
+    values = zeros(2, 8, 48), zeros(8, 48)
+    length = nested(lambda x: T.cast(x.sum(), "int64") + 3)
+    k = plan_of(length, "h100", *values).kernel
+    assert k.least
+    assert k.lines()[-1].startswith("predicted, not measured: at least ")
 
 
 def test_a_step_is_not_faster_than_memory():

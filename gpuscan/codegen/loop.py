@@ -118,8 +118,10 @@ class Loop(Frame):
         """What a value is called in the text: as the user does, where a kernel is for people to
         read, it is a name there and not taken; else the other name. ends: the first is taken that
         makes such a name."""
-        stem = None if self.has_lanes else _STEM.match(v.name or "")
-        for end in ends if stem else ():
+        stem = _STEM.match(v.name or "")
+        if self.has_lanes or stem is None:
+            return other
+        for end in ends:
             label = f"{stem.group()}{end}"
             if label not in self._labels and not _TAKEN.fullmatch(label):
                 self._labels.add(label)
