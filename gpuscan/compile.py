@@ -54,7 +54,8 @@ class LoopPlan:
 class Compiled:
     """A graph that can run. `fallback` is why "auto" took the reference device instead of native;
     nothing where it did not. put: takes an array to the GPU that runs the graph, where one does.
-    met: per loop that runs on a GPU the sizes and the operands' shapes of its last run."""
+    met: per loop that runs on a GPU the sizes and the operands' shapes of its last run; on the
+    native device per operand of a loop the shape that it had, and per size its value."""
 
     program: Callable[..., tuple[Any, ...]]
     device: str

@@ -364,24 +364,37 @@ def _itemsize(dtype: str) -> int:
 
 
 def integers(sizes: Sequence[Variable], known: Mapping[Variable, Any]) -> list[int] | None:
-    """The values of sizes, where all of them follow from what is known of leaves: an array, or a
-    shape."""
+    """The values of sizes, where all of them follow from what is known: of leaves an array or a
+    shape, of other values a shape, of sizes what they are."""
     pushed = pushed_dims(sizes)
+    found = _values(pushed, known)
+    if found is None:  # not from the leaves
+        as_met = [s if _met(s, known) is not None else p for s, p in zip(sizes, pushed)]
+        found = _values(as_met, known)
+    return found
+
+
+def _met(size: Variable, known: Mapping[Variable, Any]) -> np.int64 | None:
+    """A size that is known as it stands."""
+    if isinstance(size.op, Dim):
+        x = known.get(size.inputs[0])
+        shape = np.shape(x) if isinstance(x, np.ndarray) else x
+        return None if shape is None else np.int64(shape[size.op.axis])
+    found = known.get(size) if size.inputs else None
+    return np.int64(found) if isinstance(found, int) else None
+
+
+def _values(pushed: Sequence[Variable], known: Mapping[Variable, Any]) -> list[int] | None:
     given: dict[Variable, Any] = {}
     stack, seen = list(pushed), set(pushed)
     while stack:
         v = stack.pop()
         if isinstance(v, Constant):
             continue
-        if isinstance(v.op, Dim) and not v.inputs[0].inputs:
-            x = v.inputs[0]
-            if isinstance(x, Constant):
-                given[v] = np.int64(x.data.shape[v.op.axis])
-                continue
-            shape = np.shape(known[x]) if isinstance(known.get(x), np.ndarray) else known.get(x)
-            if shape is None:
-                return None
-            given[v] = np.int64(shape[v.op.axis])
+        if (size := _met(v, known)) is not None:
+            given[v] = size
+        elif isinstance(v.op, Dim) and isinstance(x := v.inputs[0], Constant):
+            given[v] = np.int64(x.data.shape[v.op.axis])
         elif isinstance(v.op, Dim | Scan):
             return None  # of what is only known when it is computed
         elif not v.inputs:

@@ -231,6 +231,26 @@ def test_sizes_that_depend_on_values_are_known_to_the_device_that_ran(uncompiled
     assert plan_of(g, "h100").kernel is None
 
 
+@pytest.mark.skipif(bool(missing("native")), reason="no C compiler")
+def test_native_knows_sizes_that_loops_and_values_say(uncompiled):
+    """The last call's, where another was made between."""
+    W, x, m = gpuscan.shared(zeros(16, 16), "W"), T.ftensor3("x"), T.fmatrix("m")
+
+    def over(rows, start):
+        return gpuscan.scan(lambda y, s: T.tanh(y + s @ W), rows, start)[0]
+
+    rising, _ = gpuscan.scan(
+        lambda h: (h + 1, gpuscan.scan_module.until(h.sum() > 99)), None, x[0], n_steps=50
+    )
+    some = x[:, : (m > 0).any(axis=1).sum()]
+    for outputs, k in ((over(rising, x[1])[-1], 1), (over(some, T.zeros_like(some[0])), 0)):
+        f = gpuscan.function([x, m], outputs, device="native", on_unused_input="ignore")
+        assert f.explain("h100").scans[k].kernel is None
+        for rows in (4, 8, 4):
+            f(zeros(3, rows, 16) + 1, np.ones((rows, 2), "float32"))
+            assert f.explain("h100").scans[k].kernel.blocks == rows
+
+
 def test_a_function_without_loops_has_nothing_to_explain():
     x = T.fvector("x")
     explained = gpuscan.function([x], x + 1, device="reference").explain("h100")
