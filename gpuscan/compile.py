@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import BuildError
@@ -22,8 +22,8 @@ class LoopPlan:
     says who works together, "thread", "block" or "grid", and `stages` in how many stages a step
     is computed: between two of them workers of a grid meet. `kernel`: how it runs on a GPU, where
     the sizes are known. "sequenced": its steps are run one after another, by kernels; on a GPU
-    `launches` of them a step, at most `graph_steps` in a CUDA graph, or `no_graph`: why there
-    is none."""
+    `launches` of them a step (`least`: or more), at most `graph_steps` in a CUDA graph, or
+    `no_graph`: why there is none. inside: the name of the sequenced scan in whose step it is."""
 
     name: str
     path: str
@@ -34,15 +34,19 @@ class LoopPlan:
     launches: int = 0
     graph_steps: int = 0
     no_graph: str = ""
+    least: bool = False
+    inside: str = ""
 
     def __str__(self) -> str:
         scope = f", scope {self.scope}" if self.scope else ""
         line = f"scan '{self.name}': {self.path}{scope} ({self.reason})"
         if self.path == "sequenced" and (self.launches or self.no_graph):
-            line += f": {self.launches} launch{'es' * (self.launches != 1)} a step, "
+            least = "at least " * self.least
+            line += f": {least}{self.launches} launch{'es' * (self.launches != 1)} a step, "
             graph = f"as CUDA graphs of up to {self.graph_steps} steps"
             line += graph if self.graph_steps else f"not as a CUDA graph: {self.no_graph}"
-        more = self.kernel.lines() if self.kernel else ()
+        run = f"a step of '{self.inside}'" if self.inside else "a call"
+        more = self.kernel.lines(run) if self.kernel else ()
         return "\n".join([line, *(f"    {x}" for x in more)])
 
 
@@ -50,7 +54,8 @@ class LoopPlan:
 class Compiled:
     """A graph that can run. `fallback` is why "auto" took no GPU, or neither that nor native;
     nothing for a device by name. put: takes an array to the GPU that runs the graph, where one
-    does. met: per loop that runs on a GPU the sizes and the operands' shapes of its last run."""
+    does. met: per loop that runs on a GPU the sizes and the operands' shapes of its last run; on
+    the native device per operand of a loop the shape that it had, and per size its value."""
 
     program: Callable[..., tuple[Any, ...]]
     device: str
@@ -130,6 +135,15 @@ def _on(
     scans = [v for v in toposort(outputs) if isinstance(v.op, Scan)]
     plans = tuple(LoopPlan(name_of(v), "interpreted", reason) for v in scans)
     return Compiled(device.compile(inputs, outputs), device.name, plans)
+
+
+def in_step(plans: Iterable[LoopPlan], v: Variable) -> list[LoopPlan]:
+    """How the scans in the step of v run, which is sequenced."""
+    at = name_of(v)
+    return [
+        replace(p, name=f"{at}/{p.name}", inside=f"{at}/{p.inside}" if p.inside else at)
+        for p in plans
+    ]
 
 
 def name_of(v: Variable) -> str:

@@ -17,7 +17,7 @@ from .codegen.nest_kernel import nest_launch
 from .codegen.persistent import launch_of
 from .codegen.plan import NotLowered, walk
 from .codegen.program import Given, Launch, LoopProgram, NestProgram, Size, Stride
-from .compile import Compiled, LoopPlan, name_of
+from .compile import Compiled, LoopPlan, in_step, name_of
 from .config import config
 from .evaluate import Program
 from .graph import Item, Variable, inherit, rebuild, results, toposort
@@ -25,7 +25,7 @@ from .ops.control import Require
 from .ops.index import AdvancedIncSubtensor, AdvancedSubtensor, Subtensor
 from .ops.ordered import Ordered
 from .ops.sample import Uniform
-from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Join, Reshape, Specify
+from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Join, Reshape, Specify, number
 from .record import record
 from .runtime import graphs
 from .runtime.cuda import (
@@ -96,7 +96,7 @@ def _program(
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
             loops[v] = sequence = sequenced(v, f"{e}", device, fuse, met)
             met[v] = sequence.launches
-            plans.append(sequence.plan)
+            plans += [sequence.plan, *sequence.inner]
     new = _replaced(outputs, loops, lower_nests(outputs, lanes=False), device, met, fuse)
     written = {made: v for v, made in new.items()}
     made = [new[v] for v in outputs]
@@ -109,17 +109,18 @@ def sequenced(
     """A scan whose steps are run one after another."""
     assert isinstance(v.op, Scan)
     step = v.op.step
-    made, outputs, _ = _program(step.params, step.outputs, device, fuse, met)
+    made, outputs, inner = _program(step.params, step.outputs, device, fuse, met)
     numbers = _numbers(step.consts, outputs)
     given = [p for p in step.params if p not in numbers]
     launches = _step_launches(given, outputs, step.stop is not None)
-    return _Sequence(made, sequence_plan(v, reason, launches), launches, numbers)
+    plan = sequence_plan(v, reason, launches)
+    return _Sequence(made, plan, in_step(inner, v), launches, numbers)
 
 
 def sequence_plan(v: Variable, reason: str, launches: graphs.StepLaunches) -> LoopPlan:
     return LoopPlan(
         name_of(v), "sequenced", reason, "launch", launches=launches.kernels,
-        graph_steps=launches.steps, no_graph=launches.reason,
+        graph_steps=launches.steps, no_graph=launches.reason, least=launches.least,
     )  # fmt: skip
 
 
@@ -151,7 +152,7 @@ def _step_launches(
     the way, only shapes are known. given, outputs: as they run on the device."""
     reasons = ["it is run until a condition holds, which is read after each step"] * stops
     there = set(given)  # the values that are on the device
-    kernels = 0
+    kernels, least = 0, False
     for v in toposort(outputs):
         read: Sequence[Variable] = ()  # what must be known when a step is recorded
         match v.op:
@@ -168,6 +169,8 @@ def _step_launches(
                 kernels += 1
                 read = v.inputs[1:]
             case CudaLoop(node=loop) | CudaSequence(node=loop):
+                more, or_more = _started(v.op)
+                kernels, least = kernels + more, least or or_more
                 reasons.append(f"there is a loop in a step, '{name_of(loop)}'")
             case OnDevice():
                 if v.inputs[0] not in there:
@@ -192,7 +195,15 @@ def _step_launches(
         there.add(v)
         if not there.isdisjoint(read):
             reasons.append("the host reads a size or a position in each step")
-    return graphs.launches(kernels, next(iter(reasons), ""))
+    return graphs.launches(kernels, next(iter(reasons), ""), least)
+
+
+def _started(loop: CudaLoop | CudaSequence) -> tuple[int, bool]:
+    """How many kernels a loop starts, and whether it may be more, as its length is not known."""
+    if isinstance(loop, CudaLoop):
+        return 1, False
+    one, n = loop.launches, number(loop.node.inputs[0])
+    return one.kernels * (1 if n is None else int(n)), one.least or n is None
 
 
 @record
@@ -201,6 +212,7 @@ class _Sequence:
 
     step: Program
     plan: LoopPlan
+    inner: Sequence[LoopPlan]  # of the loops in its step
     launches: graphs.StepLaunches
     numbers: Collection[Variable]  # consts that stay on the host
     sizes: tuple[Variable, ...] = ()

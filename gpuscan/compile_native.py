@@ -36,9 +36,12 @@ from .scan.op import Scan
 
 
 def compiled_native(
-    inputs: Sequence[Variable], outputs: Sequence[Variable], device: Device, fuse: str
-) -> Compiled:
-    """A callable from the inputs' values to the outputs', and how each scan runs."""
+    inputs: Sequence[Variable], outputs: Sequence[Variable], device: Device, fuse: str,
+    met: dict[Variable, Any] | None = None,
+) -> Compiled:  # fmt: skip
+    """A callable from the inputs' values to the outputs', and how each scan runs. met: where loops
+    put what they met, as `Compiled` has it."""
+    met = {} if met is None else met
     assert isinstance(device, Native)
     plans: list[LoopPlan] = []
     loops = [v for v in toposort(outputs) if isinstance(v.op, Scan)]
@@ -68,7 +71,7 @@ def compiled_native(
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
             path = "interpreted"
             if fuse != "never" and any(isinstance(x.op, Scan) for x in toposort(step.outputs)):
-                made = compiled_native(step.params, step.outputs, device, fuse)
+                made = compiled_native(step.params, step.outputs, device, fuse, met)
                 if any(plan.path != "interpreted" for plan in made.scans):
                     path, steps[v] = "sequenced", made.program
             plans.append(LoopPlan(name_of(v), path, f"{e}"))
@@ -93,10 +96,20 @@ def compiled_native(
     routines = [functools.partial(product_kernel, dtype) for dtype in sorted(products)]
     routines += [functools.partial(scatter_kernel, dtype) for dtype in sorted(scatters)]
     functions = _loaded(device, [f.program for f in fused.values()], nests, routines)
-    new = _replaced(order, inputs_of, fused, steps, nest_of, contractions, functions)
+    new = _replaced(order, inputs_of, fused, steps, nest_of, contractions, functions, met)
     written = {made: v for v, made in new.items()}
     whole = device.compile(inputs, [new[v] for v in outputs], written)
-    return Compiled(whole, device.name, tuple(plans))
+    return Compiled(whole, device.name, tuple(plans), met=met)
+
+
+def _meet(
+    met: dict[Variable, Any], inputs: Sequence[Variable], sizes_at: Sequence[SizeAt],
+    values: Sequence[Any],
+) -> None:  # fmt: skip
+    """Puts down the shapes and sizes that a loop was given. Leaves have theirs from the call; those
+    of a step may be of several steps."""
+    met |= {v: x.shape for v, x in zip(inputs, values) if v.inputs and v.ndim}
+    met |= {inputs[i]: int(values[i]) for i, axis in sizes_at if axis is None and inputs[i].inputs}
 
 
 @record
@@ -211,6 +224,7 @@ def _replaced(
     nest_of: Mapping[Variable, Nest],
     contractions: Mapping[Variable, NativeContraction],
     functions: Mapping[str, Any],
+    met: dict[Variable, Any],
 ) -> dict[Variable, Variable]:
     """Per node what stands for it where loops and nests are nodes that run their kernels."""
     new: dict[Variable, Variable] = {}
@@ -237,9 +251,11 @@ def _replaced(
             assert isinstance(f.node.op, Scan)
             function = functions[f.program.kernel.name]
             wanted = tuple(dict.fromkeys(j for loop, j in joined.values() if loop is v))
+            given = tuple(inputs_of[v])
+            told = functools.partial(_meet, met, given, f.sizes_at)
             loop = NativeLoop(
-                f.node.op, f.program, function, v, tuple(inputs_of[v]), f.sizes_at, wanted
-            )
+                f.node.op, f.program, function, v, given, f.sizes_at, wanted, told
+            )  # fmt: skip
             new[v] = inherit(loop(*inputs), v)
         elif v in steps:
             assert isinstance(v.op, Scan)

@@ -21,6 +21,7 @@ from .codegen.program import (
     Given,
     Held,
     Launch,
+    LoopProgram,
     Placed,
     Scratch,
     Size,
@@ -28,7 +29,7 @@ from .codegen.program import (
     Stride,
     Trace,
 )
-from .compile import LoopPlan, name_of
+from .compile import LoopPlan, in_step, name_of
 from .compile_cuda import Fused, in_launches, lowered, sequence_plan, sequenced
 from .errors import BuildError, DeviceError
 from .evaluate import Program
@@ -50,7 +51,7 @@ class KernelPlan:
 
     target     the GPU
     against    the narrower scopes, and why not those
-    launches   of a call
+    launches   of a call, or of a step of the loop that it is in
     blocks     of a launch
     threads    of a block
     shared     bytes of shared memory a block
@@ -68,7 +69,7 @@ class KernelPlan:
     flops      two a multiply-add of a product, one any other function of a float
     least      whether there is more of them, in loops whose length is not known
     weights    packed operands of products, and where a block holds how many bytes of them
-    precision  of the factors of products with those in registers
+    precision  to which factors of float32 are rounded, of products with those in registers
     predicted  seconds, never measured ones
     """
 
@@ -100,10 +101,10 @@ class KernelPlan:
         these it reads again every step."""
         return sum(w.size for w in self.weights if w.place == place)
 
-    def lines(self) -> list[str]:
-        """The text, by lines."""
+    def lines(self, run: str = "a call") -> list[str]:
+        """The text, by lines; run: what there are so many launches of."""
         found = [f"not {scope}: {why}" for scope, why in self.against]
-        parts = [f"{_many(self.launches, 'launch', 'es')} a call", _many(self.blocks, "block")]
+        parts = [f"{_many(self.launches, 'launch', 'es')} {run}", _many(self.blocks, "block")]
         parts[1] += f" of {_many(self.threads, 'thread')}"
         if self.registers is not None:
             parts.append(f"{self.registers} registers a thread")
@@ -119,9 +120,12 @@ class KernelPlan:
             places = (("registers", "in registers"), ("shared", "in shared memory"),
                       ("memory", "read again every step, through L2"))  # fmt: skip
             held = [f"{memory_text(n)} {text}" for p, text in places if (n := self.held(p))]
-            short = self.precision != "float32" and bool(self.held("registers"))
+            there = [w.precision for w in self.weights if w.place == "registers"]
             line = f"weights of a block: {', '.join(held)}"
-            found.append(line + f"; products there of {self.precision}" * short)
+            if self.precision in there and self.precision != "float32":
+                line += f"; products there of {self.precision}"
+                line += ", where they are of float32" * (len(set(there)) > 1)
+            found.append(line)
         step = [f"{'at least ' * self.least}{_scaled(self.flops)}flop"]
         if self.meetings:
             step.append(_many(self.meetings, "meeting"))
@@ -136,7 +140,10 @@ class KernelPlan:
         each = {"meetings": p.meetings, "exchange": p.exchange, "products": p.products,
                 "arithmetic": p.rest, "device memory beside it": p.memory}  # fmt: skip
         known = [f"{what} {_time(s)}" for what, s in each.items() if s >= p.seconds / 100]
-        found.append(f"predicted, not measured: {_time(p.seconds)} a step ({', '.join(known)})")
+        at_least = "at least " * self.least
+        found.append(
+            f"predicted, not measured: {at_least}{_time(p.seconds)} a step ({', '.join(known)})"
+        )
         return found
 
 
@@ -180,7 +187,11 @@ def on_gpu(
             fused = replace(lowered(v, "loop"), precision=precision)
             plans.append(_plan(v, fused, known, gpu, scope, fuse))
         except (NotLowered, RecursionError) as e:
-            plans.append(_sequenced(v, f"{e}", known, gpu, fuse))
+            inner = "auto" if fuse == "always" else fuse
+            plans.append(_sequenced(v, f"{e}", known, gpu, inner))
+            assert isinstance(v.op, Scan)
+            given = _known_in_step(v, known)
+            plans += in_step(on_gpu(v.op.step.outputs, given, gpu, scope, inner, precision), v)
     return tuple(plans)
 
 
@@ -190,9 +201,21 @@ def _sequenced(
     found = known.get(v)
     if isinstance(found, StepLaunches):  # of the device that runs it
         return sequence_plan(v, reason, found)
-    inner = "auto" if fuse == "always" else fuse
     like: Any = _Described(gpu)
-    return sequenced(v, reason, like, inner, {}).plan
+    return sequenced(v, reason, like, fuse, {}).plan
+
+
+def _known_in_step(v: Variable, known: Mapping[Variable, Any]) -> dict[Variable, Any]:
+    """What is known of a step's parameters where `known` is known outside of the loop."""
+    assert isinstance(v.op, Scan)
+    step, o = v.op.step, v.op.split(v.inputs)
+    found = {x: value for x, value in known.items() if x not in step.params}
+    found |= {p: known[x] for p, x in zip(step.consts, o.consts) if x in known}
+    for p, x in zip(step.params, v.inputs[1:]):
+        sizes = [Dim(axis)(x) for axis in range(x.ndim - p.ndim, x.ndim)]
+        if p not in found and p.ndim and (shape := integers(sizes, known)) is not None:
+            found[p] = tuple(shape)
+    return found
 
 
 class _Described:
@@ -240,7 +263,8 @@ def _plan(
         if reason := in_launches(launch, sequence):
             return replace(sequence().plan, reason=reason)
     sized = chain if launch.scope == "thread" and chain is not None else loop
-    kernel = _kernel(v, sized, shapes, launch, gpu, f.precision)
+    numbers = _numbers(v, sized.program, known)
+    kernel = _kernel(v, sized, shapes, numbers, launch, gpu, f.precision)
     return LoopPlan(name_of(v), "fused", launch.reason, launch.scope, f.plan.stages, kernel)
 
 
@@ -258,8 +282,8 @@ def _so_far(f: Fused) -> str:
 
 
 def _kernel(
-    v: Variable, sized: Sized, shapes: Sequence[tuple[int, ...]], launch: Launch, gpu: Limits,
-    precision: str,
+    v: Variable, sized: Sized, shapes: Sequence[tuple[int, ...]], numbers: Mapping[str, int],
+    launch: Launch, gpu: Limits, precision: str,
 ) -> KernelPlan:  # fmt: skip
     program, scope = sized.program, launch.scope
     assert isinstance(v.op, Scan)
@@ -286,11 +310,11 @@ def _kernel(
                 kept += 2 * x.elements * _itemsize(x.dtype) * x.copies
     again = sum(w.size for w in launch.weights if w.place == "memory")
     kept -= 2 * again * launch.grid
-    cost = worker_cost(sized, launch, gpu)
+    cost = worker_cost(sized, launch, gpu, numbers)
     exchanged = cost.exchanged
     if scope == "grid":
         exchanged -= rounded * (_itemsize("float32") - _itemsize(operands.DTYPE))
-    everything = all_units(program, sized.values, sized.value)
+    everything = {**all_units(program, sized.values, sized.value), **numbers}
     all_work = work_of(program, everything, gpu, launch.block)
     step = replace(
         cost, exchanged=exchanged, own=kept // max(1, launch.grid), memory=read + written
@@ -301,6 +325,20 @@ def _kernel(
         all_work.flops, not all_work.whole, launch.weights, precision,
         predict(step, gpu, precision),
     ))  # fmt: skip
+
+
+def _numbers(
+    v: Variable, program: LoopProgram, known: Mapping[Variable, Any]
+) -> dict[str, int]:  # fmt: skip
+    """The integers that a loop is given in memory, such as the lengths of loops in its step, by
+    their arrays, as far as they follow from what is known."""
+    found: dict[str, int] = {}
+    for pointer, source in zip(program.kernel.pointers, program.pointers):
+        if isinstance(source, Given) and pointer.array.dtype == "int64":
+            x = v.inputs[source.operand]
+            if x.ndim == 0 and (value := integers([x], known)) is not None:
+                found[pointer.array.name] = value[0]
+    return found
 
 
 def _compiled(launch: Launch, gpu: Limits, plan: KernelPlan) -> KernelPlan:
@@ -325,24 +363,37 @@ def _itemsize(dtype: str) -> int:
 
 
 def integers(sizes: Sequence[Variable], known: Mapping[Variable, Any]) -> list[int] | None:
-    """The values of sizes, where all of them follow from what is known of leaves: an array, or a
-    shape."""
+    """The values of sizes, where all of them follow from what is known: of leaves an array or a
+    shape, of other values a shape, of sizes what they are."""
     pushed = pushed_dims(sizes)
+    found = _values(pushed, known)
+    if found is None:  # not from the leaves
+        as_met = [s if _met(s, known) is not None else p for s, p in zip(sizes, pushed)]
+        found = _values(as_met, known)
+    return found
+
+
+def _met(size: Variable, known: Mapping[Variable, Any]) -> np.int64 | None:
+    """A size that is known as it stands."""
+    if isinstance(size.op, Dim):
+        x = known.get(size.inputs[0])
+        shape = np.shape(x) if isinstance(x, np.ndarray) else x
+        return None if shape is None else np.int64(shape[size.op.axis])
+    found = known.get(size) if size.inputs else None
+    return np.int64(found) if isinstance(found, int) else None
+
+
+def _values(pushed: Sequence[Variable], known: Mapping[Variable, Any]) -> list[int] | None:
     given: dict[Variable, Any] = {}
     stack, seen = list(pushed), set(pushed)
     while stack:
         v = stack.pop()
         if isinstance(v, Constant):
             continue
-        if isinstance(v.op, Dim) and not v.inputs[0].inputs:
-            x = v.inputs[0]
-            if isinstance(x, Constant):
-                given[v] = np.int64(x.data.shape[v.op.axis])
-                continue
-            shape = np.shape(known[x]) if isinstance(known.get(x), np.ndarray) else known.get(x)
-            if shape is None:
-                return None
-            given[v] = np.int64(shape[v.op.axis])
+        if (size := _met(v, known)) is not None:
+            given[v] = size
+        elif isinstance(v.op, Dim) and isinstance(x := v.inputs[0], Constant):
+            given[v] = np.int64(x.data.shape[v.op.axis])
         elif isinstance(v.op, Dim | Scan):
             return None  # of what is only known when it is computed
         elif not v.inputs:

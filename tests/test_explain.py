@@ -231,6 +231,26 @@ def test_sizes_that_depend_on_values_are_known_to_the_device_that_ran(uncompiled
     assert plan_of(g, "h100").kernel is None
 
 
+@pytest.mark.skipif(bool(missing("native")), reason="no C compiler")
+def test_native_knows_sizes_that_loops_and_values_say(uncompiled):
+    """The last call's, where another was made between."""
+    W, x, m = gpuscan.shared(zeros(16, 16), "W"), T.ftensor3("x"), T.fmatrix("m")
+
+    def over(rows, start):
+        return gpuscan.scan(lambda y, s: T.tanh(y + s @ W), rows, start)[0]
+
+    rising, _ = gpuscan.scan(
+        lambda h: (h + 1, gpuscan.scan_module.until(h.sum() > 99)), None, x[0], n_steps=50
+    )
+    some = x[:, : (m > 0).any(axis=1).sum()]
+    for outputs, k in ((over(rising, x[1])[-1], 1), (over(some, T.zeros_like(some[0])), 0)):
+        f = gpuscan.function([x, m], outputs, device="native", on_unused_input="ignore")
+        assert f.explain("h100").scans[k].kernel is None
+        for rows in (4, 8, 4):
+            f(zeros(3, rows, 16) + 1, np.ones((rows, 2), "float32"))
+            assert f.explain("h100").scans[k].kernel.blocks == rows
+
+
 def test_a_function_without_loops_has_nothing_to_explain():
     x = T.fvector("x")
     explained = gpuscan.function([x], x + 1, device="reference").explain("h100")
@@ -254,6 +274,45 @@ def test_a_loop_that_is_not_fused(uncompiled):
     (plan,) = recurrent(elman(8, fuse="never"), 2, 8).explain("h100").scans
     assert (plan.path, plan.scope, plan.kernel) == ("sequenced", "launch", None)
     assert "never" in plan.reason
+
+
+@with_emulated
+@pytest.mark.parametrize("fuse", ["auto", "never"])
+def test_loops_in_the_step_of_one_that_is_not_fused(uncompiled, monkeypatch, fuse):
+    """A step starts them too, and each is told of. A product is NumPy's here, and no kernel."""
+    launches, launch = [], Emulated.launch
+
+    def counted(self, *arguments):
+        launches.append(self)
+        launch(self, *arguments)
+
+    monkeypatch.setattr(Emulated, "launch", counted)
+    v, n, m = T.fvector("v"), T.lscalar("n"), T.lscalar("m")
+
+    def plans(length):
+        def step(v):
+            inner, _ = gpuscan.scan(lambda s: T.tanh(s) * 2, None, T.sort(v), n_steps=length)
+            return inner[-1]
+
+        y, _ = gpuscan.scan(step, None, v, n_steps=n, name="outer")
+        f = gpuscan.function([v, n, m], y[-1], device="emulated", fuse=fuse,
+                             on_unused_input="ignore")  # fmt: skip
+        f(zeros(6), 2, 3)
+        launches.clear()
+        f(zeros(6), 4, 3)
+        return f.explain().scans
+
+    outer, inner = plans(3)
+    assert (outer.path, outer.least, inner.name) == ("sequenced", False, "outer/scan_fn")
+    assert 4 * outer.launches == len(launches) == (4 if fuse == "auto" else 12)
+    if fuse == "auto":
+        assert (inner.scope, inner.kernel.flops) == ("thread", 2 * 6)
+        assert "1 launch a step of 'outer'" in str(inner)
+    else:
+        assert "a step of" not in str(inner)
+    outer, _ = plans(m)
+    assert (outer.launches, outer.least) == (1, fuse == "never")
+    assert ("at least 1 launch a step" in str(outer)) == outer.least
 
 
 def test_other_devices_say_what_they_did_before():
@@ -314,17 +373,32 @@ def test_without_nvrtc_the_text_says_why(uncompiled):
     assert "not compiled: no NVRTC here" in k.lines()
 
 
-def test_products_of_short_floats(uncompiled):
+def test_products_of_short_floats(one_group, uncompiled):
     """The precision is that of when the function was made."""
     with gpuscan.config.change_flags(dot_precision="bf16"):
         f = recurrent(elman(1024), 64, 1024)
     short, exact = (plan_of(x, "h100").kernel for x in (f, recurrent(elman(1024), 64, 1024)))
     assert (short.precision, exact.precision) == ("bf16", "float32")
     assert short.predicted.products < exact.predicted.products / 4
+    assert 2 * short.held("registers") == exact.held("registers") == 1024 * 8 * F
     assert "in registers; products there of bf16" in "\n".join(short.lines())
     (plan,) = f.explain("t4").scans
     assert plan.kernel is None
     assert "needs sm_80" in plan.reason
+
+
+def test_what_is_not_rounded_needs_no_tensor_cores(uncompiled):
+    W = gpuscan.shared(np.zeros((64, 64)), "W")
+    x, h0 = T.dtensor3("x"), T.dmatrix("h0")
+    h, _ = gpuscan.scan(lambda x, h: T.tanh(x + h @ W), x, h0)
+    with config.change_flags(dot_precision="bf16"):
+        double = gpuscan.function([x, h0], h, device="reference")
+        double(np.zeros((2, 4, 64)), np.zeros((4, 64)))
+        chain = metropolis()
+    k = plan_of(double, "t4").kernel
+    assert k.held("registers") == 64 * 64 * 2 * F
+    assert "bf16" not in "\n".join(k.lines())
+    assert plan_of(chain, "t4", zeros(1000)).scope == "thread"
 
 
 # ---- text --------------------------------------------------------------------------------------
@@ -391,6 +465,37 @@ def test_the_parts_of_a_prediction():
     double = Product(16, 32, 1024, "float64", "registers")
     step = StepCost("grid", 132, 256, products=(double,))
     assert predict(step, gpu).products == pytest.approx(2 * p.products)
+
+
+def nested(length, *given):
+    W = gpuscan.shared(zeros(48, 48), "W")
+    x, h0 = T.ftensor3("x"), T.fmatrix("h0")
+
+    def step(x, h):
+        inner, _ = gpuscan.scan(lambda h, x: T.tanh(x + h @ W), None, h, x, n_steps=length(x))
+        return inner[-1]
+
+    h, _ = gpuscan.scan(step, x, h0)
+    return gpuscan.function([x, h0, *given], h, device="reference")
+
+
+def test_a_loop_in_a_step_takes_as_long_as_its_steps(uncompiled):
+    values, n = (zeros(2, 8, 48), zeros(8, 48)), T.lscalar("n")
+    few = plan_of(nested(lambda x: 10), "h100", *values).kernel
+    many = plan_of(nested(lambda x: 100), "h100", *values).kernel
+    assert many.flops == 10 * few.flops
+    assert many.predicted.seconds == pytest.approx(10 * few.predicted.seconds, rel=0.02)
+    given = plan_of(nested(lambda x: n, n), "h100", *values, 100).kernel
+    assert (given.flops, given.least) == (many.flops, False)
+    assert given.predicted.seconds > 0.9 * many.predicted.seconds
+
+
+def test_a_loop_in_a_step_of_unknown_length_is_at_least_one_step(uncompiled):
+    values = zeros(2, 8, 48), zeros(8, 48)
+    length = nested(lambda x: T.cast(x.sum(), "int64") + 3)
+    k = plan_of(length, "h100", *values).kernel
+    assert k.least
+    assert k.lines()[-1].startswith("predicted, not measured: at least ")
 
 
 def test_a_step_is_not_faster_than_memory():

@@ -254,7 +254,7 @@ def reason_of(step: Any, **more: Any) -> str:
     first = ys[0] if isinstance(ys, list) else ys
     inputs = [v for v in leaves([first]) if not isinstance(v, SharedVariable)]
     f = made(inputs, first, updates=updates)
-    (plan,) = f.explain().scans
+    plan, *_ = f.explain().scans  # those in its step follow
     assert plan.graph_steps == 0
     assert str(plan).endswith(f" a step, not as a CUDA graph: {plan.no_graph}")
     return str(plan.no_graph)

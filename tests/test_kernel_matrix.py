@@ -7,17 +7,23 @@ in tests/golden anew, to be read before they are kept.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from models import MODELS
 
+import gpuscan
 from benchmarks.kernels import SIZES, TARGETS, Code, Kernel, kernels
+from gpuscan import explain
+from gpuscan import tensor as T
 from gpuscan.codegen.limits import of
+from gpuscan.codegen.persistent import launch_of
 from gpuscan.codegen.program import Launch
 from gpuscan.runtime import nvrtc, sass
 
@@ -62,6 +68,65 @@ def test_the_text(scope: str, name: str, hidden: int) -> None:
 def test_every_kept_text_is_compared() -> None:
     known = {file for scope, x in TEXTS.items() for m in x for file in texts(scope, *m)}
     assert {p.name for p in GOLDEN.iterdir()} == known
+
+
+def sources(f: Any, monkeypatch: pytest.MonkeyPatch, *values: Any) -> list[str]:
+    """The texts of a function's kernels on an h100."""
+    found: list[str] = []
+
+    def noted(*arguments: Any) -> Launch:
+        launch = launch_of(*arguments)
+        found.append(launch.source)
+        return launch
+
+    f(*values)
+    monkeypatch.setattr(explain, "launch_of", noted)
+    f.explain("h100")
+    return found
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
+
+
+def test_names_of_the_user_survive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward: of operands, of states and their cotangents, and on the way."""
+    weights = gpuscan.shared(np.zeros((64, 64), "float32"), "weights")
+    bias = gpuscan.shared(np.zeros(64, "float32"), "bias")
+    x, start = T.ftensor3("inputs"), T.fmatrix("start")
+
+    def step(x: Any, h: Any) -> Any:
+        before = x + h @ weights + bias
+        gate = T.nnet.sigmoid(before)
+        state = gate * T.tanh(before) + (1 - gate) * h
+        before.name, gate.name, state.name = "before", "gate", "state"
+        return state
+
+    h, _ = gpuscan.scan(step, x, start)
+    outputs = [h, T.grad((h**2).sum(), weights)]
+    f = gpuscan.function([x, start], outputs, device="reference")
+    values = np.zeros((2, 4, 64), "float32"), np.zeros((4, 64), "float32")
+    forward, backward = map(words, sources(f, monkeypatch, *values))
+    assert forward >= {"inputs", "weights", "bias", "start_0", "state", "state_value"}
+    assert forward >= {"before", "gate"}
+    assert backward >= {"start", "gate", "weights_T", "state_grad", "state_grad_now"}
+
+
+def test_a_name_that_is_taken_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the user, twice, or by kernels."""
+    x, h0 = T.fmatrix("x"), T.fvector("group")
+
+    def step(x: Any, h: Any) -> Any:
+        a, b, c = T.exp(h), T.sin(h), T.cos(x)
+        a.name, b.name, c.name = "same", "same", "rows"
+        return a * b * c
+
+    h, _ = gpuscan.scan(step, x, h0)
+    f = gpuscan.function([x, h0], h, device="reference")
+    (text,) = sources(f, monkeypatch, np.zeros((2, 4), "float32"), np.zeros(4, "float32"))
+    named = re.findall(r"const float (\w+) =", text)
+    assert len(set(named)) == len(named)
+    assert {"same", "same_value", "rows_value"} <= {*named}
 
 
 # ---- what becomes of them ------------------------------------------------------------------------

@@ -368,7 +368,8 @@ class Blocks:
             clear = Use(f"gs_clear_{'f32' if item == 4 else 'f64'}", (array,))
             self.prologue += [HeldWeight(array, layout.type), clear]
             for p in group:
-                self.placed.append(Placed(p, "registers", held * wide * item))
+                size = held * wide * layout.itemsize
+                self.placed.append(Placed(p, "registers", size, layout.precision))
                 pointer, scratch, _, one = entries[p]
                 packed.remove(entries[p])
                 if held < depth:
@@ -398,7 +399,7 @@ class Blocks:
             fits = not one and self.shared + size <= self.limits.shared_block
             if place:
                 place_of = place if fits else other
-                self.placed.append(Placed(pointer.array.name, place_of, taken))
+                self.placed.append(Placed(pointer.array.name, place_of, taken, source.dtype))
             if fits:
                 self.prologue.append(InShared(pointer.array, self._place(pointer.array.name)))
                 self.shared += size

@@ -100,13 +100,15 @@ class Product:
 class Work:
     """What is done in a step. flops: two a multiply-add of a product, one any other function of
     floats. busy: clocks of a multiprocessor that issues the instructions beside products;
-    longest: clocks that they take at least, for each needs the one before. whole: whether all
-    sizes are known; else the rest is counted once."""
+    longest: clocks that they take at least, for each needs the one before. stages: of the loops
+    in a step, products of the same rows being one. whole: whether all sizes are known; else the
+    rest is counted once."""
 
     products: tuple[Product, ...]
     flops: int
     busy: float
     longest: float
+    stages: int
     whole: bool
 
 
@@ -115,7 +117,8 @@ def work_of(
     weights: Iterable[Placed] = (),
 ) -> Work:  # fmt: skip
     """What a worker of so many threads does in a step, for the values of the integers that it
-    has. One thread has its states and values in registers."""
+    has, and of numbers in memory by their array. One thread has its states and values in
+    registers."""
     places = {w.name: w.place for w in weights}
     if threads == 1:
         pointers = zip(program.kernel.pointers, program.pointers)
@@ -124,8 +127,12 @@ def work_of(
     for s in program.kernel.body:
         if isinstance(s, Steps):
             count.block(s.body, 1)
+        elif isinstance(s, Let):
+            count.learn(s)
     flops = 2 * sum(p.multiply_adds for p in count.products) + count.flops
-    return Work(tuple(count.products), int(flops), count.busy, count.longest, count.whole)
+    return Work(
+        tuple(count.products), int(flops), count.busy, count.longest, count.stages, count.whole
+    )
 
 
 def all_units(program: LoopProgram, values: Mapping[str, int], sizes: Any) -> dict[str, int]:
@@ -142,13 +149,19 @@ class _Count:
     def __init__(
         self, values: Mapping[str, int], gpu: Limits, threads: int, places: Mapping[str, str]
     ) -> None:
-        self.values, self.threads, self.places = values, threads, places
+        self.values, self.threads, self.places = dict(values), threads, places
         self.issue = gpu.partitions * gpu.warp  # instructions of a thread, a clock
         self.slower = 1 / double_rate(gpu)
         self.products: list[Product] = []
         self.flops = 0.0
         self.busy = self.longest = 0.0
+        self.stages = 0
         self.whole = True
+
+    def learn(self, s: Let) -> None:
+        """The value of a name, where it is an integer that is known."""
+        if s.name.dtype == "int64" and (found := self.value(s.value)) is not None:
+            self.values[s.name.text] = found
 
     def value(self, e: Any) -> int | None:
         """The value of a position or a size, where it is known."""
@@ -157,6 +170,8 @@ class _Count:
                 return int(value)
             case Name(text):
                 return self.values.get(text)
+            case Load(array, Number(0)):
+                return self.values.get(array.name)
             case Choose(condition, a, b):
                 taken = self.value(condition)
                 return None if taken is None else self.value(a if taken else b)
@@ -179,19 +194,25 @@ class _Count:
 
     # ---- what the threads of a worker do together -----------------------------------------------
 
-    def block(self, body: Iterable[Any], times: int) -> None:
+    def block(self, body: Iterable[Any], times: int, in_loop: bool = False) -> None:
+        rows: Any = None  # that were multiplied last
         for s in body:
+            if isinstance(s, Let):
+                self.learn(s)
+            elif in_loop and isinstance(s, Use) and routine(s.routine) == "gs_gemm":
+                self.stages += times * (s.arguments[3:6] != rows)
+                rows = s.arguments[3:6]
             match s:
                 case For():
                     apart = math.prod(self.steps(x) for x in _chain(s) if x.apart or x.fold)
                     if apart == 1 and not s.apart and s.fold is None:
-                        self.block(s.body, times * self.steps(s))
+                        self.block(s.body, times * self.steps(s), True)
                         continue
                     self._shared(self.instructions(s, times), apart)
                 case If(_, inner, other):
                     if not _ends(inner):
-                        self.block(inner, times)
-                    self.block(other, times)
+                        self.block(inner, times, in_loop)
+                    self.block(other, times, in_loop)
                 case Use(name, arguments) if self._together(routine(name), name, arguments, times):
                     pass
                 case _:

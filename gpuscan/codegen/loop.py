@@ -58,7 +58,9 @@ T = Name("t")
 # Of a user's name, x of "x[t]". Taken are the names that kernels make, and C++'s words.
 _STEM = re.compile(r"[A-Za-z]\w*")
 _TAKEN = re.compile(
-    r"[a-egi-z]\d\w*|t|first|last|rows?|rows_a_block|done|shared|meeting|all_.*|gs_.*|GS_.*|restrict|"
+    r"[a-egi-z]\d\w*|t|next_t|first|first_value|last|rows?|row\d+|rows_a_.*|ahead\d+|group|members?|"
+    r"ticket|done|shared|meeting|counter|sums_.*|all_.*|gs_.*|GS_.*|restrict|"
+    r".*_(place|apart|here|early|late|met|kept|held|rounded)\d*|"
     r"auto|bool|break|case|char|class|const|continue|default|delete|do|double|else|enum|export|"
     r"extern|false|float|for|friend|goto|if|inline|int|long|mutable|namespace|new|operator|private|"
     r"protected|public|register|return|short|signed|sizeof|static|struct|switch|template|this|"
@@ -112,15 +114,19 @@ class Loop(Frame):
         outside = outside_of(op, o)
         self.learn([scope_of(op.step, outside), *self.enter_loops(op.step, outside)])
 
-    def label(self, v: Variable, other: str, end: str = "") -> str:
+    def label(self, v: Variable, other: str, *ends: str) -> str:
         """What a value is called in the text: as the user does, where a kernel is for people to
-        read, it is a name there and not taken; else the other name."""
+        read, it is a name there and not taken; else the other name. ends: the first is taken that
+        makes such a name."""
         stem = _STEM.match(v.name or "")
-        label = f"{stem.group()}{end}" if stem else ""
-        if self.has_lanes or not label or label in self._labels or _TAKEN.fullmatch(label):
+        if self.has_lanes or stem is None:
             return other
-        self._labels.add(label)
-        return label
+        for end in ends:
+            label = f"{stem.group()}{end}"
+            if label not in self._labels and not _TAKEN.fullmatch(label):
+                self._labels.add(label)
+                return label
+        return other
 
     # ---- rows whose number is a constant --------------------------------------------------------
 
@@ -213,7 +219,7 @@ class Loop(Frame):
         users = clients(step.outputs)
         position = 1
         for k, p in enumerate(step.seqs):
-            array = Array(self.label(p, f"x{k}"), p.dtype)
+            array = Array(self.label(p, f"x{k}", "", f"_{k}"), p.dtype)
             self.pointer(array, False, Given(position, p.ndim == 0))
             time = self.integer(f"s{position}_0", Stride(position, 0))
             if p.ndim == 0:
@@ -226,7 +232,7 @@ class Loop(Frame):
             position += 1
         position += len(step.carries)
         for k, p in enumerate(step.consts):
-            array = Array(self.label(p, f"k{k}"), p.dtype)
+            array = Array(self.label(p, f"k{k}", "", f"_{k}"), p.dtype)
             weight = p.ndim == 2 and all(
                 u is not None and _is_weight(p, u) for u in users.get(p, [None])
             )
@@ -248,7 +254,8 @@ class Loop(Frame):
         traces: list[Array] = []
         row_sizes: list[list[Any]] = []
         for i, v in enumerate(step.traces):
-            traces.append(self.pointer(Array(self.label(v, f"y{i}"), v.dtype), True, Trace(i)))
+            label = self.label(v, f"y{i}", "", f"_{i}")
+            traces.append(self.pointer(Array(label, v.dtype), True, Trace(i)))
             row_sizes.append(self.fixed_sizes(v))
         apart = [self.integer(f"z{i}", Stepping(i)) for i in range(len(traces))]
         places = [

@@ -19,7 +19,7 @@ from ..ops import scalar
 from ..ops.elemwise import Elemwise
 from ..ops.index import Subtensor
 from ..ops.shape import Dim, DimShuffle, Join, Reshape, Specify
-from ..record import record
+from ..record import record, replace
 from ..types import TensorType
 from .kernel import (
     Array,
@@ -255,7 +255,8 @@ class Lowering:
         for seen in reversed(self._seen):
             if key in seen:
                 return seen[key]
-        self._seen[-1][key] = self.named(value)
+        v = key[0] if isinstance(key[0], Variable) else None
+        self._seen[-1][key] = self.named(value, v)
         return self._seen[-1][key]
 
     @contextlib.contextmanager
@@ -315,11 +316,17 @@ class Lowering:
     def emit(self, s: Any) -> None:
         self._statements[-1].append(s)
 
-    def named(self, value: Any) -> Any:
-        """A name for a value that has none yet."""
+    def label(self, v: Variable, other: str, *ends: str) -> str:
+        """What a value is called in the text."""
+        return other
+
+    def named(self, value: Any, v: Variable | None = None) -> Any:
+        """A name for a value that has none yet; v: whose element it is."""
         if isinstance(value, Name | Number):
             return value
         name = self.fresh("v", value.dtype)
+        if v is not None:
+            name = replace(name, text=self.label(v, name.text, "", "_value", f"_{self._names}"))
         self.emit(Let(name, value))
         return name
 
@@ -488,7 +495,7 @@ class Lowering:
         self.nest(self.sizes(v), body, True, units=units)
 
     def _scalar(self, v: Variable, stored: dict[Variable, Memory]) -> None:
-        value = self.named(self.element(v, []))
+        value = self.named(self.element(v, []), v)
         self.locals[v] = value
         if v in stored:
             self.emit(Store(stored[v].array, stored[v].offset([]), value))

@@ -252,7 +252,7 @@ class _Exchange(_Rows):
         k = self.writer(trace)
         if k is None or (k > self.met) != (start is not None):
             return False
-        kind = f"<gs_{self.weights[held.name].layout.precision}>"  # type: ignore[union-attr]
+        kind = f"<gs_{self.weights[held.name].layout.precision}>"
         array = Array(f"{trace.name}_rounded", DTYPE)
 
         def leave(buffer: Any) -> Callable[[Any, Any], Use]:

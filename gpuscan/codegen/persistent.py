@@ -28,8 +28,6 @@ def launch_of(
     """The kernel of a loop for its sizes: of this scope where it has one, else of the narrowest
     that holds states and weights. `precision`: of the factors of products with weights that are
     held on chip. Raises DoesNotFit where there is none."""
-    if reason := without(precision, limits):
-        raise DeviceError(f"dot_precision {reason}: use 'fp16' or 'float32'")
     ways: list[tuple[str, Callable[[], Launch]]] = [
         ("thread", lambda: chain_launch(loop, chain, limits)),
         ("block", lambda: _narrow_block(loop, limits, precision)),
@@ -42,7 +40,7 @@ def launch_of(
     reasons: dict[str, str] = {}  # against scopes
     for way, make in ways:
         try:
-            return _with_reasons(make(), reasons)
+            return _with_reasons(_possible(make(), limits, precision), reasons)
         except DoesNotFit as e:
             reasons[way] = f"{e}"
     raise DoesNotFit("; ".join(f"not {s}: {why}" for s, why in reasons.items()))
@@ -86,23 +84,36 @@ def _quickest(
         if made.scope != best.scope:
             reasons[made.scope] = f"a step is predicted to take {other / seconds:.1f} times as long"
     alone = seconds if best.grid == 1 else 0.0
-    return replace(_with_reasons(best, reasons), alone=alone)
+    return replace(_with_reasons(_possible(best, limits, precision), reasons), alone=alone)
 
 
-def worker_cost(sized: Sized, launch: Launch, gpu: Limits) -> StepCost:
-    """What a worker does in a step, and reads of the others."""
+def worker_cost(
+    sized: Sized, launch: Launch, gpu: Limits, numbers: Mapping[str, int] | None = None
+) -> StepCost:
+    """What a worker does in a step, and reads of the others; numbers: that the step is given, by
+    name, where they are known."""
     program, scope, units = sized.program, launch.scope, sized.program.units
     exchanged = 0
     if scope == "grid" and units is not None:
         own_rows = {k: n for k, n in launch.most if k == sized.rows}  # of a group of blocks
         exchanged = sum(sized.value(n, own_rows) * np.dtype(d).itemsize for d, n in units.exchanged)
-    values = {**all_units(program, sized.values, sized.value), **dict(launch.most)}
+    values = {**all_units(program, sized.values, sized.value), **(numbers or {})} | dict(
+        launch.most
+    )
     work = work_of(program, values, gpu, 1 if scope == "thread" else launch.block, launch.weights)
     together = launch.block if scope == "thread" else 1
     return StepCost(
-        scope, launch.grid, launch.block, program.schedule.stages, launch.meetings, work.products,
-        work.busy * together, work.longest, exchanged,
+        scope, launch.grid, launch.block, max(program.schedule.stages, work.stages),
+        launch.meetings, work.products, work.busy * together, work.longest, exchanged,
     )  # fmt: skip
+
+
+def _possible(made: Launch, limits: Limits, precision: str) -> Launch:
+    """The kernel, where the GPU has what its products need. Raises DeviceError."""
+    reason = without(precision, limits)
+    if reason and any(w.precision == precision for w in made.weights):
+        raise DeviceError(f"dot_precision {reason}: use 'fp16' or 'float32'")
+    return made
 
 
 def _narrow_block(loop: Sized, limits: Limits, precision: str) -> Launch:

@@ -241,11 +241,13 @@ class LoopLength:
 @record
 class Placed:
     """Where a block holds a packed operand of products, and how many bytes of it: `place` is
-    "registers", "shared" or, where it is read again every step, "memory"."""
+    "registers", "shared" or, where it is read again every step, "memory". precision: of its
+    elements there, "bf16" or a dtype."""
 
     name: str
     place: str
     size: int
+    precision: str
 
 
 @record

@@ -45,6 +45,10 @@ class Fragments:
         return self.wide * self.parts
 
     @property
+    def itemsize(self) -> int:
+        return 4 if self.precision == "tf32" else 2
+
+    @property
     def _tile(self) -> int:
         return 8 if self.precision == "tf32" else 16  # of the depth
 
@@ -81,9 +85,8 @@ class Fragments:
 
     def partial_bytes(self, rows: int) -> int:
         """Of shared memory, for 16 rows of the other factor and the warps' sums."""
-        size = 4 if self.precision == "tf32" else 2
-        long = self.along * self.count * self._tile + 16 // size
-        staged = -(-16 * long * size // 32) * 8
+        long = self.along * self.count * self._tile + 16 // self.itemsize
+        staged = -(-16 * long * self.itemsize // 32) * 8
         return 4 * (staged + self.along * 16 * (self.across * self.own * 16 + 8))
 
     @property
@@ -107,6 +110,10 @@ class Layout:
     @property
     def columns(self) -> int:
         return self.wide * self.parts
+
+    @property
+    def precision(self) -> str:
+        return self.dtype
 
     @property
     def itemsize(self) -> int:

@@ -19,19 +19,22 @@ Values = Sequence[Any]
 @record
 class StepLaunches:
     """What a step of a loop starts: how many kernels; how many steps a graph has at most, 0 where
-    there is none, and why there is none."""
+    there is none, and why there is none. least: whether there are more kernels, of a loop in the
+    step whose length is not known."""
 
     kernels: int
     steps: int
     reason: str = ""
+    least: bool = False
 
 
-def launches(kernels: int, reason: str) -> StepLaunches:
+def launches(kernels: int, reason: str, least: bool = False) -> StepLaunches:
     """Of steps of so many kernels; `reason`: what keeps them from being a graph, or nothing."""
     if not (reason or kernels):
         reason = "a step starts no kernel"
     # with twice as many a loop of any length is cut into parts that are no shorter than LEAST
-    return StepLaunches(kernels, 0 if reason else max(2 * LEAST, KERNELS // kernels), reason)
+    steps = 0 if reason else max(2 * LEAST, KERNELS // kernels)
+    return StepLaunches(kernels, steps, reason, least)
 
 
 def steps_of_graph(n: int, most: int) -> int:

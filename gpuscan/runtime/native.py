@@ -44,7 +44,8 @@ class NativeLoop(Op):
     """A Scan with its program: (*the Scan's operands, *sizes, *others) -> (*the Scan's results,
     *histories). The others are for the loop as it was written, which runs where this one can't.
     sizes_at: where the program's sizes are found, among the operands' and the inputs behind them;
-    histories: carries whose trace has their initial value in front of it, for `NativeHistory`."""
+    histories: carries whose trace has their initial value in front of it, for `NativeHistory`;
+    told: of the inputs, where their sizes are not those of the run before."""
 
     definition: Scan
     program: LoopProgram
@@ -53,6 +54,7 @@ class NativeLoop(Op):
     inputs: tuple[Variable, ...] = field(compare=False)  # what this op's inputs stand for
     sizes_at: tuple[SizeAt, ...]
     histories: tuple[int, ...]
+    told: Callable[[Sequence[Any]], None] = field(compare=False)
 
     def infer(self, *types: TensorType) -> TupleType:
         items = self.definition.infer(*types[: 1 + len(self.definition.step.params)]).items
@@ -82,6 +84,7 @@ class _Runner:
         self.read = read_operands(op.program)
         self.constants = constants(op.program)
         self.longer_traces = op.longer_traces
+        self.plan: LoopPlan | None = None  # of the last run
         self._interpreted: Any = None
 
     def definition(self, *inputs: Any) -> Any:
@@ -96,6 +99,9 @@ class _Runner:
         steps = int(operands[0])
         arrays = {i: laid_out(operands[i], whole) for i, whole in self.read.items()}
         plan = self.plans.find(sizes_of(self.op.sizes_at, inputs), arrays, LoopPlan)
+        if plan is not self.plan:
+            self.plan = plan
+            self.op.told(inputs)
         if steps < 1 or not plan.fits or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs]):
             return self.definition(*inputs)
         looked_up = {(k, size_value(size, plan.sizes)) for k, size in self.program.looked_up}

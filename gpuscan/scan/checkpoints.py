@@ -28,7 +28,7 @@ from ..ops.shape import (
 )
 from ..record import record, replace
 from ..types import TensorType
-from .history import like
+from .history import grad_of, like
 from .memory import Memory, SegmentLength
 
 if TYPE_CHECKING:
@@ -135,9 +135,9 @@ class Segments:
         the cotangents of traces."""
         part, step = self.part(), self.op.step
         k, a = len(step.carries), len(step.seqs)
-        traced = {i: g.type() for i, g in gs.items()}
-        ct = {i: step.carries[i].type() for i in initial}
-        acc = {i: z.type() for i, z in zeros.items()}
+        traced = {i: g.type(grad_of(step.traces[i - k].name)) for i, g in gs.items()}
+        ct = {i: step.carries[i].type(grad_of(step.carries[i].name)) for i in initial}
+        acc = {i: z.type(grad_of(step.consts[i].name)) for i, z in zeros.items()}
         given: list[Any] = [ct.get(i) for i in range(k)]
         given += [part.rows(traced[i]) if i in traced else None
                   for i in range(k, k + len(step.traces))]  # fmt: skip

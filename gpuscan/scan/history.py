@@ -86,15 +86,16 @@ class History:
         self.rows: dict[Variable, Variable] = {}  # placeholder -> rows
         for v, x in kept.items():
             if v in needed:
-                self._save(v, self.traced[x])
+                self._save(v, self.traced[x], v.name or x.name)
         still_read = set(toposort(substitute(values, self.saved)))
         for j, c in enumerate(step.carries):
             if c in still_read:
-                self._save(c, self._entry(j))
+                new = step.new[j].name
+                self._save(c, self._entry(j), c.name or (new and f"{new}_tm1"))
         self.values = substitute(values, self.saved)
 
-    def _save(self, v: Variable, rows: Variable) -> None:
-        self.saved[v] = v.type()
+    def _save(self, v: Variable, rows: Variable, name: str | None) -> None:
+        self.saved[v] = v.type(name)
         self.rows[self.saved[v]] = rows
 
     # ---- what is saved ----------------------------------------------------------------------
@@ -212,3 +213,8 @@ def like(g: Variable | None, x: Variable) -> Variable:
     if x.type.is_float and g.dtype != x.dtype:
         g = cast(g, x.dtype)
     return specify(g, x.type.shape)
+
+
+def grad_of(name: str | None) -> str | None:
+    """What the cotangent of a value of this name is called: h_grad of h[t-1]."""
+    return name and f"{name.partition('[')[0]}_grad"

@@ -47,7 +47,7 @@ from ..record import field, record, replace
 from ..rules.shapes import pushed_dims
 from ..types import TensorType, TupleType
 from .checkpoints import Segments
-from .history import History, like
+from .history import History, grad_of, like
 from .memory import Memory
 
 Group = tuple[Variable, ...]
@@ -382,7 +382,7 @@ class _Backward:
         active = sorted(i for i in asked | leading if values[i].type.is_float)
         spoiled: dict[int, Undefined] = {}
         while True:
-            ct = {i: values[i].type() for i in active}
+            ct = {i: values[i].type(self._grad_name(i)) for i in active}
             d = cotangents([values[i] for i in active], list(ct.values()), self.step.params)
             spoiled |= {i: g for i, g in enumerate(d) if isinstance(g, Undefined)}
             still = [
@@ -403,6 +403,11 @@ class _Backward:
         reason = next(iter(spoiled.values()))
         return [reason if i in reach else g for i, g in enumerate(found)]
 
+    def _grad_name(self, i: int) -> str | None:
+        """What the cotangent of a new carry or a trace is called."""
+        carry = self.step.carries[i].name if i < self.k else None
+        return grad_of(self.step.values[i].name or carry)
+
     def _loop(self, ct: Mapping[int, Variable], d: Sequence[Any]) -> list[Any]:
         step, o = self.step, self.o
         a, b = self.a, self.a + self.k
@@ -413,7 +418,10 @@ class _Backward:
         summed = [i for i, g in enumerate(d_consts) if g is not None]
 
         # the step backwards, written over the forward step's own variables
-        acc = {i: TensorType(d_consts[i].dtype, step.consts[i].type.shape)() for i in summed}
+        acc = {}
+        for i in summed:
+            const = step.consts[i]
+            acc[i] = TensorType(d_consts[i].dtype, const.type.shape)(grad_of(const.name))
         new_ct = [like(d_carries[i], step.carries[i]) for i in carried]
         new_acc = [acc[i] + like(d_consts[i], step.consts[i]) for i in summed]
         rows = [like(d_seqs[i], step.seqs[i]) for i in rowed]

@@ -1,11 +1,11 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
-        const float *__restrict__ x1, const float *__restrict__ k0, float *y0, float *a0, float *b0,
-        long long *meeting, long long *done, long long last, long long rows, long long rows_a_group,
-        long long members, long long sums_float32_place, long long x1_early_place,
-        long long x0_early_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
-        long long s4_0, long long s4_1, long long z0) {
+        const float *__restrict__ x1, const float *__restrict__ U_T, float *y0, float *h0_grad_0,
+        float *h0_grad_1, long long *meeting, long long *done, long long last, long long rows,
+        long long rows_a_group, long long members, long long sums_float32_place,
+        long long x1_early_place, long long x0_early_place, long long s1_0, long long s1_1,
+        long long s2_0, long long s2_1, long long s4_0, long long s4_1, long long z0) {
     GS_SHARED(shared);
     const long long group = blockIdx.x / members;
     const long long member = blockIdx.x % members;
@@ -17,15 +17,15 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     x0 += row * s1_1;
     x1 += row * s2_1;
     y0 += row * 256;
-    a0 += row * 256;
-    b0 += row * 256;
+    h0_grad_0 += row * 256;
+    h0_grad_1 += row * 256;
     meeting += group * GS_GRID_MEETING;
     gs_held<float, 256, 64, 256, 1> p7_held;
     p7_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const x1_early = (float *)(shared + x1_early_place);
     float *const x0_early = (float *)(shared + x0_early_place);
-    p7_held.load(0, k0 + u0_first * s4_1, s4_0, s4_1, u0_count, sums_float32);
+    p7_held.load(0, U_T + u0_first * s4_1, s4_0, s4_1, u0_count, sums_float32);
     if (last > 0) {
         for (int all_i2 = threadIdx.x; all_i2 < n0 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
@@ -35,17 +35,17 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         }
     }
     for (long long t = 0; t < last; t++) {
-        const float *const c0 = t % 2 ? b0 : a0;
-        float *const d0 = t % 2 ? a0 : b0;
+        const float *const h0_grad_now = t % 2 ? h0_grad_1 : h0_grad_0;
+        float *const h0_grad_next = t % 2 ? h0_grad_0 : h0_grad_1;
         __syncthreads();
         gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n0 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
-            const float v3 = c0[i1 * 256 + i2];
+            const float h0_grad = h0_grad_now[i1 * 256 + i2];
             const float v4 = x1_early[i1 * u0_count + (i2 - u0_first)];
             const float v6 = x0_early[i1 * u0_count + (i2 - u0_first)];
-            const float v5 = v3 + v4;
+            const float v5 = h0_grad + v4;
             const float v7 = v6 * v6;
             const float v8 = 1.0f - v7;
             const float v9 = v5 * v8;
@@ -61,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             }
         }
         if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
-        p7_held.multiply(n0, y0 + t * z0, 256, 1, 256, sums_float32, d0 + u0_first);
+        p7_held.multiply(n0, y0 + t * z0, 256, 1, 256, sums_float32, h0_grad_next + u0_first);
     }
     gs_finish(done, last);
 }

@@ -1,7 +1,7 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
-        const float *__restrict__ U, const float *__restrict__ k1, float *y0, float *h0_0,
+        const float *__restrict__ U, const float *__restrict__ b, float *y0, float *h0_0,
         long long *done, long long last, long long rows, long long rows_a_block,
         long long sums_float32_place, long long w6_place, long long y0_here_place,
         long long x0_early_place, long long s1_0, long long s1_1, long long s3_0, long long s3_1,
@@ -44,9 +44,9 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i2 = all_i2 % 32;
             const float v3 = x0_early[i1 * 32 + i2];
             const float v4 = w6[i1 * 32 + i2];
-            const float v6 = k1[i2];
+            const float b_value = b[i2];
             const float v5 = v3 + v4;
-            const float v7 = v5 + v6;
+            const float v7 = v5 + b_value;
             const float v8 = gs_tanh_f32(v7);
             y0[t * z0 + i1 * 32 + i2] = v8;
             y0_here[i1 * 32 + i2] = v8;

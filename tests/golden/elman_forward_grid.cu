@@ -1,10 +1,10 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
-        const float *__restrict__ U, const float *__restrict__ k1, float *y0, float *h0_0,
+        const float *__restrict__ U, const float *__restrict__ b, float *y0, float *h0_0,
         long long *meeting, long long *done, long long last, long long rows, long long rows_a_group,
         long long members, long long sums_float32_place, long long w6_place,
-        long long x0_early_place, long long k1_kept_place, long long s1_0, long long s1_1,
+        long long x0_early_place, long long b_kept_place, long long s1_0, long long s1_1,
         long long s3_0, long long s3_1, long long z0) {
     GS_SHARED(shared);
     const long long group = blockIdx.x / members;
@@ -23,12 +23,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w6 = (float *)(shared + w6_place);
     float *const x0_early = (float *)(shared + x0_early_place);
-    float *const k1_kept = (float *)(shared + k1_kept_place);
+    float *const b_kept = (float *)(shared + b_kept_place);
     p7_held.load(0, U + u0_first * s3_1, s3_0, s3_1, u0_count, sums_float32);
     for (int all_i2 = threadIdx.x; all_i2 < n2 * u0_count; all_i2 += blockDim.x) {
         const long long i1 = all_i2 / (int)u0_count;
         const long long i2 = u0_first + all_i2 % (int)u0_count;
-        gs_copy(k1_kept + i1 * u0_count + (i2 - u0_first), k1 + i2);
+        gs_copy(b_kept + i1 * u0_count + (i2 - u0_first), b + i2);
     }
     for (long long t = 0; t < last; t++) {
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
@@ -47,9 +47,9 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i2 = u0_first + all_i2 % (int)u0_count;
             const float v3 = x0_early[i1 * u0_count + (i2 - u0_first)];
             const float v4 = w6[0 - u0_first + i1 * u0_count + i2];
-            const float v6 = k1_kept[i1 * u0_count + (i2 - u0_first)];
+            const float b_value = b_kept[i1 * u0_count + (i2 - u0_first)];
             const float v5 = v3 + v4;
-            const float v7 = v5 + v6;
+            const float v7 = v5 + b_value;
             const float v8 = gs_tanh_f32(v7);
             y0[t * z0 + i1 * 256 + i2] = v8;
         }

@@ -1,7 +1,7 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(128, 1) loop(const float *__restrict__ x0,
-        const float *__restrict__ U, const float *__restrict__ k1, float *y0, float *h0_0,
+        const float *__restrict__ U, const float *__restrict__ b, float *y0, float *h0_0,
         long long *done, long long last, long long rows, long long s1_0, long long s1_1,
         long long s3_0, long long s3_1, long long z0) {
     const long long row = gs_thread();
@@ -21,9 +21,9 @@ extern "C" __global__ void __launch_bounds__(128, 1) loop(const float *__restric
         GS_UNROLL for (long long i4 = 0; i4 < 2; i4++) {
             float s5 = 0.0f;
             GS_UNROLL for (long long i6 = 0; i6 < 2; i6++) {
-                const float v7 = h0_now[i6];
-                const float v8 = U[i6 * s3_0 + i4 * s3_1];
-                s5 = s5 + (v7 * v8);
+                const float h0 = h0_now[i6];
+                const float U_value = U[i6 * s3_0 + i4 * s3_1];
+                s5 = s5 + (h0 * U_value);
             }
             w7[i4] = s5;
         }
@@ -31,8 +31,8 @@ extern "C" __global__ void __launch_bounds__(128, 1) loop(const float *__restric
             const float v11 = x0[t * s1_0 + i10];
             const float v12 = w7[i10];
             const float v13 = v11 + v12;
-            const float v14 = k1[i10];
-            const float v15 = v13 + v14;
+            const float b_value = b[i10];
+            const float v15 = v13 + b_value;
             const float v16 = gs_tanh_f32(v15);
             h0_next[i10] = v16;
         }

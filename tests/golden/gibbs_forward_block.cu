@@ -1,7 +1,7 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ W,
-        const float *__restrict__ k4, const float *__restrict__ k5, const float *__restrict__ k6,
+        const float *__restrict__ bh, const float *__restrict__ W_T, const float *__restrict__ bv,
         float *y0, float *a0, unsigned long long *rng_1_0, unsigned long long *rng_1_1,
         unsigned long long *rng_0_0, unsigned long long *rng_0_1,
         const unsigned long long *__restrict__ l14, long long *done, long long last, long long rows,
@@ -31,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const y0_here = (float *)(shared + y0_here_place);
     p18_held.load(0, W, s4_0, s4_1, 32, sums_float32);
     __syncthreads();
-    p21_held.load(0, k5, s9_0, s9_1, 48, sums_float32);
+    p21_held.load(0, W_T, s9_0, s9_1, 48, sums_float32);
     for (int all_i20 = threadIdx.x; all_i20 < n7 * 48; all_i20 += blockDim.x) {
         const long long i19 = all_i20 / 48;
         const long long i20 = all_i20 % 48;
@@ -45,11 +45,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const unsigned long long *const rng_0_now = t % 2 ? rng_0_1 : rng_0_0;
         unsigned long long *const rng_0_next = t % 2 ? rng_0_0 : rng_0_1;
         for (long long i4 = threadIdx.x; i4 < 3; i4 += blockDim.x) {
-            const unsigned long long v5 = rng_1_now[i4];
+            const unsigned long long rng_1 = rng_1_now[i4];
             const unsigned long long v6 = l14[i4];
-            const unsigned long long v8 = rng_0_now[i4];
-            const unsigned long long v7 = v5 + v6;
-            const unsigned long long v9 = v8 + v6;
+            const unsigned long long rng_0 = rng_0_now[i4];
+            const unsigned long long v7 = rng_1 + v6;
+            const unsigned long long v9 = rng_0 + v6;
             rng_1_next[i4] = v7;
             rng_0_next[i4] = v9;
         }
@@ -64,8 +64,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i11 = all_i11 % 32;
             const float v12 = w16[i10 * 32 + i11];
             const float v13 = w17[i10 * 32 + i11];
-            const float v14 = k4[i11];
-            const float v15 = v13 + v14;
+            const float bh_value = bh[i11];
+            const float v15 = v13 + bh_value;
             const float v16 = gs_sigmoid_f32(v15);
             const unsigned char v17 = v12 < v16;
             const float v18 = v17 ? 1.0f : 0.0f;
@@ -79,8 +79,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i20 = all_i20 % 48;
             const float v21 = w15[i19 * 48 + i20];
             const float v22 = w20[i19 * 48 + i20];
-            const float v23 = k6[i20];
-            const float v24 = v22 + v23;
+            const float bv_value = bv[i20];
+            const float v24 = v22 + bv_value;
             const float v25 = gs_sigmoid_f32(v24);
             const unsigned char v26 = v21 < v25;
             const float v27 = v26 ? 1.0f : 0.0f;

@@ -1,12 +1,12 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ W,
-        const float *__restrict__ k4, const float *__restrict__ k5, const float *__restrict__ k6,
+        const float *__restrict__ bh, const float *__restrict__ W_T, const float *__restrict__ bv,
         float *y0, float *a0, unsigned long long *rng_1_0, unsigned long long *rng_1_1,
         unsigned long long *rng_0_0, unsigned long long *rng_0_1, long long *meeting,
         const unsigned long long *__restrict__ l14, float *w19, long long *done, long long last,
         long long sums_float32_place, long long w15_place, long long w16_place, long long w17_place,
-        long long w20_place, long long k4_kept_place, long long s4_0, long long s4_1,
+        long long w20_place, long long bh_kept_place, long long s4_0, long long s4_1,
         long long s9_0, long long s9_1, long long n7, long long z0) {
     GS_SHARED(shared);
     const long long u0_first = 4 * (96 * blockIdx.x / gridDim.x);
@@ -28,14 +28,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const w16 = (float *)(shared + w16_place);
     float *const w17 = (float *)(shared + w17_place);
     float *const w20 = (float *)(shared + w20_place);
-    float *const k4_kept = (float *)(shared + k4_kept_place);
+    float *const bh_kept = (float *)(shared + bh_kept_place);
     p18_held.load(0, W + u1_first * s4_1, s4_0, s4_1, u1_count, sums_float32);
     __syncthreads();
-    p21_held.load(0, k5 + u0_first * s9_1, s9_0, s9_1, u0_count, sums_float32);
+    p21_held.load(0, W_T + u0_first * s9_1, s9_0, s9_1, u0_count, sums_float32);
     for (int all_i11 = threadIdx.x; all_i11 < n7 * u1_count; all_i11 += blockDim.x) {
         const long long i10 = all_i11 / (int)u1_count;
         const long long i11 = u1_first + all_i11 % (int)u1_count;
-        gs_copy(k4_kept + i10 * u1_count + (i11 - u1_first), k4 + i11);
+        gs_copy(bh_kept + i10 * u1_count + (i11 - u1_first), bh + i11);
     }
     gs_copied();
     for (long long t = 0; t < last; t++) {
@@ -45,11 +45,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const unsigned long long *const rng_0_now = t % 2 ? rng_0_1 : rng_0_0;
         unsigned long long *const rng_0_next = t % 2 ? rng_0_0 : rng_0_1;
         for (long long i4 = threadIdx.x; i4 < 3; i4 += blockDim.x) {
-            const unsigned long long v5 = rng_1_now[i4];
+            const unsigned long long rng_1 = rng_1_now[i4];
             const unsigned long long v6 = l14[i4];
-            const unsigned long long v8 = rng_0_now[i4];
-            const unsigned long long v7 = v5 + v6;
-            const unsigned long long v9 = v8 + v6;
+            const unsigned long long rng_0 = rng_0_now[i4];
+            const unsigned long long v7 = rng_1 + v6;
+            const unsigned long long v9 = rng_0 + v6;
             rng_1_next[i4] = v7;
             rng_0_next[i4] = v9;
         }
@@ -64,8 +64,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i11 = u1_first + all_i11 % (int)u1_count;
             const float v12 = w16[0 - u1_first + i10 * u1_count + i11];
             const float v13 = w17[0 - u1_first + i10 * u1_count + i11];
-            const float v14 = k4_kept[i10 * u1_count + (i11 - u1_first)];
-            const float v15 = v13 + v14;
+            const float bh_value = bh_kept[i10 * u1_count + (i11 - u1_first)];
+            const float v15 = v13 + bh_value;
             const float v16 = gs_sigmoid_f32(v15);
             const unsigned char v17 = v12 < v16;
             const float v18 = v17 ? 1.0f : 0.0f;
@@ -79,8 +79,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i20 = u0_first + all_i20 % (int)u0_count;
             const float v21 = w15[0 - u0_first + i19 * u0_count + i20];
             const float v22 = w20[0 - u0_first + i19 * u0_count + i20];
-            const float v23 = k6[i20];
-            const float v24 = v22 + v23;
+            const float bv_value = bv[i20];
+            const float v24 = v22 + bv_value;
             const float v25 = gs_sigmoid_f32(v24);
             const unsigned char v26 = v21 < v25;
             const float v27 = v26 ? 1.0f : 0.0f;

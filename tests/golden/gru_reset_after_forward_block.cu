@@ -1,8 +1,8 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
-        const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ k0,
-        const float *__restrict__ k1, const float *__restrict__ k2, const float *__restrict__ k3,
+        const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ bh,
+        const float *__restrict__ U, const float *__restrict__ U_2, const float *__restrict__ U_3,
         float *y0, float *y1, float *y2, float *y3, float *y4, float *h0_0, long long *done,
         long long last, long long rows, long long rows_a_block, long long sums_float32_place,
         long long w14_place, long long w16_place, long long w18_place, long long y0_here_place,
@@ -33,11 +33,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const x0_early = (float *)(shared + x0_early_place);
     float *const x2_early = (float *)(shared + x2_early_place);
     float *const x1_early = (float *)(shared + x1_early_place);
-    p15_held.load(0, k1, s6_0, s6_1, 32, sums_float32);
+    p15_held.load(0, U, s6_0, s6_1, 32, sums_float32);
     __syncthreads();
-    p15_held.load(1, k2, s7_0, s7_1, 32, sums_float32);
+    p15_held.load(1, U_2, s7_0, s7_1, 32, sums_float32);
     __syncthreads();
-    p15_held.load(2, k3, s8_0, s8_1, 32, sums_float32);
+    p15_held.load(2, U_3, s8_0, s8_1, 32, sums_float32);
     for (int all_i2 = threadIdx.x; all_i2 < n13 * 32; all_i2 += blockDim.x) {
         const long long i1 = all_i2 / 32;
         const long long i2 = all_i2 % 32;
@@ -68,20 +68,20 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v7 = x2_early[i1 * 32 + i2];
             const float v8 = w16[i1 * 32 + i2];
             const float v11 = w18[i1 * 32 + i2];
-            const float v12 = k0[i2];
+            const float bh_value = bh[i2];
             const float v14 = x1_early[i1 * 32 + i2];
-            const float v20 = h0_now[i1 * 32 + i2];
+            const float h0 = h0_now[i1 * 32 + i2];
             const float v5 = v3 + v4;
             const float v6 = gs_sigmoid_f32(v5);
             const float v9 = v7 + v8;
             const float v10 = gs_sigmoid_f32(v9);
-            const float v13 = v11 + v12;
+            const float v13 = v11 + bh_value;
             const float v15 = v10 * v13;
             const float v16 = v14 + v15;
             const float v17 = gs_tanh_f32(v16);
             const float v18 = 1.0f - v6;
             const float v19 = v18 * v17;
-            const float v21 = v6 * v20;
+            const float v21 = v6 * h0;
             const float v22 = v19 + v21;
             y1[t * z1 + i1 * 32 + i2] = v6;
             y2[t * z2 + i1 * 32 + i2] = v10;

@@ -1,12 +1,12 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
-        const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ k0,
-        const float *__restrict__ k1, const float *__restrict__ k2, float *y0, float *y1, float *y2,
-        float *y3, float *h0_0, long long *meeting, float *w17, long long *done, long long last,
-        long long rows, long long rows_a_group, long long members, long long sums_float32_place,
-        long long w12_place, long long w14_place, long long w16_place, long long w17_apart,
-        long long w18_place, long long w19_place, long long x0_early_place,
+        const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ U,
+        const float *__restrict__ U_1, const float *__restrict__ U_2, float *y0, float *y1,
+        float *y2, float *y3, float *h0_0, long long *meeting, float *w17, long long *done,
+        long long last, long long rows, long long rows_a_group, long long members,
+        long long sums_float32_place, long long w12_place, long long w14_place, long long w16_place,
+        long long w17_apart, long long w18_place, long long w19_place, long long x0_early_place,
         long long x2_early_place, long long h0_now_met_place, long long y2_late_place,
         long long y3_late_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
         long long s3_0, long long s3_1, long long s5_0, long long s5_1, long long s6_0,
@@ -45,11 +45,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const h0_now_met = (float *)(shared + h0_now_met_place);
     float *const y2_late = (float *)(shared + y2_late_place);
     float *const y3_late = (float *)(shared + y3_late_place);
-    p13_held.load(0, k1 + u0_first * s6_1, s6_0, s6_1, u0_count, sums_float32);
+    p13_held.load(0, U_1 + u0_first * s6_1, s6_0, s6_1, u0_count, sums_float32);
     __syncthreads();
-    p13_held.load(1, k2 + u0_first * s7_1, s7_0, s7_1, u0_count, sums_float32);
+    p13_held.load(1, U_2 + u0_first * s7_1, s7_0, s7_1, u0_count, sums_float32);
     __syncthreads();
-    p20_held.load(0, k0 + u0_first * s5_1, s5_0, s5_1, u0_count, sums_float32);
+    p20_held.load(0, U + u0_first * s5_1, s5_0, s5_1, u0_count, sums_float32);
     for (long long t = 0; t < last; t++) {
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
         const gs_u64 ticket = gs_enter(meeting, members, member);
@@ -83,14 +83,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v4 = w12[0 - u0_first + i1 * u0_count + i2];
             const float v8 = x2_early[i1 * u0_count + (i2 - u0_first)];
             const float v9 = w14[0 - u0_first + i1 * u0_count + i2];
-            const float v12 = h0_now_met[i1 * u0_count + (i2 - u0_first)];
+            const float h0 = h0_now_met[i1 * u0_count + (i2 - u0_first)];
             const float v5 = v3 + v4;
             const float v6 = gs_sigmoid_f32(v5);
             const float v7 = 1.0f - v6;
             const float v10 = v8 + v9;
             const float v11 = gs_sigmoid_f32(v10);
-            const float v13 = v11 * v12;
-            const float v14 = v6 * v12;
+            const float v13 = v11 * h0;
+            const float v14 = v6 * h0;
             y2_late[i1 * u0_count + (i2 - u0_first)] = v6;
             w16[0 - u0_first + i1 * u0_count + i2] = v7;
             y3_late[i1 * u0_count + (i2 - u0_first)] = v11;

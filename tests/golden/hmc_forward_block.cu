@@ -40,11 +40,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const unsigned long long *const rng_0_now = t % 2 ? rng_0_1 : rng_0_0;
         unsigned long long *const rng_0_next = t % 2 ? rng_0_0 : rng_0_1;
         for (long long i3 = threadIdx.x; i3 < 3; i3 += blockDim.x) {
-            const unsigned long long v4 = rng_1_now[i3];
+            const unsigned long long rng_1 = rng_1_now[i3];
             const unsigned long long v5 = l10[i3];
-            const unsigned long long v7 = rng_0_now[i3];
-            const unsigned long long v6 = v4 + v5;
-            const unsigned long long v8 = v7 + v5;
+            const unsigned long long rng_0 = rng_0_now[i3];
+            const unsigned long long v6 = rng_1 + v5;
+            const unsigned long long v8 = rng_0 + v5;
             rng_1_next[i3] = v6;
             rng_0_next[i3] = v8;
         }

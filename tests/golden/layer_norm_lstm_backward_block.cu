@@ -4,27 +4,28 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ x3,
         const float *__restrict__ x4, const float *__restrict__ x5, const float *__restrict__ x6,
         const float *__restrict__ x7, const float *__restrict__ x8, const float *__restrict__ x9,
-        const float *__restrict__ x10, const float *__restrict__ x11, const float *__restrict__ x12,
-        const float *__restrict__ x13, const float *__restrict__ x14, const float *__restrict__ k2,
-        const float *__restrict__ k4, const float *__restrict__ k6, const float *__restrict__ k8,
-        float *y0, float *y1, float *a0, float *b0, float *a1, float *b1, long long *done,
-        long long last, long long rows, long long rows_a_block, long long sums_float32_place,
-        long long w31_place, long long w32_place, long long w33_place, long long w34_place,
-        long long w35_place, long long w36_place, long long w37_place, long long w38_place,
-        long long w39_place, long long w40_place, long long w41_place, long long w42_place,
-        long long w43_place, long long w44_place, long long w45_place, long long w46_place,
-        long long w47_place, long long y1_here_place, long long x0_early_place,
-        long long x10_early_place, long long x5_early_place, long long x13_early_place,
-        long long x1_early_place, long long x6_early_place, long long x11_early_place,
-        long long x9_early_place, long long x7_early_place, long long x8_early_place,
-        long long x2_early_place, long long x3_early_place, long long x4_early_place,
-        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
-        long long s3_1, long long s4_0, long long s4_1, long long s5_0, long long s5_1,
-        long long s6_0, long long s6_1, long long s7_0, long long s7_1, long long s8_0,
-        long long s8_1, long long s9_0, long long s9_1, long long s10_0, long long s10_1,
-        long long s11_0, long long s11_1, long long s12_0, long long s12_1, long long s13_0,
-        long long s13_1, long long s14_0, long long s14_1, long long s15_0, long long s15_1,
-        long long s26_0, long long s26_1, long long z0, long long z1) {
+        const float *__restrict__ x10, const float *__restrict__ mask,
+        const float *__restrict__ x12, const float *__restrict__ x13, const float *__restrict__ x14,
+        const float *__restrict__ k2, const float *__restrict__ gain, const float *__restrict__ k6,
+        const float *__restrict__ U_T, float *y0, float *y1, float *h0_grad_0, float *h0_grad_1,
+        float *a1, float *b1, long long *done, long long last, long long rows,
+        long long rows_a_block, long long sums_float32_place, long long w31_place,
+        long long w32_place, long long w33_place, long long w34_place, long long w35_place,
+        long long w36_place, long long w37_place, long long w38_place, long long w39_place,
+        long long w40_place, long long w41_place, long long w42_place, long long w43_place,
+        long long w44_place, long long w45_place, long long w46_place, long long w47_place,
+        long long y1_here_place, long long x0_early_place, long long x10_early_place,
+        long long x5_early_place, long long x13_early_place, long long x1_early_place,
+        long long x6_early_place, long long mask_early_place, long long x9_early_place,
+        long long x7_early_place, long long x8_early_place, long long x2_early_place,
+        long long x3_early_place, long long x4_early_place, long long s1_0, long long s1_1,
+        long long s2_0, long long s2_1, long long s3_0, long long s3_1, long long s4_0,
+        long long s4_1, long long s5_0, long long s5_1, long long s6_0, long long s6_1,
+        long long s7_0, long long s7_1, long long s8_0, long long s8_1, long long s9_0,
+        long long s9_1, long long s10_0, long long s10_1, long long s11_0, long long s11_1,
+        long long s12_0, long long s12_1, long long s13_0, long long s13_1, long long s14_0,
+        long long s14_1, long long s15_0, long long s15_1, long long s26_0, long long s26_1,
+        long long z0, long long z1) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n4 = rows - row < rows_a_block ? rows - row : rows_a_block;
@@ -39,14 +40,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     x8 += row * s9_1;
     x9 += row * s10_1;
     x10 += row * s11_1;
-    x11 += row * s12_1;
+    mask += row * s12_1;
     x12 += row * s13_1;
     x13 += row * s14_1;
     x14 += row * s15_1;
     y0 += row * 128;
     y1 += row * 128;
-    a0 += row * 32;
-    b0 += row * 32;
+    h0_grad_0 += row * 32;
+    h0_grad_1 += row * 32;
     a1 += row * 32;
     b1 += row * 32;
     gs_held<float, 128, 32, 256, 1> p48_held;
@@ -76,14 +77,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const x13_early = (float *)(shared + x13_early_place);
     float *const x1_early = (float *)(shared + x1_early_place);
     float *const x6_early = (float *)(shared + x6_early_place);
-    float *const x11_early = (float *)(shared + x11_early_place);
+    float *const mask_early = (float *)(shared + mask_early_place);
     float *const x9_early = (float *)(shared + x9_early_place);
     float *const x7_early = (float *)(shared + x7_early_place);
     float *const x8_early = (float *)(shared + x8_early_place);
     float *const x2_early = (float *)(shared + x2_early_place);
     float *const x3_early = (float *)(shared + x3_early_place);
     float *const x4_early = (float *)(shared + x4_early_place);
-    p48_held.load(0, k8, s26_0, s26_1, 32, sums_float32);
+    p48_held.load(0, U_T, s26_0, s26_1, 32, sums_float32);
     if (last > 0) {
         for (int all_i6 = threadIdx.x; all_i6 < n4 * 32; all_i6 += blockDim.x) {
             const long long i5 = all_i6 / 32;
@@ -94,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             gs_copy(x13_early + i5 * 32 + i6, x13 + i5 * s14_1 + i6);
             gs_copy(x1_early + i5 * 32 + i6, x1 + i5 * s2_1);
             gs_copy(x6_early + i5 * 32 + i6, x6 + i5 * s7_1 + i6);
-            gs_copy(x11_early + i5 * 32 + i6, x11 + i5 * s12_1);
+            gs_copy(mask_early + i5 * 32 + i6, mask + i5 * s12_1);
             gs_copy(x9_early + i5 * 32 + i6, x9 + i5 * s10_1 + i6);
             gs_copy(x7_early + i5 * 32 + i6, x7 + i5 * s8_1 + i6);
             gs_copy(x8_early + i5 * 32 + i6, x8 + i5 * s9_1 + i6);
@@ -117,8 +118,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     }
     for (long long t = 0; t < last; t++) {
         const long long next_t = t + 1 < last ? t + 1 : t;
-        const float *const c0 = t % 2 ? b0 : a0;
-        float *const d0 = t % 2 ? a0 : b0;
+        const float *const h0_grad_now = t % 2 ? h0_grad_1 : h0_grad_0;
+        float *const h0_grad_next = t % 2 ? h0_grad_0 : h0_grad_1;
         const float *const c1 = t % 2 ? b1 : a1;
         float *const d1 = t % 2 ? a1 : b1;
         __syncthreads();
@@ -128,27 +129,27 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i6 = all_i6 % 32;
             const float v7 = c1[i5 * 32 + i6];
             const float v8 = x0_early[i5 * 32 + i6];
-            const float v11 = c0[i5 * 32 + i6];
+            const float h0_grad = h0_grad_now[i5 * 32 + i6];
             const float v12 = x10_early[i5 * 32 + i6];
             const float v15 = x5_early[i5 * 32 + i6];
             const float v17 = x13_early[i5 * 32 + i6];
             const float v21 = x1_early[i5 * 32 + i6];
             const float v23 = x6_early[i5 * 32 + i6];
-            const float v24 = x11_early[i5 * 32 + i6];
+            const float mask_value = mask_early[i5 * 32 + i6];
             const float v25 = x9_early[i5 * 32 + i6];
             const float v28 = x7_early[i5 * 32 + i6];
             const float v29 = x8_early[i5 * 32 + i6];
             const float v32 = x2_early[i5 * 32 + i6];
             const float v9 = 1.0f - v8;
             const float v10 = v7 * v9;
-            const float v13 = v11 + v12;
+            const float v13 = h0_grad + v12;
             const float v14 = v13 * v9;
             const float v16 = v14 * v15;
             const float v18 = v17 * v17;
             const float v19 = 1.0f - v18;
             const float v20 = v16 * v19;
             const float v22 = v20 / v21;
-            const float v26 = v24 * v25;
+            const float v26 = mask_value * v25;
             const float v27 = v23 * v26;
             const float v30 = v28 * v29;
             const float v31 = v27 + v30;
@@ -172,7 +173,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             gs_copy(x13_early + i5 * 32 + i6, x13 + next_t * s14_0 + i5 * s14_1 + i6);
             gs_copy(x1_early + i5 * 32 + i6, x1 + next_t * s2_0 + i5 * s2_1);
             gs_copy(x6_early + i5 * 32 + i6, x6 + next_t * s7_0 + i5 * s7_1 + i6);
-            gs_copy(x11_early + i5 * 32 + i6, x11 + next_t * s12_0 + i5 * s12_1);
+            gs_copy(mask_early + i5 * 32 + i6, mask + next_t * s12_0 + i5 * s12_1);
             gs_copy(x9_early + i5 * 32 + i6, x9 + next_t * s10_0 + i5 * s10_1 + i6);
             gs_copy(x7_early + i5 * 32 + i6, x7 + next_t * s8_0 + i5 * s8_1 + i6);
             gs_copy(x8_early + i5 * 32 + i6, x8 + next_t * s9_0 + i5 * s9_1 + i6);
@@ -182,9 +183,9 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         for (long long i41 = threadIdx.x / GS_WARP; i41 < n4; i41 += blockDim.x / GS_WARP) {
             float s42 = 0.0f;
             for (long long i43 = threadIdx.x % GS_WARP; i43 < 32; i43 += GS_WARP) {
-                const float v44 = c0[i41 * 32 + i43];
+                const float h0_grad_value = h0_grad_now[i41 * 32 + i43];
                 const float v45 = x10[t * s11_0 + i41 * s11_1 + i43];
-                const float v46 = v44 + v45;
+                const float v46 = h0_grad_value + v45;
                 const float v47 = x0[t * s1_0 + i41 * s1_1 + i43];
                 const float v48 = 1.0f - v47;
                 const float v49 = v46 * v48;
@@ -262,7 +263,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v95 = w40[i92];
             const float v97 = x8[t * s9_0 + i92 * s9_1 + i93];
             const float v99 = x7[t * s8_0 + i92 * s8_1 + i93];
-            const float v103 = x11[t * s12_0 + i92 * s12_1];
+            const float mask_103 = mask[t * s12_0 + i92 * s12_1];
             const float v104 = x9[t * s10_0 + i92 * s10_1 + i93];
             const float v107 = x6[t * s7_0 + i92 * s7_1 + i93];
             const float v112 = w34[i92 * 32 + i93];
@@ -273,7 +274,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v100 = v98 * v99;
             const float v101 = 1.0f - v99;
             const float v102 = v100 * v101;
-            const float v105 = v103 * v104;
+            const float v105 = mask_103 * v104;
             const float v106 = v96 * v105;
             const float v108 = v106 * v107;
             const float v109 = 1.0f - v107;
@@ -283,7 +284,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v116 = v114 * v115;
             const float v117 = v96 * v107;
             const float v118 = v116 + v117;
-            const float v119 = v118 * v103;
+            const float v119 = v118 * mask_103;
             y0[t * z0 + i92 * 128 + i93] = v102;
             y0[t * z0 + 32 + i92 * 128 + i93] = v110;
             y0[t * z0 + 32 + 32 + 32 + i92 * 128 + i93] = v113;
@@ -295,9 +296,9 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i122 = all_i123 / 128;
             const long long i123 = all_i123 % 128;
             const float v124 = y0[t * z0 + i122 * 128 + i123];
-            const float v125 = k4[i123];
+            const float gain_value = gain[i123];
             const float v127 = x3_early[i122 * 128 + i123];
-            const float v126 = v124 * v125;
+            const float v126 = v124 * gain_value;
             const float v128 = v126 / v127;
             w41[i122 * 128 + i123] = v128;
             gs_copy(x3_early + i122 * 128 + i123, x3 + next_t * s4_0 + i122 * s4_1);
@@ -306,8 +307,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             float s130 = 0.0f;
             for (long long i131 = threadIdx.x % GS_WARP; i131 < 128; i131 += GS_WARP) {
                 const float v132 = y0[t * z0 + i129 * 128 + i131];
-                const float v133 = k4[i131];
-                const float v134 = v132 * v133;
+                const float gain_133 = gain[i131];
+                const float v134 = v132 * gain_133;
                 const float v135 = -v134;
                 const float v136 = x14[t * s15_0 + i129 * s15_1 + i131];
                 const float v137 = v135 * v136;
@@ -382,10 +383,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i170 = all_i170 % 32;
             const float v171 = w47[i169 * 32 + i170];
             const float v172 = w35[i169 * 32 + i170];
-            const float v174 = x11[t * s12_0 + i169 * s12_1];
+            const float mask_174 = mask[t * s12_0 + i169 * s12_1];
             const float v173 = v171 + v172;
-            const float v175 = v173 * v174;
-            d0[i169 * 32 + i170] = v175;
+            const float v175 = v173 * mask_174;
+            h0_grad_next[i169 * 32 + i170] = v175;
         }
     }
     gs_finish(done, last);

@@ -1,19 +1,20 @@
 #include "persistent.h"
 
-extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
+extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ mask,
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ x3,
         const float *__restrict__ x4, const float *__restrict__ U, const float *__restrict__ k3,
-        const float *__restrict__ k4, const float *__restrict__ k5, const float *__restrict__ k6,
-        const float *__restrict__ k7, const float *__restrict__ k8, const float *__restrict__ k9,
-        const float *__restrict__ k10, const float *__restrict__ k11, const float *__restrict__ k12,
-        float *y0, float *y1, float *y2, float *y3, float *y4, float *y5, float *y6, float *y7,
-        float *y8, float *y9, float *y10, float *h0_0, float *a1, unsigned long long *rng_0_0,
+        const float *__restrict__ k4, const float *__restrict__ gain, const float *__restrict__ b,
+        const float *__restrict__ gain_7, const float *__restrict__ b_8,
+        const float *__restrict__ gain_9, const float *__restrict__ b_10,
+        const float *__restrict__ gain_11, const float *__restrict__ b_12, float *y0, float *y1,
+        float *y2, float *y3, float *y4, float *y5, float *y6, float *y7, float *y8, float *y9,
+        float *y10, float *h0_0, float *a1, unsigned long long *rng_0_0,
         unsigned long long *rng_0_1, const unsigned long long *__restrict__ l35, long long *done,
         long long last, long long rows, long long rows_a_block, long long sums_float32_place,
         long long w34_place, long long w36_place, long long w37_place, long long w39_place,
         long long w40_place, long long w41_place, long long w42_place, long long w43_place,
         long long w44_place, long long w45_place, long long w46_place, long long w47_place,
-        long long w48_place, long long x0_early_place, long long x1_early_place,
+        long long w48_place, long long mask_early_place, long long x1_early_place,
         long long x2_early_place, long long x3_early_place, long long x4_early_place,
         long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
         long long s3_1, long long s4_0, long long s4_1, long long s5_0, long long s5_1,
@@ -23,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n24 = rows - row < rows_a_block ? rows - row : rows_a_block;
-    x0 += row * s1_1;
+    mask += row * s1_1;
     x1 += row * s2_1;
     x2 += row * s3_1;
     x3 += row * s4_1;
@@ -59,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const w46 = (float *)(shared + w46_place);
     float *const w47 = (float *)(shared + w47_place);
     float *const w48 = (float *)(shared + w48_place);
-    float *const x0_early = (float *)(shared + x0_early_place);
+    float *const mask_early = (float *)(shared + mask_early_place);
     float *const x1_early = (float *)(shared + x1_early_place);
     float *const x2_early = (float *)(shared + x2_early_place);
     float *const x3_early = (float *)(shared + x3_early_place);
@@ -69,7 +70,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         for (int all_i4 = threadIdx.x; all_i4 < n24 * 32; all_i4 += blockDim.x) {
             const long long i3 = all_i4 / 32;
             const long long i4 = all_i4 % 32;
-            gs_copy(x0_early + i3 * 32 + i4, x0 + i3 * s1_1);
+            gs_copy(mask_early + i3 * 32 + i4, mask + i3 * s1_1);
         }
     }
     if (last > 0) {
@@ -93,16 +94,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         for (int all_i4 = threadIdx.x; all_i4 < n24 * 32; all_i4 += blockDim.x) {
             const long long i3 = all_i4 / 32;
             const long long i4 = all_i4 % 32;
-            const float v5 = x0_early[i3 * 32 + i4];
-            const float v6 = h0_now[i3 * 32 + i4];
-            const float v7 = v5 * v6;
+            const float mask_value = mask_early[i3 * 32 + i4];
+            const float h0 = h0_now[i3 * 32 + i4];
+            const float v7 = mask_value * h0;
             w34[i3 * 32 + i4] = v7;
-            gs_copy(x0_early + i3 * 32 + i4, x0 + next_t * s1_0 + i3 * s1_1);
+            gs_copy(mask_early + i3 * 32 + i4, mask + next_t * s1_0 + i3 * s1_1);
         }
         for (long long i8 = threadIdx.x; i8 < 3; i8 += blockDim.x) {
-            const unsigned long long v9 = rng_0_now[i8];
+            const unsigned long long rng_0 = rng_0_now[i8];
             const unsigned long long v10 = l35[i8];
-            const unsigned long long v11 = v9 + v10;
+            const unsigned long long v11 = rng_0 + v10;
             rng_0_next[i8] = v11;
         }
         __syncthreads();
@@ -114,13 +115,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i13 = all_i13 % 32;
             const float v14 = w36[i12 * 32 + i13];
             const float v17 = w34[i12 * 32 + i13];
-            const float v20 = x0[t * s1_0 + i12 * s1_1];
+            const float mask_20 = mask[t * s1_0 + i12 * s1_1];
             const float v21 = c1[i12 * 32 + i13];
             const unsigned char v15 = v14 < 0.20000000298023224f;
             const float v16 = v15 ? 1.0f : 0.0f;
             const float v18 = v16 * v17;
             const float v19 = 1.0f - v16;
-            const float v22 = v20 * v21;
+            const float v22 = mask_20 * v21;
             const float v23 = v16 * v22;
             y1[t * z1 + i12 * 32 + i13] = v16;
             w39[i12 * 32 + i13] = v18;
@@ -183,47 +184,47 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i48 = all_i49 / 32;
             const long long i49 = all_i49 % 32;
             const float v50 = x1_early[i48 * 32 + i49];
-            const float v51 = k5[i49];
+            const float gain_value = gain[i49];
             const float v52 = y6[t * z6 + i48 * 128 + (i49 + 64)];
             const float v53 = y5[t * z5 + i48];
-            const float v57 = k6[i49];
+            const float b_value = b[i49];
             const float v60 = x2_early[i48 * 32 + i49];
-            const float v61 = k7[i49];
+            const float gain_61 = gain_7[i49];
             const float v62 = y6[t * z6 + i48 * 128 + (i49 + 32)];
-            const float v66 = k8[i49];
+            const float b_66 = b_8[i49];
             const float v69 = x3_early[i48 * 32 + i49];
-            const float v70 = k9[i49];
+            const float gain_70 = gain_9[i49];
             const float v71 = y6[t * z6 + i48 * 128 + i49];
-            const float v75 = k10[i49];
+            const float b_75 = b_10[i49];
             const float v78 = x4_early[i48 * 32 + i49];
-            const float v79 = k11[i49];
+            const float gain_79 = gain_11[i49];
             const float v80 = y6[t * z6 + i48 * 128 + (i49 + 96)];
-            const float v84 = k12[i49];
-            const float v87 = x0[t * s1_0 + i48 * s1_1];
+            const float b_84 = b_12[i49];
+            const float mask_87 = mask[t * s1_0 + i48 * s1_1];
             const float v88 = c1[i48 * 32 + i49];
             const float v93 = w41[i48 * 32 + i49];
             const float v94 = w40[i48 * 32 + i49];
             const float v54 = v52 / v53;
-            const float v55 = v51 * v54;
+            const float v55 = gain_value * v54;
             const float v56 = v50 + v55;
-            const float v58 = v56 + v57;
+            const float v58 = v56 + b_value;
             const float v59 = gs_sigmoid_f32(v58);
             const float v63 = v62 / v53;
-            const float v64 = v61 * v63;
+            const float v64 = gain_61 * v63;
             const float v65 = v60 + v64;
-            const float v67 = v65 + v66;
+            const float v67 = v65 + b_66;
             const float v68 = gs_sigmoid_f32(v67);
             const float v72 = v71 / v53;
-            const float v73 = v70 * v72;
+            const float v73 = gain_70 * v72;
             const float v74 = v69 + v73;
-            const float v76 = v74 + v75;
+            const float v76 = v74 + b_75;
             const float v77 = gs_sigmoid_f32(v76);
             const float v81 = v80 / v53;
-            const float v82 = v79 * v81;
+            const float v82 = gain_79 * v81;
             const float v83 = v78 + v82;
-            const float v85 = v83 + v84;
+            const float v85 = v83 + b_84;
             const float v86 = gs_tanh_f32(v85);
-            const float v89 = v87 * v88;
+            const float v89 = mask_87 * v88;
             const float v90 = v68 * v89;
             const float v91 = v77 * v86;
             const float v92 = v90 + v91;

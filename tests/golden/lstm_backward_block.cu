@@ -3,8 +3,8 @@
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ x3,
         const float *__restrict__ x4, const float *__restrict__ x5, const float *__restrict__ x6,
-        const float *__restrict__ k1, float *y0, float *a0, float *b0, float *a1, float *b1,
-        long long *done, long long last, long long rows, long long rows_a_block,
+        const float *__restrict__ U_T, float *y0, float *h0_grad_0, float *h0_grad_1, float *a1,
+        float *b1, long long *done, long long last, long long rows, long long rows_a_block,
         long long sums_float32_place, long long y0_here_place, long long x5_early_place,
         long long x0_early_place, long long x6_early_place, long long x2_early_place,
         long long x1_early_place, long long x4_early_place, long long x3_early_place,
@@ -23,8 +23,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     x5 += row * s6_1;
     x6 += row * s7_1;
     y0 += row * 128;
-    a0 += row * 32;
-    b0 += row * 32;
+    h0_grad_0 += row * 32;
+    h0_grad_1 += row * 32;
     a1 += row * 32;
     b1 += row * 32;
     gs_held<float, 128, 32, 256, 1> p15_held;
@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const x1_early = (float *)(shared + x1_early_place);
     float *const x4_early = (float *)(shared + x4_early_place);
     float *const x3_early = (float *)(shared + x3_early_place);
-    p15_held.load(0, k1, s11_0, s11_1, 32, sums_float32);
+    p15_held.load(0, U_T, s11_0, s11_1, 32, sums_float32);
     if (last > 0) {
         for (int all_i2 = threadIdx.x; all_i2 < n8 * 32; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / 32;
@@ -54,8 +54,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     }
     for (long long t = 0; t < last; t++) {
         const long long next_t = t + 1 < last ? t + 1 : t;
-        const float *const c0 = t % 2 ? b0 : a0;
-        float *const d0 = t % 2 ? a0 : b0;
+        const float *const h0_grad_now = t % 2 ? h0_grad_1 : h0_grad_0;
+        float *const h0_grad_next = t % 2 ? h0_grad_0 : h0_grad_1;
         const float *const c1 = t % 2 ? b1 : a1;
         float *const d1 = t % 2 ? a1 : b1;
         __syncthreads();
@@ -64,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i1 = all_i2 / 32;
             const long long i2 = all_i2 % 32;
             const float v3 = c1[i1 * 32 + i2];
-            const float v4 = c0[i1 * 32 + i2];
+            const float h0_grad = h0_grad_now[i1 * 32 + i2];
             const float v5 = x5_early[i1 * 32 + i2];
             const float v7 = x0_early[i1 * 32 + i2];
             const float v9 = x6_early[i1 * 32 + i2];
@@ -72,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v16 = x1_early[i1 * 32 + i2];
             const float v20 = x4_early[i1 * 32 + i2];
             const float v22 = x3_early[i1 * 32 + i2];
-            const float v6 = v4 + v5;
+            const float v6 = h0_grad + v5;
             const float v8 = v6 * v7;
             const float v10 = v9 * v9;
             const float v11 = 1.0f - v10;
@@ -113,7 +113,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             gs_copy(x3_early + i1 * 32 + i2, x3 + next_t * s4_0 + i1 * s4_1 + i2);
         }
         __syncthreads();
-        p15_held.multiply(n8, y0_here, 128, 1, 32, sums_float32, d0);
+        p15_held.multiply(n8, y0_here, 128, 1, 32, sums_float32, h0_grad_next);
     }
     gs_finish(done, last);
 }

@@ -3,15 +3,15 @@
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ x3,
         const float *__restrict__ x4, const float *__restrict__ x5, const float *__restrict__ x6,
-        const float *__restrict__ k1, float *y0, float *a0, float *b0, float *a1, float *b1,
-        long long *meeting, long long *done, long long last, long long rows, long long rows_a_group,
-        long long members, long long sums_float32_place, long long x5_early_place,
-        long long x0_early_place, long long x6_early_place, long long x2_early_place,
-        long long x1_early_place, long long x4_early_place, long long x3_early_place,
-        long long s1_0, long long s1_1, long long s2_0, long long s2_1, long long s3_0,
-        long long s3_1, long long s4_0, long long s4_1, long long s5_0, long long s5_1,
-        long long s6_0, long long s6_1, long long s7_0, long long s7_1, long long s11_0,
-        long long s11_1, long long z0) {
+        const float *__restrict__ U_T, float *y0, float *h0_grad_0, float *h0_grad_1, float *a1,
+        float *b1, long long *meeting, long long *done, long long last, long long rows,
+        long long rows_a_group, long long members, long long sums_float32_place,
+        long long x5_early_place, long long x0_early_place, long long x6_early_place,
+        long long x2_early_place, long long x1_early_place, long long x4_early_place,
+        long long x3_early_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
+        long long s3_0, long long s3_1, long long s4_0, long long s4_1, long long s5_0,
+        long long s5_1, long long s6_0, long long s6_1, long long s7_0, long long s7_1,
+        long long s11_0, long long s11_1, long long z0) {
     GS_SHARED(shared);
     const long long group = blockIdx.x / members;
     const long long member = blockIdx.x % members;
@@ -28,8 +28,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     x5 += row * s6_1;
     x6 += row * s7_1;
     y0 += row * 1024;
-    a0 += row * 256;
-    b0 += row * 256;
+    h0_grad_0 += row * 256;
+    h0_grad_1 += row * 256;
     a1 += row * 256;
     b1 += row * 256;
     meeting += group * GS_GRID_MEETING;
@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const x1_early = (float *)(shared + x1_early_place);
     float *const x4_early = (float *)(shared + x4_early_place);
     float *const x3_early = (float *)(shared + x3_early_place);
-    p15_held.load(0, k1 + u0_first * s11_1, s11_0, s11_1, u0_count, sums_float32);
+    p15_held.load(0, U_T + u0_first * s11_1, s11_0, s11_1, u0_count, sums_float32);
     if (last > 0) {
         for (int all_i2 = threadIdx.x; all_i2 < n8 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
@@ -58,8 +58,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         }
     }
     for (long long t = 0; t < last; t++) {
-        const float *const c0 = t % 2 ? b0 : a0;
-        float *const d0 = t % 2 ? a0 : b0;
+        const float *const h0_grad_now = t % 2 ? h0_grad_1 : h0_grad_0;
+        float *const h0_grad_next = t % 2 ? h0_grad_0 : h0_grad_1;
         const float *const c1 = t % 2 ? b1 : a1;
         float *const d1 = t % 2 ? a1 : b1;
         __syncthreads();
@@ -68,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
             const float v3 = c1[i1 * 256 + i2];
-            const float v4 = c0[i1 * 256 + i2];
+            const float h0_grad = h0_grad_now[i1 * 256 + i2];
             const float v5 = x5_early[i1 * u0_count + (i2 - u0_first)];
             const float v7 = x0_early[i1 * u0_count + (i2 - u0_first)];
             const float v9 = x6_early[i1 * u0_count + (i2 - u0_first)];
@@ -76,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v16 = x1_early[i1 * u0_count + (i2 - u0_first)];
             const float v20 = x4_early[i1 * u0_count + (i2 - u0_first)];
             const float v22 = x3_early[i1 * u0_count + (i2 - u0_first)];
-            const float v6 = v4 + v5;
+            const float v6 = h0_grad + v5;
             const float v8 = v6 * v7;
             const float v10 = v9 * v9;
             const float v11 = 1.0f - v10;
@@ -120,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             }
         }
         if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
-        p15_held.multiply(n8, y0 + t * z0, 1024, 1, 256, sums_float32, d0 + u0_first);
+        p15_held.multiply(n8, y0 + t * z0, 1024, 1, 256, sums_float32, h0_grad_next + u0_first);
     }
     gs_finish(done, last);
 }

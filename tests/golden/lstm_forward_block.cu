@@ -2,18 +2,18 @@
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ x3,
-        const float *__restrict__ k0, const float *__restrict__ k1, const float *__restrict__ k2,
-        const float *__restrict__ k3, const float *__restrict__ k4, const float *__restrict__ k5,
-        const float *__restrict__ k6, const float *__restrict__ k7, float *y0, float *y1, float *y2,
-        float *y3, float *y4, float *y5, float *h0_0, float *a1, long long *done, long long last,
-        long long rows, long long rows_a_block, long long sums_float32_place, long long w21_place,
-        long long w23_place, long long w25_place, long long w27_place, long long y0_here_place,
-        long long x0_early_place, long long x1_early_place, long long x2_early_place,
-        long long x3_early_place, long long s1_0, long long s1_1, long long s2_0, long long s2_1,
-        long long s3_0, long long s3_1, long long s4_0, long long s4_1, long long s7_0,
-        long long s7_1, long long s9_0, long long s9_1, long long s11_0, long long s11_1,
-        long long s13_0, long long s13_1, long long z0, long long z1, long long z2, long long z3,
-        long long z4, long long z5) {
+        const float *__restrict__ U, const float *__restrict__ b, const float *__restrict__ U_2,
+        const float *__restrict__ b_3, const float *__restrict__ U_4, const float *__restrict__ b_5,
+        const float *__restrict__ U_6, const float *__restrict__ b_7, float *y0, float *y1,
+        float *y2, float *y3, float *y4, float *y5, float *h0_0, float *a1, long long *done,
+        long long last, long long rows, long long rows_a_block, long long sums_float32_place,
+        long long w21_place, long long w23_place, long long w25_place, long long w27_place,
+        long long y0_here_place, long long x0_early_place, long long x1_early_place,
+        long long x2_early_place, long long x3_early_place, long long s1_0, long long s1_1,
+        long long s2_0, long long s2_1, long long s3_0, long long s3_1, long long s4_0,
+        long long s4_1, long long s7_0, long long s7_1, long long s9_0, long long s9_1,
+        long long s11_0, long long s11_1, long long s13_0, long long s13_1, long long z0,
+        long long z1, long long z2, long long z3, long long z4, long long z5) {
     GS_SHARED(shared);
     const long long row = blockIdx.x * rows_a_block;
     const long long n20 = rows - row < rows_a_block ? rows - row : rows_a_block;
@@ -41,13 +41,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const x1_early = (float *)(shared + x1_early_place);
     float *const x2_early = (float *)(shared + x2_early_place);
     float *const x3_early = (float *)(shared + x3_early_place);
-    p22_held.load(0, k0, s7_0, s7_1, 32, sums_float32);
+    p22_held.load(0, U, s7_0, s7_1, 32, sums_float32);
     __syncthreads();
-    p22_held.load(1, k2, s9_0, s9_1, 32, sums_float32);
+    p22_held.load(1, U_2, s9_0, s9_1, 32, sums_float32);
     __syncthreads();
-    p22_held.load(2, k4, s11_0, s11_1, 32, sums_float32);
+    p22_held.load(2, U_4, s11_0, s11_1, 32, sums_float32);
     __syncthreads();
-    p22_held.load(3, k6, s13_0, s13_1, 32, sums_float32);
+    p22_held.load(3, U_6, s13_0, s13_1, 32, sums_float32);
     for (int all_i2 = threadIdx.x; all_i2 < n20 * 32; all_i2 += blockDim.x) {
         const long long i1 = all_i2 / 32;
         const long long i2 = all_i2 % 32;
@@ -77,28 +77,28 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i2 = all_i2 % 32;
             const float v3 = x0_early[i1 * 32 + i2];
             const float v4 = w21[i1 * 32 + i2];
-            const float v6 = k1[i2];
+            const float b_value = b[i2];
             const float v9 = x1_early[i1 * 32 + i2];
             const float v10 = w23[i1 * 32 + i2];
-            const float v12 = k3[i2];
+            const float b_12 = b_3[i2];
             const float v15 = x2_early[i1 * 32 + i2];
             const float v16 = w25[i1 * 32 + i2];
-            const float v18 = k5[i2];
+            const float b_18 = b_5[i2];
             const float v21 = x3_early[i1 * 32 + i2];
             const float v22 = w27[i1 * 32 + i2];
-            const float v24 = k7[i2];
+            const float b_24 = b_7[i2];
             const float v27 = c1[i1 * 32 + i2];
             const float v5 = v3 + v4;
-            const float v7 = v5 + v6;
+            const float v7 = v5 + b_value;
             const float v8 = gs_sigmoid_f32(v7);
             const float v11 = v9 + v10;
-            const float v13 = v11 + v12;
+            const float v13 = v11 + b_12;
             const float v14 = gs_sigmoid_f32(v13);
             const float v17 = v15 + v16;
-            const float v19 = v17 + v18;
+            const float v19 = v17 + b_18;
             const float v20 = gs_sigmoid_f32(v19);
             const float v23 = v21 + v22;
-            const float v25 = v23 + v24;
+            const float v25 = v23 + b_24;
             const float v26 = gs_tanh_f32(v25);
             const float v28 = v14 * v27;
             const float v29 = v20 * v26;

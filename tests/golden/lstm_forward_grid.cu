@@ -2,16 +2,16 @@
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ x3,
-        const float *__restrict__ k0, const float *__restrict__ k1, const float *__restrict__ k2,
-        const float *__restrict__ k3, const float *__restrict__ k4, const float *__restrict__ k5,
-        const float *__restrict__ k6, const float *__restrict__ k7, float *y0, float *y1, float *y2,
-        float *y3, float *y4, float *y5, float *h0_0, float *a1, long long *meeting,
+        const float *__restrict__ U, const float *__restrict__ b, const float *__restrict__ U_2,
+        const float *__restrict__ b_3, const float *__restrict__ U_4, const float *__restrict__ b_5,
+        const float *__restrict__ U_6, const float *__restrict__ b_7, float *y0, float *y1,
+        float *y2, float *y3, float *y4, float *y5, float *h0_0, float *a1, long long *meeting,
         long long *done, long long last, long long rows, long long rows_a_group, long long members,
         long long sums_float32_place, long long w21_place, long long w23_place, long long w25_place,
         long long w27_place, long long x0_early_place, long long x1_early_place,
         long long x2_early_place, long long x3_early_place, long long c1_met_place,
-        long long k1_kept_place, long long k3_kept_place, long long k5_kept_place,
-        long long k7_kept_place, long long y2_late_place, long long y5_late_place,
+        long long b_kept_place, long long b_3_kept_place, long long b_5_kept_place,
+        long long b_7_kept_place, long long y2_late_place, long long y5_late_place,
         long long y3_late_place, long long y4_late_place, long long s1_0, long long s1_1,
         long long s2_0, long long s2_1, long long s3_0, long long s3_1, long long s4_0,
         long long s4_1, long long s7_0, long long s7_1, long long s9_0, long long s9_1,
@@ -50,28 +50,28 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const x2_early = (float *)(shared + x2_early_place);
     float *const x3_early = (float *)(shared + x3_early_place);
     float *const c1_met = (float *)(shared + c1_met_place);
-    float *const k1_kept = (float *)(shared + k1_kept_place);
-    float *const k3_kept = (float *)(shared + k3_kept_place);
-    float *const k5_kept = (float *)(shared + k5_kept_place);
-    float *const k7_kept = (float *)(shared + k7_kept_place);
+    float *const b_kept = (float *)(shared + b_kept_place);
+    float *const b_3_kept = (float *)(shared + b_3_kept_place);
+    float *const b_5_kept = (float *)(shared + b_5_kept_place);
+    float *const b_7_kept = (float *)(shared + b_7_kept_place);
     float *const y2_late = (float *)(shared + y2_late_place);
     float *const y5_late = (float *)(shared + y5_late_place);
     float *const y3_late = (float *)(shared + y3_late_place);
     float *const y4_late = (float *)(shared + y4_late_place);
-    p22_held.load(0, k0 + u0_first * s7_1, s7_0, s7_1, u0_count, sums_float32);
+    p22_held.load(0, U + u0_first * s7_1, s7_0, s7_1, u0_count, sums_float32);
     __syncthreads();
-    p22_held.load(1, k2 + u0_first * s9_1, s9_0, s9_1, u0_count, sums_float32);
+    p22_held.load(1, U_2 + u0_first * s9_1, s9_0, s9_1, u0_count, sums_float32);
     __syncthreads();
-    p22_held.load(2, k4 + u0_first * s11_1, s11_0, s11_1, u0_count, sums_float32);
+    p22_held.load(2, U_4 + u0_first * s11_1, s11_0, s11_1, u0_count, sums_float32);
     __syncthreads();
-    p22_held.load(3, k6 + u0_first * s13_1, s13_0, s13_1, u0_count, sums_float32);
+    p22_held.load(3, U_6 + u0_first * s13_1, s13_0, s13_1, u0_count, sums_float32);
     for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
         const long long i1 = all_i2 / (int)u0_count;
         const long long i2 = u0_first + all_i2 % (int)u0_count;
-        gs_copy(k1_kept + i1 * u0_count + (i2 - u0_first), k1 + i2);
-        gs_copy(k3_kept + i1 * u0_count + (i2 - u0_first), k3 + i2);
-        gs_copy(k5_kept + i1 * u0_count + (i2 - u0_first), k5 + i2);
-        gs_copy(k7_kept + i1 * u0_count + (i2 - u0_first), k7 + i2);
+        gs_copy(b_kept + i1 * u0_count + (i2 - u0_first), b + i2);
+        gs_copy(b_3_kept + i1 * u0_count + (i2 - u0_first), b_3 + i2);
+        gs_copy(b_5_kept + i1 * u0_count + (i2 - u0_first), b_5 + i2);
+        gs_copy(b_7_kept + i1 * u0_count + (i2 - u0_first), b_7 + i2);
     }
     for (long long t = 0; t < last; t++) {
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
@@ -109,28 +109,28 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i2 = u0_first + all_i2 % (int)u0_count;
             const float v3 = x0_early[i1 * u0_count + (i2 - u0_first)];
             const float v4 = w21[0 - u0_first + i1 * u0_count + i2];
-            const float v6 = k1_kept[i1 * u0_count + (i2 - u0_first)];
+            const float b_value = b_kept[i1 * u0_count + (i2 - u0_first)];
             const float v9 = x1_early[i1 * u0_count + (i2 - u0_first)];
             const float v10 = w23[0 - u0_first + i1 * u0_count + i2];
-            const float v12 = k3_kept[i1 * u0_count + (i2 - u0_first)];
+            const float b_12 = b_3_kept[i1 * u0_count + (i2 - u0_first)];
             const float v15 = x2_early[i1 * u0_count + (i2 - u0_first)];
             const float v16 = w25[0 - u0_first + i1 * u0_count + i2];
-            const float v18 = k5_kept[i1 * u0_count + (i2 - u0_first)];
+            const float b_18 = b_5_kept[i1 * u0_count + (i2 - u0_first)];
             const float v21 = x3_early[i1 * u0_count + (i2 - u0_first)];
             const float v22 = w27[0 - u0_first + i1 * u0_count + i2];
-            const float v24 = k7_kept[i1 * u0_count + (i2 - u0_first)];
+            const float b_24 = b_7_kept[i1 * u0_count + (i2 - u0_first)];
             const float v27 = c1_met[i1 * u0_count + (i2 - u0_first)];
             const float v5 = v3 + v4;
-            const float v7 = v5 + v6;
+            const float v7 = v5 + b_value;
             const float v8 = gs_sigmoid_f32(v7);
             const float v11 = v9 + v10;
-            const float v13 = v11 + v12;
+            const float v13 = v11 + b_12;
             const float v14 = gs_sigmoid_f32(v13);
             const float v17 = v15 + v16;
-            const float v19 = v17 + v18;
+            const float v19 = v17 + b_18;
             const float v20 = gs_sigmoid_f32(v19);
             const float v23 = v21 + v22;
-            const float v25 = v23 + v24;
+            const float v25 = v23 + b_24;
             const float v26 = gs_tanh_f32(v25);
             const float v28 = v14 * v27;
             const float v29 = v20 * v26;

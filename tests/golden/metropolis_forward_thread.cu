@@ -38,12 +38,12 @@ extern "C" __global__ void __launch_bounds__(128, 1) loop(float *y0, float *a0,
         const float v9 = gs_sqr_f32(v8);
         w11[0] = v9;
         GS_UNROLL for (long long i10 = 0; i10 < 3; i10++) {
-            const unsigned long long v11 = rng_1_now[i10];
+            const unsigned long long rng_1 = rng_1_now[i10];
             const unsigned long long v12 = l12[i10];
-            const unsigned long long v13 = v11 + v12;
+            const unsigned long long v13 = rng_1 + v12;
             rng_1_next[i10] = v13;
-            const unsigned long long v14 = rng_0_now[i10];
-            const unsigned long long v15 = v14 + v12;
+            const unsigned long long rng_0 = rng_0_now[i10];
+            const unsigned long long v15 = rng_0 + v12;
             rng_0_next[i10] = v15;
         }
         gs_own_uniforms<1>(rng_1_now, 1, row, w13);

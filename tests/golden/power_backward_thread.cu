@@ -1,7 +1,7 @@
 #include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__(128, 1) loop(const float *__restrict__ x0,
-        const float *__restrict__ A, float *a0, float *a1, long long *done, long long last,
+        const float *__restrict__ A, float *a0, float *A_grad_0, long long *done, long long last,
         long long rows, long long s1_0, long long s1_1, long long s4_0) {
     const long long row = gs_thread();
     if (row >= rows) {
@@ -12,25 +12,25 @@ extern "C" __global__ void __launch_bounds__(128, 1) loop(const float *__restric
     a0 += row;
     float c0[1];
     float d0[1];
-    a1 += row;
-    float c1[1];
-    float d1[1];
+    A_grad_0 += row;
+    float A_grad_now[1];
+    float A_grad_next[1];
     c0[0] = a0[0];
-    c1[0] = a1[0];
+    A_grad_now[0] = A_grad_0[0];
     for (long long t = 0; t < last; t++) {
         const float v4 = c0[0];
-        const float v5 = A[0];
-        const float v6 = v4 * v5;
+        const float A_value = A[0];
+        const float v6 = v4 * A_value;
         d0[0] = v6;
-        const float v7 = c1[0];
+        const float A_grad = A_grad_now[0];
         const float v8 = x0[t * s1_0];
         const float v9 = v4 * v8;
-        const float v10 = v7 + v9;
-        d1[0] = v10;
+        const float v10 = A_grad + v9;
+        A_grad_next[0] = v10;
         c0[0] = d0[0];
-        c1[0] = d1[0];
+        A_grad_now[0] = A_grad_next[0];
     }
     a0[0] = c0[0];
-    a1[0] = c1[0];
+    A_grad_0[0] = A_grad_now[0];
     gs_finish(done, last);
 }

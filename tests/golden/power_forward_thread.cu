@@ -14,8 +14,8 @@ extern "C" __global__ void __launch_bounds__(128, 1) loop(const float *__restric
     c0[0] = a0[0];
     for (long long t = 0; t < last; t++) {
         const float v3 = c0[0];
-        const float v4 = A[0];
-        const float v5 = v3 * v4;
+        const float A_value = A[0];
+        const float v5 = v3 * A_value;
         d0[0] = v5;
         const float v7 = d0[0];
         y0[t * z0] = v7;

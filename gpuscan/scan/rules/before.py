@@ -42,7 +42,7 @@ from ...record import replace
 from ...rules.algebra import is_large
 from ...types import TensorType
 from ..op import Step
-from .build import Found, applied, same, scan_op
+from .build import Found, applied, placeholder, same, scan_op
 from .lift import Lift, frontier
 
 
@@ -74,7 +74,7 @@ def hoist_invariants(v: Variable, used: frozenset[int]) -> Found | None:
     moved = [d for d in frontier(invariant, step.outputs) if d in sure and not _costs_nothing(d)]
     if not moved:
         return None
-    placeholders = {d: d.type() for d in moved}
+    placeholders = {d: placeholder(d) for d in moved}
     changed = step.mapped(substitute(step.outputs, placeholders))
     longer = replace(changed, consts=(*step.consts, *placeholders.values()))
     outer = [specify(lift.fixed[d], d.type.shape) for d in moved]
@@ -114,7 +114,7 @@ def batch_sequences(v: Variable, used: frozenset[int]) -> Found | None:
     moved = _least_read([d for d in frontier(lifted, step.outputs) if d in sure], lifted, step)
     if not moved:
         return None
-    placeholders = {d: d.type() for d in moved}
+    placeholders = {d: placeholder(d) for d in moved}
     changed = step.mapped(substitute(step.outputs, placeholders))
     longer = replace(changed, seqs=(*step.seqs, *placeholders.values()))
     outer = [specify(lift.rows[d], (None, *d.type.shape)) for d in moved]

@@ -10,6 +10,8 @@ from ...graph import (
     inherit,
     made_for,
 )
+from ...ops.index import Subtensor
+from ...ops.shape import BroadcastTo, DimShuffle, Specify
 from ...record import replace
 from ..op import Operands, Results, Scan, Step
 
@@ -29,6 +31,17 @@ def applied(v: Variable, step: Step, o: Operands) -> Results:
 def scan_op(v: Variable) -> Scan:
     assert isinstance(v.op, Scan)
     return v.op
+
+
+def placeholder(d: Variable) -> Variable:
+    """A parameter for a value of the step, under its name; of a view, under that of what is
+    viewed, so that a kernel's text says what it reads."""
+    v, end = d, ""
+    while v.name is None and isinstance(v.op, Specify | DimShuffle | Subtensor | BroadcastTo):
+        if isinstance(v.op, DimShuffle) and v.op.pattern == (1, 0):
+            end += "_T"
+        v = v.inputs[0]
+    return d.type(v.name and f"{v.name}{end}")
 
 
 def with_positions(

@@ -84,11 +84,11 @@ def unify_operands(v: Variable, used: frozenset[int]) -> Found | None:
             mapping[p] = x
     for p, x in zip(step.seqs, o.seqs):
         if (row := _row_of_all(x)) is not None and row.type == p.type:
-            mapping[p] = p.type()
+            mapping[p] = p.clone()
             extra[mapping[p]] = row
     for p, new, x in zip(step.carries, step.new, o.inits):
         if new is p:
-            mapping[p] = p.type()
+            mapping[p] = p.clone()
             extra[mapping[p]] = specify(x, p.type.shape)
     seqs, consts = once(step.seqs, o.seqs), once(step.consts, o.consts)
     for old, kept in _equal_carries(step, o, mapping).items():
