@@ -208,6 +208,7 @@ class _LoopPlan(SizedPlan):
         super().__init__(program, given, arrays)
         self.launch: Launch | None = None
         self.instead: CudaSequence | None = None
+        self.run: Callable[..., Any] | None = None
         if not self.fits:
             return
         self.rows = [(self.shape(shape), dtype) for dtype, shape in program.rows]
@@ -222,6 +223,7 @@ class _LoopPlan(SizedPlan):
         others = given[len(program_sizes(program)) :]
         self.launch = op.launch_of(values, others, self.strides)
         self.instead = op.instead(self.launch)
+        self.run = None if self.instead is None else self.instead.evaluator(op.node)
         self.build = op.device.build
 
     @functools.cached_property
@@ -278,8 +280,8 @@ class _LoopRunner:
         initials = operands[self.first_init : self.first_init + len(plan.states)]
         if any(x.shape != shape for x, shape in zip(initials, plan.states)):
             return self.definition(*inputs)
-        if plan.instead is not None:
-            return plan.instead.run(*operands)
+        if plan.run is not None:
+            return plan.run(*operands)
         memory = _Memory(self, plan, steps, arrays, initials)
         arguments = [memory.argument(x) for x in launch.arguments]
         self.device.launch(plan.kernel, launch, arguments)
@@ -386,10 +388,6 @@ class CudaSequence(Op):
         return self.definition.infer(*types)
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
-        return self.run
-
-    @functools.cached_property
-    def run(self) -> Callable[..., Any]:
         definition, device = self.definition, self.device
 
         def step(*given: Any) -> tuple[Any, ...]:
