@@ -14,8 +14,9 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Flags:
 class Pointer:
     """cupy.cuda.MemoryPointer: memory of a pool, which gets it back."""
 
-    def __init__(self, pool: MemoryPool, key: tuple[int, int], ptr: int) -> None:
+    def __init__(self, pool: MemoryPool, key: tuple[int, int, int], ptr: int) -> None:
         self.pool, self.key, self.ptr = pool, key, ptr
 
     def __del__(self) -> None:
@@ -62,18 +63,20 @@ class MemoryPool:
 
     def __init__(self, cupy: CuPy) -> None:
         self.cupy = cupy
-        self.free: dict[tuple[int, int], list[int]] = {}
+        self.free: dict[tuple[int, int, int], list[int]] = {}
 
     def malloc(self, size: int) -> Pointer:
-        key = (self.cupy.stream, size)
+        key = (self.cupy.device, self.cupy.stream, size)
         if found := self.free.get(key):
             return Pointer(self, key, found.pop())
         address = ctypes.c_uint64()
         self.cupy.check(self.cupy.library.cuMemAlloc_v2(ctypes.byref(address), size))
+        self.cupy.places[address.value] = size, self.cupy.device
         return Pointer(self, key, address.value)
 
     def __del__(self) -> None:
         for address in [a for free in self.free.values() for a in free]:
+            del self.cupy.places[address]
             self.cupy.check(self.cupy.library.cuMemFree_v2(ctypes.c_uint64(address)))
 
 
@@ -116,7 +119,8 @@ class ndarray:
         self.shape, self.dtype, self.ndim = memory.shape, memory.dtype, memory.ndim
         self.strides, self.itemsize, self.size = memory.strides, memory.itemsize, memory.size
         self.nbytes, self.flags = memory.nbytes, Flags(memory)
-        self.data = types.SimpleNamespace(ptr=memory.ctypes.data)
+        device = cupy.device_of(memory.ctypes.data) if self.size else cupy.device
+        self.data = types.SimpleNamespace(ptr=memory.ctypes.data, device_id=device)
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
@@ -170,7 +174,7 @@ class ndarray:
         return self
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, 0
+        return 2, self.data.device_id
 
 
 class CuPy(types.ModuleType):
@@ -185,6 +189,8 @@ class CuPy(types.ModuleType):
         self.__spec__ = types.SimpleNamespace(origin="a double")  # type: ignore[assignment]
         self.calls: list[tuple[Any, ...]] = []
         self.stream, self.count, self.ndarray = 0, 1, ndarray
+        self.device = 0  # the current one
+        self.places: dict[int, tuple[int, int]] = {}  # of memory: its size, on which device it is
         self.broken: Exception | None = None
         cuda = types.SimpleNamespace()
         cuda.runtime = types.SimpleNamespace(
@@ -195,7 +201,7 @@ class CuPy(types.ModuleType):
         cuda.memory = types.SimpleNamespace(
             OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {})
         )
-        cuda.Device = lambda: types.SimpleNamespace(id=0)
+        cuda.Device = lambda: types.SimpleNamespace(id=self.device)
         cuda.get_current_stream = lambda: Stream(self, ptr=self.stream)
         cuda.Stream = functools.partial(Stream, self)
         cuda.Stream.null = Stream(self, ptr=0)
@@ -206,6 +212,12 @@ class CuPy(types.ModuleType):
     def check(self, status: int) -> None:
         if status:
             raise self.cuda.driver.CUDADriverError(f"error {status}")
+
+    def device_of(self, address: int) -> int:
+        for start, (size, device) in self.places.items():
+            if start <= address < start + size:
+                return device
+        return self.device
 
     @contextlib.contextmanager
     def using_allocator(self, allocator: Any) -> Iterator[None]:
@@ -285,11 +297,76 @@ class CuPy(types.ModuleType):
         return found
 
 
+class Contexts(threading.local):
+    """Of a thread, devices: whose context is current, and whose were before."""
+
+    def __init__(self) -> None:
+        self.now, self.before = 0, []  # type: tuple[int, list[int]]
+
+
 class Recorder:
-    """The driver's library, which writes down what is called."""
+    """The driver's library, which writes down what is called. The stand-in has one context: those
+    of further devices have the handles behind it. A kernel of another device than the current
+    context's, or with another device's memory, is refused."""
 
     def __init__(self, library: Any, cupy: CuPy) -> None:
         self.library, self.cupy = library, cupy
+        self.contexts, found = Contexts(), ctypes.c_void_p()
+        library.cuDevicePrimaryCtxRetain(ctypes.byref(found), 0)
+        self.primary = found.value or 0
+        self.loaded: dict[int, int] = {}  # a kernel's device
+
+    def cuDevicePrimaryCtxRetain(self, context: Any, device: int) -> int:
+        context._obj.value = self.primary + device
+        return 0
+
+    def cuCtxGetCurrent(self, context: Any) -> int:
+        status: int = self.library.cuCtxGetCurrent(context)
+        if context._obj.value:
+            context._obj.value += self.contexts.now
+        return status
+
+    def cuCtxGetDevice(self, device: Any) -> int:
+        device._obj.value = self.contexts.now
+        return 0
+
+    def cuCtxSetCurrent(self, context: Any) -> int:
+        self.contexts.now = context.value - self.primary
+        status: int = self.library.cuCtxSetCurrent(ctypes.c_void_p(self.primary))
+        return status
+
+    def cuCtxPushCurrent_v2(self, context: Any) -> int:
+        own = self.contexts
+        own.before.append(own.now)
+        own.now = context.value - self.primary
+        status: int = self.library.cuCtxPushCurrent_v2(ctypes.c_void_p(self.primary))
+        return status
+
+    def cuCtxPopCurrent_v2(self, context: Any) -> int:
+        self.contexts.now = self.contexts.before.pop()
+        status: int = self.library.cuCtxPopCurrent_v2(context)
+        return status
+
+    def cuDeviceGetAttribute(self, found: Any, attribute: int, device: int) -> int:
+        status: int = self.library.cuDeviceGetAttribute(found, attribute, device)
+        if attribute == 16:  # multiprocessors: each further device has half of them
+            found._obj.value >>= device
+        return status
+
+    def cuModuleGetFunction(self, function: Any, *given: Any) -> int:
+        status: int = self.library.cuModuleGetFunction(function, *given)
+        self.loaded[function._obj.value] = self.contexts.now
+        return status
+
+    def is_foreign(self, kernel: int, addresses: Sequence[int]) -> bool:
+        own = self.contexts.now
+        return self.cupy.count > 1 and (
+            self.loaded[kernel] != own
+            or any(
+                start <= a < start + size and device != own
+                for a in addresses for start, (size, device) in self.cupy.places.items()
+            )
+        )  # fmt: skip
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self.library, name)
@@ -298,6 +375,8 @@ class Recorder:
             told = [getattr(a, "value", a) for a in arguments]
             if name.startswith("cuLaunch"):  # the kernel's arguments are there for the call only
                 told[9] = [ctypes.c_uint64.from_address(a).value for a in arguments[9]]
+                if self.is_foreign(told[0], told[9]):
+                    return 700
             self.cupy.calls.append((name, *told, self.cupy.stream))
             return function(*arguments)
 
@@ -322,7 +401,8 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CuPy]:
     found = CuPy(library)
     monkeypatch.setitem(sys.modules, "cupy", found)
     driver.make_current(0)  # as CuPy does at its first call
-    monkeypatch.setattr(driver, "_driver", lambda: Recorder(library, found))
+    recorder = Recorder(library, found)
+    monkeypatch.setattr(driver, "_driver", lambda: recorder)
     yield found
     library.cuCtxSetCurrent(None)
     for cached in caches:
@@ -437,6 +517,57 @@ def test_more_than_48_kib_of_shared_memory_is_asked_for_before(
     assert asked == [
         ("launch", 1, 46 * 1024), ("attribute", 1, 8, 50 * 1024), ("launch", 1, 50 * 1024),
     ]  # fmt: skip
+
+
+# ---- several GPUs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fuse", ["auto", "never"])
+def test_a_function_runs_on_the_device_that_is_current_in_a_call(
+    cupy: CuPy, monkeypatch: pytest.MonkeyPatch, fuse: str
+) -> None:
+    """The double refuses kernels and memory of another device."""
+    monkeypatch.setattr(cupy_device.CuPy, "scope", "grid")
+    X, h, W = T.tensor3("X"), T.matrix("h"), T.matrix("W")
+    half = np.full((9, 9), 0.5, "f")
+    hs, _ = scan(lambda x, h, W: T.tanh(x * half[:3] + T.dot(h, W)), [X], [h], non_sequences=[W])
+    y = T.concatenate([T.tanh(hs[-1] * half[:3]).cumsum(0), h])
+    f, reference = (
+        function([X, h, W], [hs, y], device=d, fuse=fuse) for d in ("cupy", "reference")
+    )
+    values, cupy.count = elman_values(33), 2
+    expected = reference(*values)
+    loaded, grids = [], []
+    for cupy.device in (0, 1, 0, 1, 0, 1):
+        cupy.calls.clear()
+        for x, y in zip(f(*values), expected):
+            np.testing.assert_allclose(x, y, rtol=3e-5, atol=3e-6)
+        loaded.append(sum(c[0] == "cuModuleLoadData" for c in cupy.calls))
+        grids.append([c[2] for c in cupy.calls if c[0] == "cuLaunchCooperativeKernel"])
+    # what is made for one GPU serves its later calls; a graph is made in the second
+    assert loaded[0] == loaded[1] > 0 and loaded[2:] == [0] * 4
+    if fuse == "auto":
+        most = [driver.limits(d).multiprocessors for d in (0, 1)]
+        assert most[0] == 2 * most[1]  # and each GPU has its own limits
+        for k, found in enumerate(grids):
+            assert found == grids[k % 2] and max(found) <= most[k % 2]
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_an_array_on_another_gpu_than_the_current_one_is_refused(
+    cupy: CuPy, is_shared: bool
+) -> None:
+    cupy.count, x = 2, T.matrix("x")
+    given = cupy.asarray(np.ones((2, 3), "f"))
+    W = gpuscan.shared(given, borrow=True)
+    f = function([], T.tanh(W), device="cupy") if is_shared else None
+    g = function([x], T.tanh(x), device="cupy")
+    cupy.device = 1
+    words = r"is on GPU 0, and GPU 1 is CuPy's current device.*cupy\.cuda\.Device\(0\)"
+    with pytest.raises(DeviceError, match=words):
+        f() if f else g(given)
+    cupy.device = 0
+    np.testing.assert_allclose(f() if f else g(given), np.tanh(np.ones((2, 3))), rtol=1e-6)
 
 
 # ---- graphs --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..codegen.limits import Limits
 from ..codegen.program import Launch
+from ..errors import DeviceError
 from . import driver
 
 _OLDEST = 12  # of CuPy's major versions
@@ -48,13 +49,25 @@ def _unusable(cupy: Any) -> str:
 
 
 class _Thread(threading.local):
-    """What a thread records: the graph, and the stream that it worked on before."""
+    """Where a thread works: the current device's number and context. What it records: the graph,
+    and the stream that it worked on before."""
 
+    device = context = 0
     graph: driver.Graph | None = None
     stream: Any = None
 
 
 _own = _Thread()
+
+
+def _check_place(x: Any) -> None:
+    """Raises DeviceError for an array on a GPU that is not the current one."""
+    if (there := x.data.device_id) != _own.device:
+        raise DeviceError(
+            f"an array is on GPU {there}, and GPU {_own.device} is CuPy's current device: make the "
+            f"call within cupy.cuda.Device({there}), or copy the array: "
+            f"with cupy.cuda.Device({_own.device}): x = cupy.asarray(x)"
+        )
 
 
 class CuPy:
@@ -74,9 +87,14 @@ class CuPy:
     def limits(self) -> Limits:
         return driver.limits(self.cupy.cuda.Device().id)
 
+    @property
+    def place(self) -> Any:
+        return _own.context
+
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        driver.make_current(self.cupy.cuda.Device().id)
+        _own.device = self.cupy.cuda.Device().id
+        _own.context = driver.make_current(_own.device)
         cuda = self.cupy.cuda
         try:
             yield
@@ -93,10 +111,14 @@ class CuPy:
             return self._uploaded(x) if _own.graph else cupy.asarray(x, order="C")
         if not isinstance(x, cupy.ndarray):
             x = self._of_others(x)
+        _check_place(x)
         return x if x.flags.c_contiguous else x.copy(order="C")
 
     def there(self, x: Any) -> Any:
-        return x if isinstance(x, self.cupy.ndarray) else self.array(x)
+        if not isinstance(x, self.cupy.ndarray):
+            return self.array(x)
+        _check_place(x)
+        return x
 
     def _uploaded(self, x: Any) -> Any:
         """While a graph is recorded: the host's array is copied to the GPU now, and from there in
@@ -148,7 +170,7 @@ class CuPy:
     def stream(self) -> Any:
         stream = self.cupy.cuda.get_current_stream().ptr
         own = threading.get_ident() if stream == _PER_THREAD else 0
-        return self.cupy.cuda.Device().id, stream, own
+        return _own.context, stream, own
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[driver.Graph]:

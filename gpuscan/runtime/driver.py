@@ -148,14 +148,16 @@ def current_context() -> int:
     return context.value or 0
 
 
-def make_current(device: int) -> None:
-    """Gives the thread the device's primary context where it has none yet, as CUDA's runtime does
-    at its first call that needs one."""
-    if current_context():
-        return
+def make_current(device: int) -> int:
+    """The handle of the thread's context, which is one of the device: where it has none yet, or
+    another device's, it gets the primary one, as from CUDA's runtime at its first call that needs
+    one."""
+    if (current := current_context()) and current_device() == device:
+        return current
     library, context = _driver(), ctypes.c_void_p()
     status = library.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
     _check(status or library.cuCtxSetCurrent(context), f"making GPU {device} current")
+    return context.value or 0
 
 
 def wait(stream: int) -> None:

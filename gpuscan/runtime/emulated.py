@@ -59,6 +59,7 @@ class Emulated:
 
     name = "emulated"
     has_own_arrays = False
+    place = 0
     limits: Limits = of("emulated")
     scope = os.environ.get("GPUSCAN_EMULATED_SCOPE", "")
     schedule: int | None = None if _SCHEDULE == "vary" else int(_SCHEDULE)

@@ -236,6 +236,7 @@ class PyCUDA:
     name = "pycuda"
     scope = ""
     has_own_arrays = True
+    place = 0  # the one primary context
 
     def __init__(self) -> None:
         import pycuda.driver as drv
