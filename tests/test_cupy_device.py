@@ -99,7 +99,7 @@ class Stream:
         self.cupy.stream = self.outer
 
     def synchronize(self) -> None:
-        self.cupy.log("wait for the default stream")
+        self.cupy.log("wait for the stream", self.ptr)
 
     def __del__(self) -> None:
         if self.is_own:
@@ -468,6 +468,23 @@ def test_the_current_stream_and_its_allocator_are_taken(cupy: CuPy) -> None:
     assert "cuModuleLoadData" not in order  # a second call compiles and loads nothing
 
 
+def test_a_constant_is_there_before_it_is_used_on_any_stream(cupy: CuPy) -> None:
+    h, half = T.matrix("h"), np.full((9, 9), 0.5, "f")
+    hs, _ = scan(lambda h: T.tanh(T.dot(h, half)), outputs_info=[h], n_steps=3)
+    f, (_, h_, _) = function([h], [hs, h[0] + half], device="cupy"), elman_values()
+    cupy.stream = 0x7F00
+    f(h_)
+    copies = [k for k, c in enumerate(cupy.calls) if c[:2] == ("to the GPU", half.nbytes)]
+    assert len(copies) == 2  # of the loop, and of what is beside it
+    for k in copies:
+        assert cupy.calls[k + 1] == ("wait for the stream", 0x7F00, 0x7F00)
+    cupy.calls.clear()
+    cupy.stream = 0x7F10
+    f(h_)
+    assert not [c for c in cupy.calls if c[:2] == ("to the GPU", half.nbytes)]
+    assert not [c for c in cupy.calls if c[0] == "wait for the stream"]
+
+
 COUNT = """#include "persistent.h"
 extern "C" __global__ void count(unsigned long long *n, long long *meeting) {
     atomicAdd(n, 1ull);
@@ -713,7 +730,7 @@ def test_arrays_come_in_without_a_copy_and_what_computes_them_is_waited_for(cupy
         "ndarray": [],
         "Interface": ["wait for stream"],
         "Packed": ["from_dlpack"],
-        "GPUArray": ["wait for the default stream"],
+        "GPUArray": ["wait for the stream"],
     }
     with device.active():
         turned = device.array(own[:, ::-1])

@@ -79,6 +79,10 @@ class CudaDevice(Protocol):
         """The same, but an array of the device is given as it is, whatever its strides."""
         ...
 
+    def keep(self, x: np.ndarray) -> Any:
+        """A host's array, on the device for later calls, on whatever stream they work."""
+        ...
+
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         """A new array on the device, in row-major order."""
         ...
@@ -184,7 +188,7 @@ class _Constants:
         key = self.device.place, name
         found = self.held.get(key)
         if found is None:
-            found = self.held[key] = self.device.array(np.ascontiguousarray(values))
+            found = self.held[key] = self.device.keep(np.ascontiguousarray(values))
         return found
 
 
@@ -518,7 +522,8 @@ class _NestRunner:
                 case Held(Scratch(), _, elements, dtype):
                     held.append(device.empty((max(1, elements),), dtype))
                 case Held(Meeting()):
-                    held.append(copied(device, self.constants.zeros()))  # anew in each run of a graph
+                    zeros = self.constants.zeros()
+                    held.append(copied(device, zeros))  # anew in each run of a graph
                 case Done():
                     done = device.array(np.zeros(2, "int64"))
                     held.append(done)

@@ -120,11 +120,18 @@ class CuPy:
         _check_place(x)
         return x
 
+    def keep(self, x: np.ndarray) -> Any:
+        """Waits for the copy, which has no order with work on other streams."""
+        stream = _own.stream or self.cupy.cuda.get_current_stream()
+        with driver.relaxed() if _own.graph else contextlib.nullcontext(), stream:
+            kept = self.cupy.asarray(x, order="C")
+            stream.synchronize()
+        return kept
+
     def _uploaded(self, x: Any) -> Any:
         """While a graph is recorded: the host's array is copied to the GPU now, and from there in
         each run. A graph that copied it from the host would find other memory there."""
-        with driver.relaxed(), _own.stream:
-            kept = self.cupy.asarray(x, order="C")
+        kept = self.keep(x)
         assert _own.graph is not None
         _own.graph.held.append(kept)
         found = self.empty(kept.shape, kept.dtype)
