@@ -714,14 +714,14 @@ def test_arrays_come_in_without_a_copy_and_what_computes_them_is_waited_for(cupy
         def __init__(self, stream: int | None = 5) -> None:
             self.__cuda_array_interface__ = {**own.__cuda_array_interface__, "stream": stream}
 
-    class Packed:
+    class Dlpack:
         __dlpack__, __dlpack_device__ = own.__dlpack__, own.__dlpack_device__
 
     class GPUArray(Interface):
         __module__ = "pycuda.gpuarray"
 
     calls = {}
-    for x in (own, Interface(), Packed(), GPUArray(None)):  # PyCUDA names no stream, ever
+    for x in (own, Interface(), Dlpack(), GPUArray(None)):  # PyCUDA names no stream, ever
         cupy.calls.clear()
         with device.active():
             assert device.address(device.array(x)) == own.data.ptr
@@ -729,7 +729,7 @@ def test_arrays_come_in_without_a_copy_and_what_computes_them_is_waited_for(cupy
     assert calls == {
         "ndarray": [],
         "Interface": ["wait for stream"],
-        "Packed": ["from_dlpack"],
+        "Dlpack": ["from_dlpack"],
         "GPUArray": ["wait for the stream"],
     }
     with device.active():
@@ -759,6 +759,86 @@ def test_results_and_shared_values_stay_on_the_gpu_where_that_is_asked_for(cupy:
     assert not any(np.shares_memory(p.memory, given.memory) for p in parts)
     with pytest.raises(TypeError, match=r"Implicit conversion|lives on a GPU"):
         function([x], x + 1, device="reference")(given)
+
+
+class Tensor:
+    """As PyTorch's on a GPU: both protocols, a dtype of its own, and not CuPy's methods."""
+
+    dtype = "torch.float32"
+
+    def __init__(self, x: ndarray) -> None:
+        self.x = x
+
+    def __dlpack__(self, **how: Any) -> Any:
+        return self.x.__dlpack__(**how)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.x.__dlpack_device__()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.x.__cuda_array_interface__
+
+
+class Packed:
+    """An array that has DLPack alone, and is converted where NumPy asks, as JAX's is."""
+
+    def __init__(self, x: ndarray) -> None:
+        self.__dlpack__, self.__dlpack_device__ = x.__dlpack__, x.__dlpack_device__
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("a copy to the host that nobody asked for")
+
+
+@pytest.mark.parametrize("kind", [Tensor, Packed])
+def test_arrays_of_any_library_are_inputs_and_shared_values(cupy: CuPy, kind: Any) -> None:
+    own = cupy.asarray(np.arange(6, dtype="f").reshape(2, 3))
+    given, x = kind(own), T.matrix("x")
+    s = gpuscan.shared(given, borrow=True)
+    assert s.type == T.matrix().type and type(s.held) is ndarray
+    assert s.held.data.ptr == own.data.ptr
+    assert gpuscan.shared(given).held.data.ptr != own.data.ptr
+    s.set_value(given)
+    assert s.held.data.ptr != own.data.ptr
+    s.set_value(given, borrow=True)
+    assert s.held.data.ptr == own.data.ptr
+    f = function([x], gpuscan.Out(x + s, borrow=True), device="cupy")
+    cupy.calls.clear()
+    np.testing.assert_array_equal(f(given).memory, 2 * own.memory)
+    assert not [c for c in cupy.calls if c[0] in ("to the GPU", "to the host")]
+    with pytest.raises(TypeError, match=f"got {kind.__name__}, which lives on a GPU"):
+        function([x], x + 1, device="reference")(given)
+    with pytest.raises(TypeError, match='"x".*expected a float32 matrix, got a float32 vector'):
+        f(kind(own[0]))
+    with pytest.raises(TypeError, match="expected a float32 matrix, got a float32 vector"):
+        s.set_value(kind(own[0]), borrow=True)
+
+
+def test_a_shared_value_on_the_gpu_is_given_to_others_without_a_copy(cupy: CuPy) -> None:
+    s = gpuscan.shared(cupy.asarray(np.ones((2, 3), "f")), "s", borrow=True)
+    place = s.held.data.ptr
+    assert s.__dlpack_device__() == (2, 0)
+    assert cupy.from_dlpack(s).data.ptr == cupy.asarray(s).data.ptr == place
+    cupy.stream = 0x7F00
+    assert s.__cuda_array_interface__["stream"] == 0x7F00
+    with pytest.raises(TypeError, match=r"s is on a GPU: get_value\(\) copies it"):
+        np.asarray(s)
+    s.set_value(np.zeros((1, 1), "f"))
+    assert s.__dlpack_device__() == (1, 0) and not hasattr(s, "__cuda_array_interface__")
+
+
+def test_the_internal_value_is_the_gpus_where_functions_run_on_it(
+    cupy: CuPy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    W, n = gpuscan.shared(np.eye(3, dtype="f")), gpuscan.shared(3)
+    monkeypatch.setattr(gpuscan.config, "device", "native")
+    assert type(W.get_value(return_internal_type=True)) is np.ndarray
+    monkeypatch.setattr(gpuscan.config, "device", "cupy")
+    held = W.get_value(borrow=True, return_internal_type=True)
+    assert type(held) is ndarray and held is W.held
+    assert W.get_value(return_internal_type=True).data.ptr != held.data.ptr
+    np.testing.assert_array_equal(W.get_value(), np.eye(3))
+    assert n.get_value(return_internal_type=True) == 3 and type(n.held) is np.ndarray  # it steers
 
 
 # ---- what can go wrong ---------------------------------------------------------------------------
