@@ -48,43 +48,55 @@ class Flags:
         self.c_contiguous = x.flags.c_contiguous
 
 
+class Memory:
+    """cupy.cuda.Memory, and the pointer to it: memory of the driver."""
+
+    def __init__(self, cupy: CuPy, size: int) -> None:
+        self.cupy, self.mem, address = cupy, self, ctypes.c_uint64()
+        cupy.check(cupy.library.cuMemAlloc_v2(ctypes.byref(address), size))
+        self.ptr = address.value
+        cupy.places[self.ptr] = size, cupy.device
+
+    def __del__(self) -> None:
+        del self.cupy.places[self.ptr]
+        self.cupy.check(self.cupy.library.cuMemFree_v2(ctypes.c_uint64(self.ptr)))
+
+
 class Pointer:
     """cupy.cuda.MemoryPointer: memory of a pool, which gets it back."""
 
-    def __init__(self, pool: MemoryPool, key: tuple[int, int, int], ptr: int) -> None:
-        self.pool, self.key, self.ptr = pool, key, ptr
+    def __init__(self, pool: MemoryPool, key: tuple[int, int, int], held: Any) -> None:
+        self.pool, self.key, self.held, self.ptr = pool, key, held, held.ptr
+
+    @property
+    def mem(self) -> Pointer:
+        return self
 
     def __del__(self) -> None:
-        self.pool.free.setdefault(self.key, []).append(self.ptr)
+        self.pool.free.setdefault(self.key, []).append(self.held)
 
 
 class MemoryPool:
     """cupy.cuda.MemoryPool: what is free serves again, on the stream that it was for."""
 
-    def __init__(self, cupy: CuPy) -> None:
+    def __init__(self, cupy: CuPy, allocator: Any = None) -> None:
         self.cupy = cupy
-        self.free: dict[tuple[int, int, int], list[int]] = {}
+        self.allocator = allocator or functools.partial(Memory, cupy)
+        self.free: dict[tuple[int, int, int], list[Any]] = {}
 
     def malloc(self, size: int) -> Pointer:
         key = (self.cupy.device, self.cupy.stream, size)
         if found := self.free.get(key):
             return Pointer(self, key, found.pop())
-        address = ctypes.c_uint64()
-        self.cupy.check(self.cupy.library.cuMemAlloc_v2(ctypes.byref(address), size))
-        self.cupy.places[address.value] = size, self.cupy.device
-        return Pointer(self, key, address.value)
-
-    def __del__(self) -> None:
-        for address in [a for free in self.free.values() for a in free]:
-            del self.cupy.places[address]
-            self.cupy.check(self.cupy.library.cuMemFree_v2(ctypes.c_uint64(address)))
+        return Pointer(self, key, self.allocator(size).mem)
 
 
 class Stream:
     """cupy.cuda.Stream; within it, it is the current one."""
 
     def __init__(self, cupy: CuPy, non_blocking: bool = False, ptr: int | None = None) -> None:
-        self.cupy, self.ptr, self.outer = cupy, ptr or 0, 0
+        self.cupy, self.ptr = cupy, ptr or 0
+        self.outer: list[int] = []  # it may be entered again
         self.is_own = ptr is None
         if self.is_own:
             made = ctypes.c_void_p()
@@ -92,11 +104,12 @@ class Stream:
             self.ptr = made.value or 0
 
     def __enter__(self) -> Stream:
-        self.outer, self.cupy.stream = self.cupy.stream, self.ptr
+        self.outer.append(self.cupy.stream)
+        self.cupy.stream = self.ptr
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.cupy.stream = self.outer
+        self.cupy.stream = self.outer.pop()
 
     def synchronize(self) -> None:
         self.cupy.log("wait for the stream", self.ptr)
@@ -205,7 +218,9 @@ class CuPy(types.ModuleType):
         cuda.get_current_stream = lambda: Stream(self, ptr=self.stream)
         cuda.Stream = functools.partial(Stream, self)
         cuda.Stream.null = Stream(self, ptr=0)
-        cuda.MemoryPool = lambda: MemoryPool(self)
+        cuda.MemoryPool = functools.partial(MemoryPool, self)
+        cuda.get_allocator = lambda: self.allocator
+        cuda.cublas = types.SimpleNamespace(CUBLASError=type("CUBLASError", (Error,), {}))
         cuda.using_allocator = self.using_allocator
         self.cuda = cuda
 
@@ -658,6 +673,34 @@ def test_a_graph_is_recorded_on_a_stream_of_its_own_and_started_on_the_current_o
     assert [c[0] for c in cupy.calls].count("cuGraphExecDestroy") == 2
 
 
+def test_a_graphs_memory_is_the_current_allocators(cupy: CuPy) -> None:
+    f, reference = steps(outputs=lambda hs, _: [hs])
+    values = elman_values(33)
+    pool, asked = cupy.cuda.MemoryPool(), []
+
+    def malloc(size: int) -> Any:
+        names = [c[0] for c in cupy.calls]
+        begun, ended = (
+            names.count(f"cuStream{x}Capture{v}") for x, v in (("Begin", "_v2"), ("End", ""))
+        )
+        asked.append((cupy.stream, begun > ended))
+        return pool.malloc(size)
+
+    cupy.stream = 0x7F00
+    with cupy.using_allocator(malloc):
+        f(*values)
+        cupy.calls.clear()
+        found = f(*values)
+    assert "cuGraphLaunch" in [c[0] for c in cupy.calls]
+    np.testing.assert_allclose(found[0], reference(*values)[0], rtol=2e-4, atol=2e-5)
+    assert any(is_recording for _, is_recording in asked)
+    assert {stream for stream, _ in asked} == {0x7F00}  # never the one that is recorded
+    before = sum(map(len, pool.free.values()))
+    del f  # with its graph
+    gc.collect()
+    assert sum(map(len, pool.free.values())) > before
+
+
 def test_a_value_that_is_read_ends_the_recording(cupy: CuPy) -> None:
     device = devices.select("cupy")
     with device.active():
@@ -881,12 +924,17 @@ def test_a_kernel_that_gave_up_waiting_is_an_error_and_no_result(
 def test_what_cupy_raises_in_a_call_is_a_device_error(cupy: CuPy) -> None:
     f, values = elman("cupy"), elman_values()
     f(*values)
+    given = cupy.asarray(np.eye(3, dtype="f"))
     cupy.broken = cupy.cuda.runtime.CUDARuntimeError("cudaErrorIllegalAddress: an illegal access")
     with pytest.raises(DeviceError, match="an illegal access.*start the program again"):
         f(*values)
     cupy.broken = cupy.cuda.memory.OutOfMemoryError("Out of memory allocating 9 bytes")
     with pytest.raises(DeviceError, match="allocating memory on the GPU failed.*9 bytes"):
         f(*values)
+    cupy.broken = cupy.cuda.cublas.CUBLASError("CUBLAS_STATUS_NOT_INITIALIZED")
+    x = T.matrix("x")
+    with pytest.raises(DeviceError, match="cuBLAS failed.*CUBLAS_STATUS_NOT_INITIALIZED"):
+        function([x], gpuscan.Out(T.dot(x, x), borrow=True), device="cupy")(given)
     cupy.broken = None
     f(*values)
 

@@ -167,7 +167,10 @@ class CuPy:
         driver.launch(kernel, launch, arguments, self.cupy.cuda.get_current_stream().ptr)
 
     def product(self, x: Any, y: Any) -> Any:
-        return self.cupy.matmul(x, y)
+        try:
+            return self.cupy.matmul(x, y)
+        except self.cupy.cuda.cublas.CUBLASError as e:
+            raise driver.failed(e, "a product by cuBLAS") from e
 
     def copy(self, target: Any, source: Any) -> None:
         if target.size:
@@ -182,17 +185,25 @@ class CuPy:
     @contextlib.contextmanager
     def capture(self) -> Iterator[driver.Graph]:
         """On a stream of its own, as the null stream can't be captured; the graph is started on
-        the current one. What is allocated on the way is of a pool of the graph's own: its memory
-        is used again within the graph, in its order, and by nobody else."""
+        the current one."""
         cuda, graph = self.cupy.cuda, driver.Graph()
-        pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
+        outer, stream = cuda.get_current_stream(), cuda.Stream(non_blocking=True)
+        allocator = cuda.get_allocator()
+
+        def taken(size: int) -> Any:
+            with outer:  # an allocator's own work on the stream is not for the graph
+                return allocator(size)
+
+        # Each run of the graph writes to the same memory, which nobody else may get between two of
+        # them: so it goes through a pool of the graph's own, from which the graph alone takes it.
+        pool = cuda.MemoryPool(taken)
 
         def allocated(size: int) -> Any:
             with driver.relaxed():
                 return pool.malloc(size)
 
         graph.held += [pool, stream]
-        _own.graph, _own.stream = graph, cuda.get_current_stream()
+        _own.graph, _own.stream = graph, outer
         try:
             with cuda.using_allocator(allocated), stream, driver.capture(graph, stream.ptr):
                 yield graph
