@@ -330,6 +330,7 @@ class Recorder:
         library.cuDevicePrimaryCtxRetain(ctypes.byref(found), 0)
         self.primary = found.value or 0
         self.loaded: dict[int, int] = {}  # a kernel's device
+        self.failing: set[str] = set()  # calls that are made, and say that they failed
 
     def cuDevicePrimaryCtxRetain(self, context: Any, device: int) -> int:
         context._obj.value = self.primary + device
@@ -393,7 +394,8 @@ class Recorder:
                 if self.is_foreign(told[0], told[9]):
                     return 700
             self.cupy.calls.append((name, *told, self.cupy.stream))
-            return function(*arguments)
+            status = function(*arguments)
+            return 201 if name in self.failing else status
 
         return call
 
@@ -939,6 +941,44 @@ def test_what_cupy_raises_in_a_call_is_a_device_error(cupy: CuPy) -> None:
     f(*values)
 
 
+def test_a_cleanup_that_fails_is_an_error_and_replaces_none(cupy: CuPy) -> None:
+    device, recorder = devices.select("cupy"), driver._driver()
+
+    def record(error: Exception | None = None) -> Any:
+        with device.active(), device.capture() as graph:
+            device.empty((3,), "float32")
+            if error is not None:
+                raise error
+        return graph
+
+    for call, doing in (
+        ("cuThreadExchangeStreamCaptureMode", "pausing a capture"),
+        ("cuGraphDestroy", "giving back a CUDA graph"),
+    ):
+        recorder.failing = {call}
+        with pytest.raises(DeviceError, match=f"{doing} failed: CUDA_ERROR_INVALID_CONTEXT"):
+            record()
+    recorder.failing = {"cuStreamDestroy_v2"}
+    with pytest.raises(DeviceError, match="giving back a stream failed"), driver.own_stream():
+        pass
+    error = ValueError("of a step")
+    with pytest.raises(ValueError, match="of a step") as found, driver.own_stream():
+        raise error
+    assert "giving back a stream failed, too" in found.value.__notes__[0]
+    recorder.failing = {"cuGraphDestroy"}
+    with pytest.raises(ValueError, match="of a step") as found:
+        record(ValueError("of a step"))
+    assert "giving back a CUDA graph failed, too" in found.value.__notes__[0]
+    recorder.failing = set()
+    graph = record()
+    recorder.failing = {"cuGraphExecDestroy"}
+    with pytest.warns(ResourceWarning, match="cuGraphExecDestroy failed"):
+        del graph  # where nothing can be raised
+    recorder.failing = {"cuDriverGetVersion"}
+    with pytest.raises(DeviceError, match="asking for the driver's version failed"):
+        driver.version()
+
+
 @pytest.mark.skipif(not devices.no_gpu(), reason="there is a GPU")
 def test_without_a_gpu_it_is_not_imported_and_the_reason_takes_no_time() -> None:
     names = ("GPUSCAN_STAND_IN_DRIVER", "GPUSCAN_DEVICE")
@@ -1003,6 +1043,15 @@ def test_minibatches_go_through_page_locked_memory_on_a_stream_of_their_own(cupy
     before, waiting, _, copied = order[i - 2 : i + 2]
     assert before[2] == 0x7F00 and waiting[1:3] == (own, before[1]) and copied[2] == own
     assert ("cuEventSynchronize", copied[1], 0x7F00) in order
+
+
+def test_minibatches_are_for_the_gpu_where_they_began(cupy: CuPy) -> None:
+    cupy.count = 2
+    with prefetch([np.ones(3, "f")] * 3, 2, "cupy") as batches:
+        assert next(batches).memory.sum() == 3
+        cupy.device = 1
+        with pytest.raises(DeviceError, match="the GPU that was current when prefetch"):
+            next(batches), next(batches)
 
 
 def test_what_minibatches_took_of_the_driver_is_given_back(cupy: CuPy) -> None:
