@@ -24,6 +24,7 @@ def prefetch(iterable: Iterable[Item], depth: int = 2, device: str | None = None
     item are copied there while earlier items are computed with, through page-locked memory and on
     a stream of their own, and the item has the GPU's arrays instead, of the same dtype: also in
     tuples, lists and dictionaries, and with anything else between them. Numbers stay as they are.
+    Of several GPUs it is the one that is current now, and has to be when an item is taken.
 
     A loop that is left early leaves the thread to the garbage collector; `with prefetch(...)` and
     `close()` end it, once the iterable has given the item that it is at. Items have to be arrays of

@@ -32,7 +32,8 @@ from .rules.passes import optimised
 from .runtime.device import select
 from .runtime.memory import free, owned
 from .scan.updates import OrderedUpdates, advanced_by_scans, default_updates
-from .shared import SharedVariable, is_on_gpu, of_gpu, updated
+from .shared import SharedVariable, of_gpu, updated
+from .types import is_on_gpu
 
 if TYPE_CHECKING:
     from .memory_report import MemoryReport
@@ -342,8 +343,7 @@ class Function:
         self, arguments: Sequence[In], variables: Sequence[Variable], form: Any,
         outputs: Sequence[Variable], updates: Mapping[SharedVariable, Variable],
         next_defaults: Sequence[Variable], name: str | None, device: str, mode: Mode,
-        allow_downcast: bool | None,
-        fuse: str,
+        allow_downcast: bool | None, fuse: str,
     ) -> None:  # fmt: skip
         self.name = name
         self.profile = None

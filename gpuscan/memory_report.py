@@ -14,7 +14,7 @@ from .graph import Variable
 from .memory_walk import MOST_VALUES, Walk
 from .memory_walk_cuda import CudaWalk
 from .record import record
-from .shared import is_on_gpu
+from .types import is_on_gpu
 
 _LINES = 20  # of arrays in the text
 

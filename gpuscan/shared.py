@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from .config import config
 from .graph import Leaf, SharedBase, Variable
 from .record import record
-from .types import TensorType
+from .runtime.device import missing, select
+from .types import TensorType, is_on_gpu
 
 
 @record
@@ -53,13 +55,55 @@ class SharedVariable(SharedBase):
 
     def get_value(self, borrow: bool = False, return_internal_type: bool = False) -> Any:
         """The value: a copy, or with borrow=True possibly the array itself. A value on a GPU is
-        always copied to the host, unless return_internal_type=True asks for the GPU's array."""
+        always copied to the host, unless return_internal_type=True asks for the GPU's array: with
+        that an array is put on the GPU of `config.device` where no function has done it yet. Where
+        only function(device=...) names a GPU it is NumPy's until the first call."""
+        if return_internal_type:
+            self._to_gpu()
         if is_on_gpu(self.held) and not return_internal_type:
             return self.storage
         return self.held if borrow else self.held.copy()
 
+    def _to_gpu(self) -> None:
+        if self.ndim and isinstance(self.held, np.ndarray) and not missing(config.device):
+            device = select(config.device)
+            if getattr(device, "has_own_arrays", False):
+                with device.active():
+                    self.held = device.array(self.held)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """A copy of the value; with copy=False the array itself. Raises TypeError where it is on a
+        GPU: get_value() is asked for a copy on the host."""
+        if is_on_gpu(self.held):
+            raise TypeError(f"the value of {self} is on a GPU: get_value() copies it to the host")
+        return np.array(self.held, dtype, copy=copy is not False)
+
+    def __dlpack__(self, **how: Any) -> Any:
+        """The value itself, for other libraries. It is the variable's until a function or set_value
+        gives it another one: nothing is written into it."""
+        return self._packed().__dlpack__(**how)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        kind, number = self._packed().__dlpack_device__()
+        return kind, number
+
+    def _packed(self) -> Any:
+        if not hasattr(self.held, "__dlpack__"):
+            raise BufferError(f"the value of {self} is PyCUDA's, which knows nothing of DLPack")
+        return self.held
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """As `__dlpack__`, of a value on a GPU."""
+        if not is_on_gpu(self.held):
+            raise AttributeError(f"the value of {self} is on the host")
+        given = self.held.__cuda_array_interface__
+        # PyCUDA leaves out its stream, the default one
+        return given if given.get("stream") else {**given, "stream": 1}
+
     def set_value(self, value: Any, borrow: bool = False) -> None:
-        """Sets the value; its shape may differ from the old one's, dtype and ndim may not.
+        """Sets the value; its shape may differ from the old one's, dtype and ndim may not. With
+        borrow=True an array is taken over without a copy, as by `shared`.
 
         Raises TypeError for a value that does not fit, and leaves the old one.
         """
@@ -103,18 +147,19 @@ class SharedVariable(SharedBase):
         return f"<shared {self.type}>"
 
 
-def is_on_gpu(value: Any) -> bool:
-    """Whether it is an array in a GPU's memory: CuPy's, PyCUDA's or another's."""
-    return not isinstance(value, np.ndarray) and hasattr(value, "__cuda_array_interface__")
+def _wrapped(value: Any) -> Any:
+    """A GPU's array as CuPy's or PyCUDA's, over the same memory."""
+    if hasattr(value, "get") and hasattr(value, "copy"):
+        return value
+    device = select("pycuda" if config.device == "pycuda" else "cuda")
+    with device.active():
+        return device.there(value)
 
 
 def of_gpu(value: Any, type_: TensorType) -> Any:
-    """CuPy's or PyCUDA's array, which is never converted. Raises TypeError where it is not of the
-    type."""
-    if not (hasattr(value, "get") and hasattr(value, "copy")):
-        raise TypeError(
-            f"got {type(value).__name__} on a GPU: make a cupy.ndarray of it, cupy.from_dlpack(x)"
-        )
+    """A GPU's array as CuPy's or PyCUDA's, over the same memory. It is never converted: raises
+    TypeError where it is not of the type."""
+    value = _wrapped(value)
     found = TensorType(np.dtype(value.dtype).name, tuple(value.shape))
     if not type_.accepts(found):
         raise TypeError(f"expected a {type_}, got a {found} on a GPU, which is not converted")
@@ -150,16 +195,18 @@ def shared(
 ) -> SharedVariable:  # fmt: skip
     """A shared variable that holds `value`: an array or a number, whose dtype it keeps.
 
-    With borrow=True an array is taken over without a copy, also one on a GPU (CuPy's, PyCUDA's).
-    A function on a GPU takes NumPy's array there when it first uses it: afterwards what is written
-    to the array is not seen. The number of dimensions and the
-    dtype are fixed, the shape is not, except where `broadcastable` fixes a size at 1.
+    With borrow=True an array is taken over without a copy, also one on a GPU: CuPy's, PyCUDA's, or
+    with one of these any that has DLPack or `__cuda_array_interface__`, as PyTorch's and JAX's. It
+    is read, and never written to. A function on a GPU takes NumPy's array there when it first uses
+    it: afterwards what is written to the array is not seen. The number of dimensions and the dtype
+    are fixed, the shape is not, except where `broadcastable` fixes a size at 1.
     """
     if isinstance(value, Variable):
         raise TypeError(
             "Shared variable constructor needs numeric values and not symbolic variables."
         )
     if is_on_gpu(value):
+        value = _wrapped(value)
         type_ = TensorType(np.dtype(value.dtype).name, broadcastable or (None,) * value.ndim)
         held = of_gpu(value, type_)
         return SharedVariable(type_, held if borrow else held.copy(), name, strict, allow_downcast)

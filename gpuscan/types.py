@@ -59,6 +59,19 @@ def float_dtype(*dtypes: str) -> str:
     return dtype if dtype in FLOATS else config.floatX
 
 
+_OF_CUDA = (2, 13)  # DLPack's kinds of device: a GPU, memory of the GPU and the host
+
+
+def is_on_gpu(value: Any) -> bool:
+    """Whether it is an array in a GPU's memory: CuPy's, PyCUDA's or, by a protocol, another's."""
+    if isinstance(value, np.ndarray):
+        return False
+    if hasattr(value, "__cuda_array_interface__"):
+        return True
+    device = getattr(value, "__dlpack_device__", None)
+    return device is not None and device()[0] in _OF_CUDA
+
+
 @record
 class TensorType:
     """A tensor's dtype and shape, a size being None where it is not known.
@@ -160,16 +173,19 @@ class TensorType:
         return array
 
     def _convert(self, value: Any, allow_downcast: bool | None) -> np.ndarray:
+        if _is_symbolic(value):  # a shared variable could be converted
+            raise TypeError(f"Expected an array-like object, but found {_got(value)}.")
+        if is_on_gpu(value):
+            raise TypeError(
+                f"got {type(value).__name__}, which lives on a GPU: copy it to the host first "
+                "(`.get()`)"
+            )
         if (
             isinstance(value, np.ndarray | np.generic)
             or hasattr(value, "__array__")
             or hasattr(value, "__array_interface__")
         ):
             array = np.asarray(value)
-        elif hasattr(value, "__cuda_array_interface__"):
-            raise TypeError(
-                f"got {_got(value)}, which lives on a GPU: copy it to the host first (`.get()`)"
-            )
         elif hasattr(value, "__dlpack__"):
             array = np.from_dlpack(value)
         else:
@@ -239,10 +255,14 @@ def shape_text(shape: Sequence[int | None]) -> str:
     return "(" + ", ".join(sizes) + ("," if len(sizes) == 1 else "") + ")"
 
 
+def _is_symbolic(value: Any) -> bool:
+    return hasattr(value, "origin") and hasattr(value, "inputs")
+
+
 def _got(value: Any) -> str:
     if isinstance(value, np.ndarray | np.generic):
         return f"an array of dtype {value.dtype} and shape {value.shape}"
-    if hasattr(value, "origin") and hasattr(value, "inputs"):
+    if _is_symbolic(value):
         return f"a symbolic variable ({value})"
     return f"{type(value).__name__} {value!r}"
 

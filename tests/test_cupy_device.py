@@ -14,8 +14,9 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,41 +48,55 @@ class Flags:
         self.c_contiguous = x.flags.c_contiguous
 
 
+class Memory:
+    """cupy.cuda.Memory, and the pointer to it: memory of the driver."""
+
+    def __init__(self, cupy: CuPy, size: int) -> None:
+        self.cupy, self.mem, address = cupy, self, ctypes.c_uint64()
+        cupy.check(cupy.library.cuMemAlloc_v2(ctypes.byref(address), size))
+        self.ptr = address.value
+        cupy.places[self.ptr] = size, cupy.device
+
+    def __del__(self) -> None:
+        del self.cupy.places[self.ptr]
+        self.cupy.check(self.cupy.library.cuMemFree_v2(ctypes.c_uint64(self.ptr)))
+
+
 class Pointer:
     """cupy.cuda.MemoryPointer: memory of a pool, which gets it back."""
 
-    def __init__(self, pool: MemoryPool, key: tuple[int, int], ptr: int) -> None:
-        self.pool, self.key, self.ptr = pool, key, ptr
+    def __init__(self, pool: MemoryPool, key: tuple[int, int, int], held: Any) -> None:
+        self.pool, self.key, self.held, self.ptr = pool, key, held, held.ptr
+
+    @property
+    def mem(self) -> Pointer:
+        return self
 
     def __del__(self) -> None:
-        self.pool.free.setdefault(self.key, []).append(self.ptr)
+        self.pool.free.setdefault(self.key, []).append(self.held)
 
 
 class MemoryPool:
     """cupy.cuda.MemoryPool: what is free serves again, on the stream that it was for."""
 
-    def __init__(self, cupy: CuPy) -> None:
+    def __init__(self, cupy: CuPy, allocator: Any = None) -> None:
         self.cupy = cupy
-        self.free: dict[tuple[int, int], list[int]] = {}
+        self.allocator = allocator or functools.partial(Memory, cupy)
+        self.free: dict[tuple[int, int, int], list[Any]] = {}
 
     def malloc(self, size: int) -> Pointer:
-        key = (self.cupy.stream, size)
+        key = (self.cupy.device, self.cupy.stream, size)
         if found := self.free.get(key):
             return Pointer(self, key, found.pop())
-        address = ctypes.c_uint64()
-        self.cupy.check(self.cupy.library.cuMemAlloc_v2(ctypes.byref(address), size))
-        return Pointer(self, key, address.value)
-
-    def __del__(self) -> None:
-        for address in [a for free in self.free.values() for a in free]:
-            self.cupy.check(self.cupy.library.cuMemFree_v2(ctypes.c_uint64(address)))
+        return Pointer(self, key, self.allocator(size).mem)
 
 
 class Stream:
     """cupy.cuda.Stream; within it, it is the current one."""
 
     def __init__(self, cupy: CuPy, non_blocking: bool = False, ptr: int | None = None) -> None:
-        self.cupy, self.ptr, self.outer = cupy, ptr or 0, 0
+        self.cupy, self.ptr = cupy, ptr or 0
+        self.outer: list[int] = []  # it may be entered again
         self.is_own = ptr is None
         if self.is_own:
             made = ctypes.c_void_p()
@@ -89,14 +104,15 @@ class Stream:
             self.ptr = made.value or 0
 
     def __enter__(self) -> Stream:
-        self.outer, self.cupy.stream = self.cupy.stream, self.ptr
+        self.outer.append(self.cupy.stream)
+        self.cupy.stream = self.ptr
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.cupy.stream = self.outer
+        self.cupy.stream = self.outer.pop()
 
     def synchronize(self) -> None:
-        self.cupy.log("wait for the default stream")
+        self.cupy.log("wait for the stream", self.ptr)
 
     def __del__(self) -> None:
         if self.is_own:
@@ -116,7 +132,8 @@ class ndarray:
         self.shape, self.dtype, self.ndim = memory.shape, memory.dtype, memory.ndim
         self.strides, self.itemsize, self.size = memory.strides, memory.itemsize, memory.size
         self.nbytes, self.flags = memory.nbytes, Flags(memory)
-        self.data = types.SimpleNamespace(ptr=memory.ctypes.data)
+        device = cupy.device_of(memory.ctypes.data) if self.size else cupy.device
+        self.data = types.SimpleNamespace(ptr=memory.ctypes.data, device_id=device)
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
@@ -170,7 +187,7 @@ class ndarray:
         return self
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, 0
+        return 2, self.data.device_id
 
 
 class CuPy(types.ModuleType):
@@ -185,6 +202,8 @@ class CuPy(types.ModuleType):
         self.__spec__ = types.SimpleNamespace(origin="a double")  # type: ignore[assignment]
         self.calls: list[tuple[Any, ...]] = []
         self.stream, self.count, self.ndarray = 0, 1, ndarray
+        self.device = 0  # the current one
+        self.places: dict[int, tuple[int, int]] = {}  # of memory: its size, on which device it is
         self.broken: Exception | None = None
         cuda = types.SimpleNamespace()
         cuda.runtime = types.SimpleNamespace(
@@ -195,17 +214,25 @@ class CuPy(types.ModuleType):
         cuda.memory = types.SimpleNamespace(
             OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {})
         )
-        cuda.Device = lambda: types.SimpleNamespace(id=0)
+        cuda.Device = lambda: types.SimpleNamespace(id=self.device)
         cuda.get_current_stream = lambda: Stream(self, ptr=self.stream)
         cuda.Stream = functools.partial(Stream, self)
         cuda.Stream.null = Stream(self, ptr=0)
-        cuda.MemoryPool = lambda: MemoryPool(self)
+        cuda.MemoryPool = functools.partial(MemoryPool, self)
+        cuda.get_allocator = lambda: self.allocator
+        cuda.cublas = types.SimpleNamespace(CUBLASError=type("CUBLASError", (Error,), {}))
         cuda.using_allocator = self.using_allocator
         self.cuda = cuda
 
     def check(self, status: int) -> None:
         if status:
             raise self.cuda.driver.CUDADriverError(f"error {status}")
+
+    def device_of(self, address: int) -> int:
+        for start, (size, device) in self.places.items():
+            if start <= address < start + size:
+                return device
+        return self.device
 
     @contextlib.contextmanager
     def using_allocator(self, allocator: Any) -> Iterator[None]:
@@ -285,11 +312,77 @@ class CuPy(types.ModuleType):
         return found
 
 
+class Contexts(threading.local):
+    """Of a thread, devices: whose context is current, and whose were before."""
+
+    def __init__(self) -> None:
+        self.now, self.before = 0, []  # type: tuple[int, list[int]]
+
+
 class Recorder:
-    """The driver's library, which writes down what is called."""
+    """The driver's library, which writes down what is called. The stand-in has one context: those
+    of further devices have the handles behind it. A kernel of another device than the current
+    context's, or with another device's memory, is refused."""
 
     def __init__(self, library: Any, cupy: CuPy) -> None:
         self.library, self.cupy = library, cupy
+        self.contexts, found = Contexts(), ctypes.c_void_p()
+        library.cuDevicePrimaryCtxRetain(ctypes.byref(found), 0)
+        self.primary = found.value or 0
+        self.loaded: dict[int, int] = {}  # a kernel's device
+        self.failing: set[str] = set()  # calls that are made, and say that they failed
+
+    def cuDevicePrimaryCtxRetain(self, context: Any, device: int) -> int:
+        context._obj.value = self.primary + device
+        return 0
+
+    def cuCtxGetCurrent(self, context: Any) -> int:
+        status: int = self.library.cuCtxGetCurrent(context)
+        if context._obj.value:
+            context._obj.value += self.contexts.now
+        return status
+
+    def cuCtxGetDevice(self, device: Any) -> int:
+        device._obj.value = self.contexts.now
+        return 0
+
+    def cuCtxSetCurrent(self, context: Any) -> int:
+        self.contexts.now = context.value - self.primary
+        status: int = self.library.cuCtxSetCurrent(ctypes.c_void_p(self.primary))
+        return status
+
+    def cuCtxPushCurrent_v2(self, context: Any) -> int:
+        own = self.contexts
+        own.before.append(own.now)
+        own.now = context.value - self.primary
+        status: int = self.library.cuCtxPushCurrent_v2(ctypes.c_void_p(self.primary))
+        return status
+
+    def cuCtxPopCurrent_v2(self, context: Any) -> int:
+        self.contexts.now = self.contexts.before.pop()
+        status: int = self.library.cuCtxPopCurrent_v2(context)
+        return status
+
+    def cuDeviceGetAttribute(self, found: Any, attribute: int, device: int) -> int:
+        status: int = self.library.cuDeviceGetAttribute(found, attribute, device)
+        if attribute == 16:  # multiprocessors: each further device has half of them
+            found._obj.value >>= device
+        return status
+
+    def cuModuleGetFunction(self, function: Any, *given: Any) -> int:
+        status: int = self.library.cuModuleGetFunction(function, *given)
+        self.loaded[function._obj.value] = self.contexts.now
+        return status
+
+    def is_foreign(self, kernel: int, addresses: Sequence[int]) -> bool:
+        own = self.contexts.now
+        return self.cupy.count > 1 and (
+            self.loaded[kernel] != own
+            or any(
+                start <= a < start + size and device != own
+                for a in addresses for start, (size, device) in self.cupy.places.items()
+            )
+        )  # fmt: skip
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self.library, name)
@@ -298,8 +391,11 @@ class Recorder:
             told = [getattr(a, "value", a) for a in arguments]
             if name.startswith("cuLaunch"):  # the kernel's arguments are there for the call only
                 told[9] = [ctypes.c_uint64.from_address(a).value for a in arguments[9]]
+                if self.is_foreign(told[0], told[9]):
+                    return 700
             self.cupy.calls.append((name, *told, self.cupy.stream))
-            return function(*arguments)
+            status = function(*arguments)
+            return 201 if name in self.failing else status
 
         return call
 
@@ -322,7 +418,8 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CuPy]:
     found = CuPy(library)
     monkeypatch.setitem(sys.modules, "cupy", found)
     driver.make_current(0)  # as CuPy does at its first call
-    monkeypatch.setattr(driver, "_driver", lambda: Recorder(library, found))
+    recorder = Recorder(library, found)
+    monkeypatch.setattr(driver, "_driver", lambda: recorder)
     yield found
     library.cuCtxSetCurrent(None)
     for cached in caches:
@@ -388,6 +485,23 @@ def test_the_current_stream_and_its_allocator_are_taken(cupy: CuPy) -> None:
     assert "cuModuleLoadData" not in order  # a second call compiles and loads nothing
 
 
+def test_a_constant_is_there_before_it_is_used_on_any_stream(cupy: CuPy) -> None:
+    h, half = T.matrix("h"), np.full((9, 9), 0.5, "f")
+    hs, _ = scan(lambda h: T.tanh(T.dot(h, half)), outputs_info=[h], n_steps=3)
+    f, (_, h_, _) = function([h], [hs, h[0] + half], device="cupy"), elman_values()
+    cupy.stream = 0x7F00
+    f(h_)
+    copies = [k for k, c in enumerate(cupy.calls) if c[:2] == ("to the GPU", half.nbytes)]
+    assert len(copies) == 2  # of the loop, and of what is beside it
+    for k in copies:
+        assert cupy.calls[k + 1] == ("wait for the stream", 0x7F00, 0x7F00)
+    cupy.calls.clear()
+    cupy.stream = 0x7F10
+    f(h_)
+    assert not [c for c in cupy.calls if c[:2] == ("to the GPU", half.nbytes)]
+    assert not [c for c in cupy.calls if c[0] == "wait for the stream"]
+
+
 COUNT = """#include "persistent.h"
 extern "C" __global__ void count(unsigned long long *n, long long *meeting) {
     atomicAdd(n, 1ull);
@@ -437,6 +551,57 @@ def test_more_than_48_kib_of_shared_memory_is_asked_for_before(
     assert asked == [
         ("launch", 1, 46 * 1024), ("attribute", 1, 8, 50 * 1024), ("launch", 1, 50 * 1024),
     ]  # fmt: skip
+
+
+# ---- several GPUs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fuse", ["auto", "never"])
+def test_a_function_runs_on_the_device_that_is_current_in_a_call(
+    cupy: CuPy, monkeypatch: pytest.MonkeyPatch, fuse: str
+) -> None:
+    """The double refuses kernels and memory of another device."""
+    monkeypatch.setattr(cupy_device.CuPy, "scope", "grid")
+    X, h, W = T.tensor3("X"), T.matrix("h"), T.matrix("W")
+    half = np.full((9, 9), 0.5, "f")
+    hs, _ = scan(lambda x, h, W: T.tanh(x * half[:3] + T.dot(h, W)), [X], [h], non_sequences=[W])
+    y = T.concatenate([T.tanh(hs[-1] * half[:3]).cumsum(0), h])
+    f, reference = (
+        function([X, h, W], [hs, y], device=d, fuse=fuse) for d in ("cupy", "reference")
+    )
+    values, cupy.count = elman_values(33), 2
+    expected = reference(*values)
+    loaded, grids = [], []
+    for cupy.device in (0, 1, 0, 1, 0, 1):
+        cupy.calls.clear()
+        for x, y in zip(f(*values), expected):
+            np.testing.assert_allclose(x, y, rtol=3e-5, atol=3e-6)
+        loaded.append(sum(c[0] == "cuModuleLoadData" for c in cupy.calls))
+        grids.append([c[2] for c in cupy.calls if c[0] == "cuLaunchCooperativeKernel"])
+    # what is made for one GPU serves its later calls; a graph is made in the second
+    assert loaded[0] == loaded[1] > 0 and loaded[2:] == [0] * 4
+    if fuse == "auto":
+        most = [driver.limits(d).multiprocessors for d in (0, 1)]
+        assert most[0] == 2 * most[1]  # and each GPU has its own limits
+        for k, found in enumerate(grids):
+            assert found == grids[k % 2] and max(found) <= most[k % 2]
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_an_array_on_another_gpu_than_the_current_one_is_refused(
+    cupy: CuPy, is_shared: bool
+) -> None:
+    cupy.count, x = 2, T.matrix("x")
+    given = cupy.asarray(np.ones((2, 3), "f"))
+    W = gpuscan.shared(given, borrow=True)
+    f = function([], T.tanh(W), device="cupy") if is_shared else None
+    g = function([x], T.tanh(x), device="cupy")
+    cupy.device = 1
+    words = r"is on GPU 0, and GPU 1 is CuPy's current device.*cupy\.cuda\.Device\(0\)"
+    with pytest.raises(DeviceError, match=words):
+        f() if f else g(given)
+    cupy.device = 0
+    np.testing.assert_allclose(f() if f else g(given), np.tanh(np.ones((2, 3))), rtol=1e-6)
 
 
 # ---- graphs --------------------------------------------------------------------------------------
@@ -510,6 +675,34 @@ def test_a_graph_is_recorded_on_a_stream_of_its_own_and_started_on_the_current_o
     assert [c[0] for c in cupy.calls].count("cuGraphExecDestroy") == 2
 
 
+def test_a_graphs_memory_is_the_current_allocators(cupy: CuPy) -> None:
+    f, reference = steps(outputs=lambda hs, _: [hs])
+    values = elman_values(33)
+    pool, asked = cupy.cuda.MemoryPool(), []
+
+    def malloc(size: int) -> Any:
+        names = [c[0] for c in cupy.calls]
+        begun, ended = (
+            names.count(f"cuStream{x}Capture{v}") for x, v in (("Begin", "_v2"), ("End", ""))
+        )
+        asked.append((cupy.stream, begun > ended))
+        return pool.malloc(size)
+
+    cupy.stream = 0x7F00
+    with cupy.using_allocator(malloc):
+        f(*values)
+        cupy.calls.clear()
+        found = f(*values)
+    assert "cuGraphLaunch" in [c[0] for c in cupy.calls]
+    np.testing.assert_allclose(found[0], reference(*values)[0], rtol=2e-4, atol=2e-5)
+    assert any(is_recording for _, is_recording in asked)
+    assert {stream for stream, _ in asked} == {0x7F00}  # never the one that is recorded
+    before = sum(map(len, pool.free.values()))
+    del f  # with its graph
+    gc.collect()
+    assert sum(map(len, pool.free.values())) > before
+
+
 def test_a_value_that_is_read_ends_the_recording(cupy: CuPy) -> None:
     device = devices.select("cupy")
     with device.active():
@@ -566,14 +759,14 @@ def test_arrays_come_in_without_a_copy_and_what_computes_them_is_waited_for(cupy
         def __init__(self, stream: int | None = 5) -> None:
             self.__cuda_array_interface__ = {**own.__cuda_array_interface__, "stream": stream}
 
-    class Packed:
+    class Dlpack:
         __dlpack__, __dlpack_device__ = own.__dlpack__, own.__dlpack_device__
 
     class GPUArray(Interface):
         __module__ = "pycuda.gpuarray"
 
     calls = {}
-    for x in (own, Interface(), Packed(), GPUArray(None)):  # PyCUDA names no stream, ever
+    for x in (own, Interface(), Dlpack(), GPUArray(None)):  # PyCUDA names no stream, ever
         cupy.calls.clear()
         with device.active():
             assert device.address(device.array(x)) == own.data.ptr
@@ -581,8 +774,8 @@ def test_arrays_come_in_without_a_copy_and_what_computes_them_is_waited_for(cupy
     assert calls == {
         "ndarray": [],
         "Interface": ["wait for stream"],
-        "Packed": ["from_dlpack"],
-        "GPUArray": ["wait for the default stream"],
+        "Dlpack": ["from_dlpack"],
+        "GPUArray": ["wait for the stream"],
     }
     with device.active():
         turned = device.array(own[:, ::-1])
@@ -611,6 +804,86 @@ def test_results_and_shared_values_stay_on_the_gpu_where_that_is_asked_for(cupy:
     assert not any(np.shares_memory(p.memory, given.memory) for p in parts)
     with pytest.raises(TypeError, match=r"Implicit conversion|lives on a GPU"):
         function([x], x + 1, device="reference")(given)
+
+
+class Tensor:
+    """As PyTorch's on a GPU: both protocols, a dtype of its own, and not CuPy's methods."""
+
+    dtype = "torch.float32"
+
+    def __init__(self, x: ndarray) -> None:
+        self.x = x
+
+    def __dlpack__(self, **how: Any) -> Any:
+        return self.x.__dlpack__(**how)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.x.__dlpack_device__()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.x.__cuda_array_interface__
+
+
+class Packed:
+    """An array that has DLPack alone, and is converted where NumPy asks, as JAX's is."""
+
+    def __init__(self, x: ndarray) -> None:
+        self.__dlpack__, self.__dlpack_device__ = x.__dlpack__, x.__dlpack_device__
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("a copy to the host that nobody asked for")
+
+
+@pytest.mark.parametrize("kind", [Tensor, Packed])
+def test_arrays_of_any_library_are_inputs_and_shared_values(cupy: CuPy, kind: Any) -> None:
+    own = cupy.asarray(np.arange(6, dtype="f").reshape(2, 3))
+    given, x = kind(own), T.matrix("x")
+    s = gpuscan.shared(given, borrow=True)
+    assert s.type == T.matrix().type and type(s.held) is ndarray
+    assert s.held.data.ptr == own.data.ptr
+    assert gpuscan.shared(given).held.data.ptr != own.data.ptr
+    s.set_value(given)
+    assert s.held.data.ptr != own.data.ptr
+    s.set_value(given, borrow=True)
+    assert s.held.data.ptr == own.data.ptr
+    f = function([x], gpuscan.Out(x + s, borrow=True), device="cupy")
+    cupy.calls.clear()
+    np.testing.assert_array_equal(f(given).memory, 2 * own.memory)
+    assert not [c for c in cupy.calls if c[0] in ("to the GPU", "to the host")]
+    with pytest.raises(TypeError, match=f"got {kind.__name__}, which lives on a GPU"):
+        function([x], x + 1, device="reference")(given)
+    with pytest.raises(TypeError, match='"x".*expected a float32 matrix, got a float32 vector'):
+        f(kind(own[0]))
+    with pytest.raises(TypeError, match="expected a float32 matrix, got a float32 vector"):
+        s.set_value(kind(own[0]), borrow=True)
+
+
+def test_a_shared_value_on_the_gpu_is_given_to_others_without_a_copy(cupy: CuPy) -> None:
+    s = gpuscan.shared(cupy.asarray(np.ones((2, 3), "f")), "s", borrow=True)
+    place = s.held.data.ptr
+    assert s.__dlpack_device__() == (2, 0)
+    assert cupy.from_dlpack(s).data.ptr == cupy.asarray(s).data.ptr == place
+    cupy.stream = 0x7F00
+    assert s.__cuda_array_interface__["stream"] == 0x7F00
+    with pytest.raises(TypeError, match=r"s is on a GPU: get_value\(\) copies it"):
+        np.asarray(s)
+    s.set_value(np.zeros((1, 1), "f"))
+    assert s.__dlpack_device__() == (1, 0) and not hasattr(s, "__cuda_array_interface__")
+
+
+def test_the_internal_value_is_the_gpus_where_functions_run_on_it(
+    cupy: CuPy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    W, n = gpuscan.shared(np.eye(3, dtype="f")), gpuscan.shared(3)
+    monkeypatch.setattr(gpuscan.config, "device", "native")
+    assert type(W.get_value(return_internal_type=True)) is np.ndarray
+    monkeypatch.setattr(gpuscan.config, "device", "cupy")
+    held = W.get_value(borrow=True, return_internal_type=True)
+    assert type(held) is ndarray and held is W.held
+    assert W.get_value(return_internal_type=True).data.ptr != held.data.ptr
+    np.testing.assert_array_equal(W.get_value(), np.eye(3))
+    assert n.get_value(return_internal_type=True) == 3 and type(n.held) is np.ndarray  # it steers
 
 
 # ---- what can go wrong ---------------------------------------------------------------------------
@@ -660,6 +933,7 @@ def test_a_kernel_that_gave_up_waiting_is_an_error_and_no_result(
 def test_what_cupy_raises_in_a_call_is_a_device_error(cupy: CuPy) -> None:
     f, values = elman("cupy"), elman_values()
     f(*values)
+    given = cupy.asarray(np.eye(3, dtype="f"))
     words = "an illegal memory access was encountered"
     cupy.broken = cupy.cuda.runtime.CUDARuntimeError(f"cudaErrorIllegalAddress: {words}")
     with pytest.raises(DeviceError, match=f"{words}.*start the program again"):
@@ -667,8 +941,50 @@ def test_what_cupy_raises_in_a_call_is_a_device_error(cupy: CuPy) -> None:
     cupy.broken = cupy.cuda.memory.OutOfMemoryError("Out of memory allocating 9 bytes")
     with pytest.raises(DeviceError, match="allocating memory on the GPU failed.*9 bytes.*batch"):
         f(*values)
+    cupy.broken = cupy.cuda.cublas.CUBLASError("CUBLAS_STATUS_NOT_INITIALIZED")
+    x = T.matrix("x")
+    with pytest.raises(DeviceError, match="cuBLAS failed.*CUBLAS_STATUS_NOT_INITIALIZED"):
+        function([x], gpuscan.Out(T.dot(x, x), borrow=True), device="cupy")(given)
     cupy.broken = None
     f(*values)
+
+
+def test_a_cleanup_that_fails_is_an_error_and_replaces_none(cupy: CuPy) -> None:
+    device, recorder = devices.select("cupy"), driver._driver()
+
+    def record(error: Exception | None = None) -> Any:
+        with device.active(), device.capture() as graph:
+            device.empty((3,), "float32")
+            if error is not None:
+                raise error
+        return graph
+
+    for call, doing in (
+        ("cuThreadExchangeStreamCaptureMode", "pausing a capture"),
+        ("cuGraphDestroy", "giving back a CUDA graph"),
+    ):
+        recorder.failing = {call}
+        with pytest.raises(DeviceError, match=f"{doing} failed: CUDA_ERROR_INVALID_CONTEXT"):
+            record()
+    recorder.failing = {"cuStreamDestroy_v2"}
+    with pytest.raises(DeviceError, match="giving back a stream failed"), driver.own_stream():
+        pass
+    error = ValueError("of a step")
+    with pytest.raises(ValueError, match="of a step") as found, driver.own_stream():
+        raise error
+    assert "giving back a stream failed, too" in found.value.__notes__[0]
+    recorder.failing = {"cuGraphDestroy"}
+    with pytest.raises(ValueError, match="of a step") as found:
+        record(ValueError("of a step"))
+    assert "giving back a CUDA graph failed, too" in found.value.__notes__[0]
+    recorder.failing = set()
+    graph = record()
+    recorder.failing = {"cuGraphExecDestroy"}
+    with pytest.warns(ResourceWarning, match="cuGraphExecDestroy failed"):
+        del graph  # where nothing can be raised
+    recorder.failing = {"cuDriverGetVersion"}
+    with pytest.raises(DeviceError, match="asking for the driver's version failed"):
+        driver.version()
 
 
 @pytest.mark.skipif(not devices.no_gpu(), reason="there is a GPU")
@@ -735,6 +1051,15 @@ def test_minibatches_go_through_page_locked_memory_on_a_stream_of_their_own(cupy
     before, waiting, _, copied = order[i - 2 : i + 2]
     assert before[2] == 0x7F00 and waiting[1:3] == (own, before[1]) and copied[2] == own
     assert ("cuEventSynchronize", copied[1], 0x7F00) in order
+
+
+def test_minibatches_are_for_the_gpu_where_they_began(cupy: CuPy) -> None:
+    cupy.count = 2
+    with prefetch([np.ones(3, "f")] * 3, 2, "cupy") as batches:
+        assert next(batches).memory.sum() == 3
+        cupy.device = 1
+        with pytest.raises(DeviceError, match="the GPU that was current when prefetch"):
+            next(batches), next(batches)
 
 
 def test_what_minibatches_took_of_the_driver_is_given_back(cupy: CuPy) -> None:

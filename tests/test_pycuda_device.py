@@ -495,6 +495,8 @@ def test_results_and_shared_values_stay_on_the_gpu_where_that_is_asked_for(
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(W)).get_value(), 8 * np.eye(3))
         W.set_value(again[:1], borrow=True)
         assert W.get_value(borrow=True, return_internal_type=True).ptr == again.ptr
+        assert W.__cuda_array_interface__["stream"] == 1  # of which PyCUDA says nothing
+        raised(W.__dlpack__, kind=BufferError)
         g = function([], W.sum(), device="reference")  # on the host it is copied there
         np.testing.assert_allclose(g(), 3 * np.tanh(2), rtol=1e-6)
         print(raised(W.set_value, again[0], kind=TypeError))

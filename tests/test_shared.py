@@ -96,7 +96,8 @@ def test_borrowed_values_have_the_same_content():
     value = vector(1, 2)
     s = theano.shared(value, borrow=True)
     assert s.get_value(borrow=True).tolist() == [1, 2]
-    assert s.get_value(borrow=True, return_internal_type=True).tolist() == [1, 2]
+    held = s.get_value(borrow=True, return_internal_type=True)  # on a GPU, CuPy's or PyCUDA's
+    assert (held if isinstance(held, np.ndarray) else held.get()).tolist() == [1, 2]
     s.set_value(vector(3), borrow=True)
     assert s.get_value().tolist() == [3]
 
@@ -176,6 +177,37 @@ def test_other_values_are_refused(value):
 def test_symbolic_values_are_refused():
     with pytest.raises(TypeError, match="numeric values and not symbolic variables"):
         theano.shared(T.scalar("x"))
+
+
+def test_numpy_gets_a_copy_where_it_asks_for_an_array():
+    value = vector(1, 2)
+    s = theano.shared(value, "s", borrow=True)
+    copied = np.asarray(s)
+    copied[0] = 100
+    assert s.get_value().tolist() == [1, 2]
+    assert np.array(s, "float64").dtype == np.float64
+    assert np.shares_memory(np.asarray(s, copy=False), value)
+    with pytest.raises(ValueError, match="copy"):
+        np.asarray(s, "float64", copy=False)
+    assert isinstance(np.exp(s), theano.Variable)  # what builds a graph still does
+    with pytest.raises(TypeError, match="symbolic variable"):
+        theano.shared(vector(3)).set_value(s)
+
+
+def test_dlpack_gives_the_array_itself():
+    value = vector(1, 2)
+    s = theano.shared(value, borrow=True)
+    assert s.__dlpack_device__() == value.__dlpack_device__()
+    other = np.from_dlpack(s)
+    assert np.shares_memory(other, value)
+    k = theano.shared(np.zeros(1 << 15, "float32"))  # its memory would serve again
+    f = theano.function([], updates=[(k, k + 1)], device=theano.config.device)
+    f()
+    if isinstance(k.held, np.ndarray):
+        other = np.from_dlpack(k)
+        f(), f(), f()
+        assert (other == 1).all() and (k.get_value() == 4).all()
+    assert not hasattr(s, "__cuda_array_interface__")
 
 
 def test_pickle():

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -41,6 +41,8 @@ from .graphs import Graphs, StepLaunches
 from .plans import Plans, SizedPlan, is_laid_out, read_operands
 
 MEETING = 48  # integers, as kernels/grid.h has it
+_NOBODY = np.zeros(MEETING, "int64")
+P = TypeVar("P")
 _NOT_MET = (
     "kernel {!r}: some of its {} blocks waited in vain for the others, so it gave up. The GPU may "
     "be shared with other programs, or slow for a debugger; if not, please report it. "
@@ -56,7 +58,14 @@ class CudaDevice(Protocol):
     scope: str  # in which loops run that have a kernel of it; "": each in the narrowest that it can
 
     @property
-    def limits(self) -> Limits: ...
+    def limits(self) -> Limits:
+        """Of the GPU that is current."""
+        ...
+
+    @property
+    def place(self) -> Any:
+        """Where kernels are loaded and memory is now: what is made in one place serves there."""
+        ...
 
     def active(self) -> AbstractContextManager[None]:
         """All work on the device is done within it. What fails there raises DeviceError."""
@@ -68,6 +77,10 @@ class CudaDevice(Protocol):
 
     def there(self, x: Any) -> Any:
         """The same, but an array of the device is given as it is, whatever its strides."""
+        ...
+
+    def keep(self, x: np.ndarray) -> Any:
+        """A host's array, on the device for later calls, on whatever stream they work."""
         ...
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
@@ -157,16 +170,41 @@ def dense(device: CudaDevice, x: Any) -> Any:
 
 
 class _Constants:
-    """The graph's constants on a device, each put there when it is first asked for."""
+    """The graph's constants on a device, each put there when it is first asked for: on each GPU,
+    where that may change from call to call."""
 
     def __init__(self, device: CudaDevice) -> None:
         self.device = device
-        self.held: dict[Fixed, Any] = {}
+        self.held: dict[Any, Any] = {}
 
     def of(self, fixed: Fixed) -> Any:
-        if fixed not in self.held:
-            self.held[fixed] = self.device.array(np.ascontiguousarray(fixed.constant.data))
-        return self.held[fixed]
+        return self._put(fixed, fixed.constant.data)
+
+    def zeros(self) -> Any:
+        """Where blocks meet, before the first does."""
+        return self._put(Meeting, _NOBODY)
+
+    def _put(self, name: Any, values: np.ndarray) -> Any:
+        key = self.device.place, name
+        found = self.held.get(key)
+        if found is None:
+            found = self.held[key] = self.device.keep(np.ascontiguousarray(values))
+        return found
+
+
+class _Places(Generic[P]):
+    """The plans of a program, with their kernels, for the GPU that is current."""
+
+    def __init__(self, device: CudaDevice, program: LoopProgram | NestProgram) -> None:
+        self.device, self.program = device, program
+        self.made: dict[Any, Plans[P]] = {}
+
+    def find(self, given: Sequence[Any], arrays: Any, make: Callable[..., P]) -> P:
+        place = self.device.place
+        plans = self.made.get(place)
+        if plans is None:
+            plans = self.made[place] = Plans(self.program)
+        return plans.find(given, arrays, make)
 
 
 # ---- loops --------------------------------------------------------------------------------------
@@ -252,7 +290,7 @@ class _LoopRunner:
         self.first_init = 1 + len(step.seqs)
         self.n_seqs = len(step.seqs)
         self.read = read_operands(op.program)
-        self.plans: Plans[_LoopPlan] = Plans(op.program)
+        self.plans: _Places[_LoopPlan] = _Places(op.device, op.program)
         self.constants = _Constants(self.device)
         self._interpreted: Any = None
 
@@ -345,7 +383,7 @@ class _Memory:
             x[...] = (
                 self.device.array(np.asarray(self.initials[j], dtype))
                 if isinstance(self.initials[j], np.ndarray | np.generic)
-                else self.initials[j]
+                else self.device.there(self.initials[j])
             )
         return x
 
@@ -456,9 +494,8 @@ class _NestRunner:
         self.whole = list(read_operands(op.program).values())
         self.n_operands = len(self.whole)
         self.n_inputs = self.n_operands + len(program_sizes(op.program))
-        self.plans: Plans[_NestPlan] = Plans(op.program)
+        self.plans: _Places[_NestPlan] = _Places(op.device, op.program)
         self.constants = _Constants(self.device)
-        self.zeros: Any = None  # put on the device when they are first needed
         self._interpreted: Program | None = None
 
     def definition(self, *inputs: Any) -> Any:
@@ -493,7 +530,8 @@ class _NestRunner:
                 case Held(Scratch(), _, elements, dtype):
                     held.append(device.empty((max(1, elements),), dtype))
                 case Held(Meeting()):
-                    held.append(copied(device, self._zeros()))  # anew in each run of a graph
+                    zeros = self.constants.zeros()
+                    held.append(copied(device, zeros))  # anew in each run of a graph
                 case Done():
                     done = device.array(np.zeros(2, "int64"))
                     held.append(done)
@@ -506,11 +544,6 @@ class _NestRunner:
         if done is not None and device.host(done)[1]:
             return self.definition(*inputs)
         return tuple(results)
-
-    def _zeros(self) -> Any:
-        if self.zeros is None:
-            self.zeros = self.device.array(np.zeros(MEETING, "int64"))
-        return self.zeros
 
 
 @record

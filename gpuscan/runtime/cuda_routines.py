@@ -64,16 +64,18 @@ class Routine:
         self.device, self.name = device, name
         self.threads = min(256, device.limits.threads_block)
         self.text = text.format(threads=self.threads, type=kind)
-        self.kernel: Any = None  # built when it is first run
+        self.kernels: dict[Any, Any] = {}  # by place; built when it is first run there
 
     def __call__(self, count: int, *arguments: int) -> None:
-        if self.kernel is None:
-            self.kernel = self.device.build(self.text, self.name)
+        place = self.device.place
+        kernel = self.kernels.get(place)
+        if kernel is None:
+            kernel = self.kernels[place] = self.device.build(self.text, self.name)
         grid = min(self.device.limits.multiprocessors * 8, -(-count // self.threads))
         launch = Launch(
             self.name, self.text, (), grid, self.threads, 0, False, "launch", self.name, 0
         )
-        self.device.launch(self.kernel, launch, arguments)
+        self.device.launch(kernel, launch, arguments)
 
 
 def dense_routine(device: CudaDevice, item: int) -> Routine:

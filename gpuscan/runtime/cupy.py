@@ -13,7 +13,7 @@ import numpy as np
 
 from ..codegen.limits import Limits
 from ..codegen.program import Launch
-from ..errors import first_line
+from ..errors import DeviceError, first_line
 from . import driver
 
 _OLDEST = 12  # of CuPy's major versions
@@ -48,13 +48,25 @@ def _unusable(cupy: Any) -> str:
 
 
 class _Thread(threading.local):
-    """What a thread records: the graph, and the stream that it worked on before."""
+    """Where a thread works: the current device's number and context. What it records: the graph,
+    and the stream that it worked on before."""
 
+    device = context = 0
     graph: driver.Graph | None = None
     stream: Any = None
 
 
 _own = _Thread()
+
+
+def _check_place(x: Any) -> None:
+    """Raises DeviceError for an array on a GPU that is not the current one."""
+    if (there := x.data.device_id) != _own.device:
+        raise DeviceError(
+            f"an array is on GPU {there}, and GPU {_own.device} is CuPy's current device: make the "
+            f"call within cupy.cuda.Device({there}), or copy the array: "
+            f"with cupy.cuda.Device({_own.device}): x = cupy.asarray(x)"
+        )
 
 
 class CuPy:
@@ -74,9 +86,14 @@ class CuPy:
     def limits(self) -> Limits:
         return driver.limits(self.cupy.cuda.Device().id)
 
+    @property
+    def place(self) -> Any:
+        return _own.context
+
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        driver.make_current(self.cupy.cuda.Device().id)
+        _own.device = self.cupy.cuda.Device().id
+        _own.context = driver.make_current(_own.device)
         cuda = self.cupy.cuda
         try:
             yield
@@ -93,16 +110,27 @@ class CuPy:
             return self._uploaded(x) if _own.graph else cupy.asarray(x, order="C")
         if not isinstance(x, cupy.ndarray):
             x = self._of_others(x)
+        _check_place(x)
         return x if x.flags.c_contiguous else x.copy(order="C")
 
     def there(self, x: Any) -> Any:
-        return x if isinstance(x, self.cupy.ndarray) else self.array(x)
+        if not isinstance(x, self.cupy.ndarray):
+            return self.array(x)
+        _check_place(x)
+        return x
+
+    def keep(self, x: np.ndarray) -> Any:
+        """Waits for the copy, which has no order with work on other streams."""
+        stream = _own.stream or self.cupy.cuda.get_current_stream()
+        with driver.relaxed() if _own.graph else contextlib.nullcontext(), stream:
+            kept = self.cupy.asarray(x, order="C")
+            stream.synchronize()
+        return kept
 
     def _uploaded(self, x: Any) -> Any:
         """While a graph is recorded: the host's array is copied to the GPU now, and from there in
         each run. A graph that copied it from the host would find other memory there."""
-        with driver.relaxed(), _own.stream:
-            kept = self.cupy.asarray(x, order="C")
+        kept = self.keep(x)
         assert _own.graph is not None
         _own.graph.held.append(kept)
         found = self.empty(kept.shape, kept.dtype)
@@ -138,7 +166,10 @@ class CuPy:
         driver.launch(kernel, launch, arguments, self.cupy.cuda.get_current_stream().ptr)
 
     def product(self, x: Any, y: Any) -> Any:
-        return self.cupy.matmul(x, y)
+        try:
+            return self.cupy.matmul(x, y)
+        except self.cupy.cuda.cublas.CUBLASError as e:
+            raise driver.failed(e, "a product by cuBLAS") from e
 
     def copy(self, target: Any, source: Any) -> None:
         if target.size:
@@ -148,22 +179,30 @@ class CuPy:
     def stream(self) -> Any:
         stream = self.cupy.cuda.get_current_stream().ptr
         own = threading.get_ident() if stream == _PER_THREAD else 0
-        return self.cupy.cuda.Device().id, stream, own
+        return _own.context, stream, own
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[driver.Graph]:
         """On a stream of its own, as the null stream can't be captured; the graph is started on
-        the current one. What is allocated on the way is of a pool of the graph's own: its memory
-        is used again within the graph, in its order, and by nobody else."""
+        the current one."""
         cuda, graph = self.cupy.cuda, driver.Graph()
-        pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
+        outer, stream = cuda.get_current_stream(), cuda.Stream(non_blocking=True)
+        allocator = cuda.get_allocator()
+
+        def taken(size: int) -> Any:
+            with outer:  # an allocator's own work on the stream is not for the graph
+                return allocator(size)
+
+        # Each run of the graph writes to the same memory, which nobody else may get between two of
+        # them: so it goes through a pool of the graph's own, from which the graph alone takes it.
+        pool = cuda.MemoryPool(taken)
 
         def allocated(size: int) -> Any:
             with driver.relaxed():
                 return pool.malloc(size)
 
         graph.held += [pool, stream]
-        _own.graph, _own.stream = graph, cuda.get_current_stream()
+        _own.graph, _own.stream = graph, outer
         try:
             with cuda.using_allocator(allocated), stream, driver.capture(graph, stream.ptr):
                 yield graph

@@ -14,6 +14,7 @@ import gc
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def _driver() -> Any:
 def version() -> tuple[int, int]:
     """The CUDA version that the driver knows. Raises DeviceError where there is none."""
     number = ctypes.c_int()
-    _driver().cuDriverGetVersion(ctypes.byref(number))
+    _check(_driver().cuDriverGetVersion(ctypes.byref(number)), "asking for the driver's version")
     return number.value // 1000, number.value % 1000 // 10
 
 
@@ -169,6 +170,22 @@ def _status(error: Exception) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _ended(end: Callable[[], int], doing: str) -> Iterator[None]:
+    """A block with a clean-up. An error of the block is not replaced by one of the clean-up."""
+    try:
+        yield
+    except BaseException as e:
+        _note(e, end(), doing)
+        raise
+    _check(end(), doing)
+
+
+def _note(error: BaseException, status: int, doing: str) -> None:
+    if status:
+        error.add_note(f"{doing} failed, too: {_words(_driver(), status)}")
+
+
 def failed(error: Exception, doing: str) -> DeviceError:
     """What CuPy or PyCUDA say of a failure, as gpuscan says it. A kernel's failure shows at the
     next call that waits for it."""
@@ -189,14 +206,16 @@ def current_context() -> int:
     return context.value or 0
 
 
-def make_current(device: int) -> None:
-    """Gives the thread the device's primary context where it has none yet, as CUDA's runtime does
-    at its first call that needs one."""
-    if current_context():
-        return
+def make_current(device: int) -> int:
+    """The handle of the thread's context, which is one of the device: where it has none yet, or
+    another device's, it gets the primary one, as from CUDA's runtime at its first call that needs
+    one."""
+    if (current := current_context()) and current_device() == device:
+        return current
     library, context = _driver(), ctypes.c_void_p()
     status = library.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
     _check(status or library.cuCtxSetCurrent(context), f"making GPU {device} current")
+    return context.value or 0
 
 
 def wait(stream: int) -> None:
@@ -403,12 +422,8 @@ class Graph:
         _check(status, "a CUDA graph")
 
     def __del__(self) -> None:
-        if not self.handle or sys.is_finalizing():  # then the driver frees what is left
-            return
-        library, context = _driver(), ctypes.c_void_p(self.context)
-        if not library.cuCtxPushCurrent_v2(context):
-            library.cuGraphExecDestroy(ctypes.c_void_p(self.handle))
-            library.cuCtxPopCurrent_v2(ctypes.byref(context))
+        if self.handle:
+            _give_back("cuGraphExecDestroy", self.context, ctypes.c_void_p(self.handle))
 
 
 @contextlib.contextmanager
@@ -416,10 +431,8 @@ def own_stream() -> Iterator[int]:
     """A new stream of the current context, to capture on: the default one can't be captured."""
     library, stream = _driver(), ctypes.c_void_p()
     _check(library.cuStreamCreate(ctypes.byref(stream), _NON_BLOCKING), "making a stream")
-    try:
+    with _ended(lambda: library.cuStreamDestroy_v2(stream), "giving back a stream"):
         yield stream.value or 0
-    finally:
-        library.cuStreamDestroy_v2(stream)
 
 
 @contextlib.contextmanager
@@ -447,30 +460,34 @@ def capture(graph: Graph, stream: int) -> Iterator[None]:
         _check(status, "starting to record a stream")
         try:
             yield
-        except BaseException:
-            library.cuStreamEndCapture(own, ctypes.byref(made))
+        except BaseException as e:
+            library.cuStreamEndCapture(own, ctypes.byref(made))  # fails, as the capture has
             if made:
-                library.cuGraphDestroy(made)
+                _note(e, library.cuGraphDestroy(made), "giving back a CUDA graph")
             raise
         status = library.cuStreamEndCapture(own, ctypes.byref(made))
     _check(status, "recording a stream")
     status = library.cuGraphInstantiateWithFlags(
         ctypes.byref(executable), made, ctypes.c_ulonglong(0)
     )
-    library.cuGraphDestroy(made)
+    given_back = library.cuGraphDestroy(made)
     _check(status, "making a CUDA graph")
     graph.handle = executable.value or 0
+    _check(given_back, "giving back a CUDA graph")
 
 
 @contextlib.contextmanager
 def relaxed() -> Iterator[None]:
     """Within a capture: the thread may do what is not recorded, as allocate memory."""
-    mode = ctypes.c_int(_RELAXED)
-    _check(_driver().cuThreadExchangeStreamCaptureMode(ctypes.byref(mode)), "pausing a capture")
-    try:
+    library, mode = _driver(), ctypes.c_int(_RELAXED)
+
+    def exchange() -> int:
+        status: int = library.cuThreadExchangeStreamCaptureMode(ctypes.byref(mode))
+        return status
+
+    _check(exchange(), "pausing a capture")
+    with _ended(exchange, "going on with a capture"):
         yield
-    finally:
-        _driver().cuThreadExchangeStreamCaptureMode(ctypes.byref(mode))
 
 
 def copy(target: int, source: int, size: int, stream: int) -> None:
@@ -492,10 +509,20 @@ def _pushed(context: int) -> Iterator[Any]:
     """The driver, with the context as the thread's current one."""
     library, outer = _driver(), ctypes.c_void_p()
     _check(library.cuCtxPushCurrent_v2(ctypes.c_void_p(context)), "making a context current")
-    try:
+    with _ended(lambda: library.cuCtxPopCurrent_v2(ctypes.byref(outer)), "leaving a context"):
         yield library
-    finally:
-        library.cuCtxPopCurrent_v2(ctypes.byref(outer))
+
+
+def _give_back(how: str, context: int, handle: ctypes.c_void_p) -> None:
+    """From a destructor, where nothing can be raised: what fails is a warning, which Python shows
+    where it is asked to (-W default). At its end the driver frees what is left."""
+    if sys.is_finalizing():
+        return
+    try:
+        with _pushed(context) as library:
+            _check(getattr(library, how)(handle), how)
+    except DeviceError as e:
+        warnings.warn(str(e), ResourceWarning, stacklevel=2)
 
 
 class _Owned:
@@ -505,9 +532,7 @@ class _Owned:
         self.give_back, self.context, self.handle = give_back, context, handle
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():  # then the driver frees what is left
-            with contextlib.suppress(DeviceError), _pushed(self.context) as library:
-                getattr(library, self.give_back)(self.handle)
+        _give_back(self.give_back, self.context, self.handle)
 
 
 class Uploads:
@@ -531,6 +556,8 @@ class Uploads:
         return np.ctypeslib.as_array(memory)
 
     def start(self, target: Any, source: np.ndarray) -> Any:
+        if current_context() != self.context:
+            raise DeviceError("minibatches are for the GPU that was current when prefetch() began")
         before, copied = self._event(), self._event()
         library, own = _driver(), self.own.handle
         status = library.cuEventRecord(before.handle, ctypes.c_void_p(self.stream()))

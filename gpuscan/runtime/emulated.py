@@ -59,6 +59,7 @@ class Emulated:
 
     name = "emulated"
     has_own_arrays = False
+    place = 0
     limits: Limits = of("emulated")
     scope = os.environ.get("GPUSCAN_EMULATED_SCOPE", "")
     schedule: int | None = None if _SCHEDULE == "vary" else int(_SCHEDULE)
@@ -70,6 +71,9 @@ class Emulated:
         return self._held(np.asarray(x))
 
     def there(self, x: Any) -> Any:
+        return self.array(x)
+
+    def keep(self, x: np.ndarray) -> Any:
         return self.array(x)
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:

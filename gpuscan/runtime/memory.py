@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..shared import is_on_gpu
+from ..types import is_on_gpu
 
 LINE = 64  # bytes
 _BYTE = np.dtype("uint8")

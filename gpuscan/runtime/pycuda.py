@@ -247,6 +247,7 @@ class PyCUDA:
     name = "pycuda"
     scope = ""
     has_own_arrays = True
+    place = 0  # the one primary context
 
     def __init__(self) -> None:
         import pycuda.driver as drv
@@ -294,6 +295,9 @@ class PyCUDA:
 
     def there(self, x: Any) -> Any:
         return x if isinstance(x, _array_class()) else self.array(x)
+
+    def keep(self, x: np.ndarray) -> Any:
+        return self.array(x)  # PyCUDA waits for its copies
 
     def _upload(self, target: Any, x: Any) -> None:
         """While a graph is recorded: the host's array is copied to the GPU now, and from there in
