@@ -4,7 +4,7 @@ where a barrier or a meeting is taken out."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,13 +38,12 @@ class Run:
                 np.testing.assert_array_equal(a, b)
         return report
 
-    def without(self, words: str, number: int) -> Run:
-        """The same with one line less: that of its loop with these words, the first, second, .."""
-        lines = self.launch.source.splitlines(keepends=True)
-        start = next(n for n, line in enumerate(lines) if "for (long long t" in line)
-        found = [n for n, line in enumerate(lines) if n > start and line.strip() == words]
-        del lines[found[number]]
-        return replace(self, launch=_with_source(self.launch, "".join(lines)))
+    def with_lines(self, lines: Mapping[int, str]) -> Run:
+        """The same with other words in these lines of its text."""
+        found = self.launch.source.splitlines()
+        for n, words in lines.items():
+            found[n] = words
+        return replace(self, launch=_with_source(self.launch, "\n".join(found) + "\n"))
 
 
 def _with_source(launch: Launch, source: str) -> Launch:
@@ -123,12 +122,24 @@ def test_generated_kernels_are_silent(
         assert run.sanitized(sanitizer, schedule) == ""
 
 
-def barriers(run: Run) -> Iterator[tuple[str, int]]:
-    """The lines of a loop where threads wait for each other."""
-    loop = run.launch.source.partition("for (long long t")[2]
-    for words in ("__syncthreads();", "if (gs_meet(meeting)) return;"):
-        for number in range(len(re.findall(rf"^ +{re.escape(words)}$", loop, re.MULTILINE))):
-            yield words, number
+def barriers(run: Run) -> list[tuple[str, dict[int, str]]]:
+    """Where the threads of a loop wait for each other, and the lines without it: of a meeting of
+    the grid what is left is the block's own barrier."""
+    found: list[tuple[str, dict[int, str]]] = []
+    entered, inside = -1, False
+    for n, line in enumerate(run.launch.source.splitlines()):
+        inside = inside or "for (long long t" in line
+        if not inside:
+            continue
+        if line.strip() == "__syncthreads();":
+            found.append(("barrier", {n: ""}))
+        elif "gs_meet(" in line:
+            found.append(("meeting", {n: "__syncthreads();"}))
+        elif "gs_enter(" in line:
+            entered = n
+        elif "gs_leave(" in line:
+            found.append(("meeting", {entered: "__syncthreads();", n: "__syncthreads();"}))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -141,11 +152,12 @@ def test_without_any_one_of_its_barriers_a_race_is_found(
     if sanitizer != "thread":
         pytest.skip("of races")
     for run in runs(name, hidden, batch, scope)[:parts]:
-        found = list(barriers(run))
-        assert found
-        for words, number in found:
-            report = run.without(words, number).sanitized(sanitizer)
-            assert "data race" in report, f"without {words} number {number}"
+        found = barriers(run)
+        meetings = [what for what, _ in found].count("meeting")
+        assert found and meetings == run.launch.meetings and (meetings > 0) == (scope == "grid")
+        for what, lines in found:
+            report = run.with_lines(lines).sanitized(sanitizer)
+            assert "data race" in report, f"without the {what} of lines {list(lines)}"
 
 
 def test_a_pointer_that_is_too_far_is_found(sanitizer: str) -> None:
