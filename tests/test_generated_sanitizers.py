@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from models import MODELS
 
-from gpuscan.codegen.program import Done, Held, Launch
+import gpuscan
+from gpuscan import tensor as T
+from gpuscan.codegen.program import Launch
 from gpuscan.errors import BuildError
+from gpuscan.kernel_files import kernels_dir
 from gpuscan.runtime import emulator
 from gpuscan.runtime.emulated import Emulated
 
@@ -53,9 +56,10 @@ def _with_source(launch: Launch, source: str) -> Launch:
 
 
 class Recorded(Emulated):
-    """Remembers what the kernels of loops are given."""
+    """Remembers what kernels are given: those of loops, or those that stand outside."""
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, scope: str, loops: bool = True) -> None:
+        self.loops = loops
         self.scope = scope
         self.runs: list[Run] = []
         self.arrays: dict[int, Any] = {}
@@ -69,13 +73,10 @@ class Recorded(Emulated):
         return found
 
     def launch(self, kernel: Any, launch: Launch, arguments: Any) -> None:
-        if "for (long long t" not in launch.source:  # no loop's
+        if ("for (long long t =" in launch.source) != self.loops:
             super().launch(kernel, launch, arguments)
             return
-        arrays = [
-            self.arrays[given] if isinstance(what, Held | Done) else given
-            for what, given in zip(launch.arguments, arguments, strict=True)
-        ]
+        arrays = [self.arrays.get(given, given) for given in arguments]  # no integer is so large
         before = [x.copy() if isinstance(x, np.ndarray) else x for x in arrays]
         super().launch(kernel, launch, arguments)
         made = [x.copy() for x in arrays if isinstance(x, np.ndarray)]
@@ -90,6 +91,15 @@ def runs(name: str, hidden: int, batch: int, scope: str) -> list[Run]:
         model = MODELS[name](hidden)
         model.function("emulated")(*model.values(batch, 3))
     assert [r.launch.scope for r in recorder.runs] == [scope] * len(recorder.runs)
+    return recorder.runs
+
+
+def runs_outside(inputs: list[Any], outputs: list[Any], *values: np.ndarray) -> list[Run]:
+    """The kernels of a function without loops."""
+    recorder = Recorded("", loops=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpuscan.runtime.emulated.Emulated", lambda: recorder)
+        gpuscan.function(inputs, outputs, device="emulated")(*values)
     return recorder.runs
 
 
@@ -128,7 +138,7 @@ def barriers(run: Run) -> list[tuple[str, dict[int, str]]]:
     found: list[tuple[str, dict[int, str]]] = []
     entered, inside = -1, False
     for n, line in enumerate(run.launch.source.splitlines()):
-        inside = inside or "for (long long t" in line
+        inside = inside or "for (long long t =" in line
         if not inside:
             continue
         if line.strip() == "__syncthreads();":
@@ -158,6 +168,50 @@ def test_without_any_one_of_its_barriers_a_race_is_found(
         for what, lines in found:
             report = run.with_lines(lines).sanitized(sanitizer)
             assert "data race" in report, f"without the {what} of lines {list(lines)}"
+
+
+# ---- outside of loops ----------------------------------------------------------------------------
+
+x, m, rows = T.fvector("x"), T.fmatrix("m"), T.lvector("rows")
+_rng = np.random.default_rng(0)
+LONG, TALL = (_rng.standard_normal(size).astype("float32") for size in (5000, (300, 33)))
+PLACES = np.array([0, 2, 2, 8])
+OUTSIDE: dict[str, tuple[list[Any], list[Any], list[np.ndarray]]] = {
+    "sums over many blocks": ([x], [T.tanh(x).sum(), x.max()], [LONG]),
+    "sums of columns over many blocks": ([m], [(m * m).sum(axis=0)], [TALL]),
+    "sums of rows": ([m], [T.exp(m - m.max(axis=1, keepdims=True)).sum(axis=1)], [TALL]),
+    "a chain of rows": ([m], [T.nnet.softmax(m)], [TALL]),
+    "rows from and to places": ([m, rows], [T.inc_subtensor(m[rows], m[rows])], [TALL, PLACES]),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_kernels_outside_of_loops_are_silent(name: str, sanitizer: str) -> None:
+    inputs, outputs, values = OUTSIDE[name]
+    found = runs_outside(inputs, outputs, *values)
+    assert found
+    for run in found:
+        assert ("gs_is_last" in run.launch.source) == ("many blocks" in name)
+        assert run.launch.grid > 1 or run.launch.name == "scatter"  # a thread has its columns
+        assert run.sanitized(sanitizer, schedule=1) == ""
+
+
+@pytest.mark.parametrize("fence", ["before the count", "behind it"])
+def test_without_a_fence_the_last_block_races(fence: str, sanitizer: str) -> None:
+    if sanitizer != "thread":
+        pytest.skip("of races")
+    inputs, outputs, values = OUTSIDE["sums over many blocks"]
+    (run,) = runs_outside(inputs, outputs, *values)
+    header = (kernels_dir() / "persistent.h").read_text()
+    begin = header.index("GS_FN int gs_is_last(")
+    parts = header[begin : header.index("\n}\n", begin) + 3].split("__threadfence();")
+    assert len(parts) == 3
+    parts.insert(1 if fence == "behind it" else 2, "__threadfence();")  # the other one stays
+    planted = "".join(parts).replace("gs_is_last", "planted")
+    source = run.launch.source.replace("gs_is_last", "planted")
+    source = source.replace('extern "C"', f'{planted}\nextern "C"', 1)
+    report = replace(run, launch=_with_source(run.launch, source)).sanitized(sanitizer)
+    assert "data race" in report
 
 
 def test_a_pointer_that_is_too_far_is_found(sanitizer: str) -> None:
