@@ -70,10 +70,12 @@ class Kernel:
     gpu: Limits
     plan: LoopPlan
     launch: Launch
+    precision: str
 
     @property
     def name(self) -> str:
-        return f"{self.model} {self.hidden}x{self.batch} {self.part} {self.gpu.name}"
+        found = f"{self.model} {self.hidden}x{self.batch} {self.part} {self.gpu.name}"
+        return found if self.precision == "float32" else f"{found} {self.precision}"
 
     @cached_property
     def cubin(self) -> nvrtc.Cubin:
@@ -94,12 +96,18 @@ class Kernel:
         r, x = self.resources, self.launch
         return occupancy(self.gpu, x.block, r.registers, x.shared + r.shared)
 
+    @property
+    def fits(self) -> bool:
+        """Whether a multiprocessor holds a block; of blocks that meet, whether all are held."""
+        room = self.together * self.gpu.multiprocessors
+        return self.launch.grid <= room if self.launch.cooperative else room > 0
+
     def misses(self) -> dict[str, Any]:
         """What it does not keep of what a kernel must."""
         found: dict[str, Any] = {
             "spills": self.resources.spill_stores + self.resources.spill_loads,
             "stack": self.resources.stack,
-            "does not fit": self.together < 1,
+            "does not fit": not self.fits,
         }
         if self.launch.scope == "grid":
             wanted = DEPENDENT[self.model][self.part == "backward"]
@@ -112,7 +120,7 @@ class Kernel:
             found["weights read again"] = {p: n for p, n in again.items() if n}
             # an arrival releases, and those who wait acquire
             met = self.launch.meetings
-            exchanges = tuple(map(self.code.count, ("MEMBAR", "ATOMG.E.ADD", "CCTL")))
+            exchanges = (*map(self.code.wide, ("MEMBAR", "ATOMG.E.ADD")), self.code.count("CCTL"))
             if exchanges[:2] != (met, met) or not met <= exchanges[2] <= 2 * met:
                 found["releases, arrivals, acquires"] = exchanges
         return {what: x for what, x in found.items() if x}
@@ -145,22 +153,24 @@ class Kernel:
         return only_read & {name for name, _ in read} - moving
 
 
-def kernels(model: Model, batch: int, target: str, scope: str = "") -> list[Kernel]:
+def kernels(
+    model: Model, batch: int, target: str, scope: str = "", precision: str = "float32"
+) -> list[Kernel]:
     """The kernels of a function's loops on a GPU, those that have one: in a scope where they can,
-    else in the one that they would have."""
+    else in the one that they would have. precision: of their products with weights."""
     f = model.function("reference")
     known: dict[Any, Any] = {x.variable: model.shape(x, batch, 2) for x in model.leaves}
     known |= {v: np.asarray(2, v.dtype) for v, shape in known.items() if shape == ()}
     known |= {s: s.storage for s in f.get_shared()}
     made: list[Launch] = []
     with _recorded(made):
-        plans = explain.on_gpu(f.maker.fgraph.outputs, known, of(target), scope, "auto")
+        plans = explain.on_gpu(f.maker.fgraph.outputs, known, of(target), scope, "auto", precision)
     fused = [p for p in plans if p.kernel is not None]
     assert len(fused) == len(made)
     return [
         Kernel(
             model.name, "backward" if p.name.startswith("grad_of_") else "forward", model.hidden,
-            batch, of(target), p, x,
+            batch, of(target), p, x, precision,
         )
         for p, x in zip(fused, made)
     ]  # fmt: skip
@@ -257,11 +267,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 _NOTES = """\
 - Sizes of a model: hidden units and rows (for chains: the chains). Neither the rows nor the steps
   are part of a kernel.
-- SASS of a step: instructions of the loop over the steps, its inner loops counted once. Of scope
-  thread the compiler may have put several steps into one turn.
+- SASS of a step: instructions of the loop over the steps, its inner loops and the functions that
+  it calls counted once. Of scope thread the compiler may have put several steps into one turn.
 - Misses: what a kernel does not keep of what it must. No spills and no stack; at least one block
-  fits a multiprocessor; so many meetings a step as there are contractions that need each other;
-  a release, an arrival and an acquire for each; and in the loop no load of a weight that a block
+  fits a multiprocessor, and of a cooperative launch the whole grid the GPU; so many meetings a step as there are contractions that need each other;
+  a release, an arrival and an acquire for each, of the whole GPU's scope; and in the loop no load of a weight that a block
   packed before it, or that a thread reads in every step, by following in the disassembly where each
   load's address comes from.
 """
@@ -294,31 +304,57 @@ class Code:
         self.lines = _lines(text, launch.name)
         assert len(self.lines) == len(self.flow)
         parts = [p for p in sass._components(self.flow, set(range(len(self.flow)))) if len(p) > 1]
-        self.loop = sorted(max(parts, key=len, default=[]))
+        self.turn = frozenset(max(parts, key=self._rank, default=[]))
+        self.loop = sorted(self.turn | self._called())
         names = parameters(launch)
         base = constant - 8 * len(names)
         self.places = {n: range(base + 8 * k, base + 8 * k + 8) for k, n in enumerate(names)}
+
+    def _rank(self, part: Sequence[int]) -> tuple[int, ...]:
+        """Where blocks or threads wait for each other, or write to the GPU's memory: what is
+        before a time loop, and packs its weights, may be longer but does none of it."""
+        words = [self.lines[n].word for n in part]
+        waits = [sum(w.startswith(x) for w in words) for x in ("MEMBAR", "BAR", "STG")]
+        return (*waits, len(part))
+
+    def _called(self) -> set[int]:
+        """The instructions of the functions that the loop calls, and that those call."""
+        found: set[int] = set()
+        waiting = [self.flow[n].called for n in self.turn]
+        while waiting:
+            n = waiting.pop()
+            if n >= 0 and n not in found:
+                found.add(n)
+                waiting += [*self.flow[n].next, self.flow[n].called]
+        return found
 
     def count(self, word: str) -> int:
         """Instructions of the loop whose word begins so."""
         return sum(self.lines[n].word.startswith(word) for n in self.loop)
 
+    def wide(self, word: str) -> int:
+        """Those of them that hold for the whole GPU or more, and not for a block alone."""
+        words = [self.lines[n].word for n in self.loop]
+        return sum(w.startswith(word) and w.endswith((".GPU", ".SYS")) for w in words)
+
     def loads(self, name: str) -> int:
         """Loads of the loop from addresses that come from this parameter, and may be from others:
-        what no other pointer points to is loaded as a constant."""
+        what no other pointer points to is loaded as a constant, but for functions, which do not
+        know."""
         tainted = self._tainted(self.places[name])
         alone = f"__restrict__ {name}," in self.launch.source
         loads = [n for n in self.loop if self.lines[n].word.startswith("LDG")]
         return sum(
             _is_pair(self.lines[n].read & tainted[n])
             for n in loads
-            if not alone or "CONSTANT" in self.lines[n].word.split(".")
+            if not alone or n not in self.turn or "CONSTANT" in self.lines[n].word.split(".")
         )
 
     def _tainted(self, place: range) -> list[frozenset[str]]:
-        """Before each instruction the registers that hold what was computed from a parameter."""
+        """Before each instruction the registers that hold what was computed from a parameter. A
+        function's are those of its calls in the loop; what it gives back is no address."""
         state: list[frozenset[str]] = [frozenset()] * len(self.flow)
-        waiting = list(range(len(self.flow)))
+        waiting, inside = list(range(len(self.flow))), set(self.loop)
         while waiting:
             n = waiting.pop()
             line, before = self.lines[n], state[n]
@@ -329,7 +365,8 @@ class Code:
                     found |= _of_place(line, place)
                 elif line.read & before or any(set(b) & set(place) for b in line.bank):
                     found |= line.result
-            for k in self.flow[n].next:
+            called = self.flow[n].called if n in inside else -1
+            for k in (*self.flow[n].next, *([called] if called >= 0 else [])):
                 if not found <= state[k]:
                     state[k] |= found
                     waiting.append(k)

@@ -33,6 +33,7 @@ class _Instruction:
     address: int
     kind: str
     next: tuple[int, ...]  # numbers of those that may follow
+    called: int = -1  # of a call: the number of the function's first one, where it is here
 
 
 @functools.cache
@@ -132,8 +133,11 @@ def _instructions(text: str, kernel: str) -> list[_Instruction]:
             follows.append(labels[target[1]])
         elif kind in ("EXIT", "RET", "BRX", "JMX", "KILL") and not predicated:
             follows = []
+        called = -1
+        if kind == "CALL" and target and not target[1].startswith(".L"):
+            called = labels.get(target[1], -1)
         follows = [f for f in follows if f < len(read)]
-        code.append(_Instruction(address, _ALIKE.get(kind, kind), tuple(follows)))
+        code.append(_Instruction(address, _ALIKE.get(kind, kind), tuple(follows), called))
     return code
 
 
