@@ -55,7 +55,7 @@ from .stages import LEAST_UNITS, LEAST_UNITS_OF_BLOCKS, Kept, Stages
 
 T = Name("t")
 
-# Of a user's name, x of "x[t]". Taken are the names that kernels make, and C++'s words.
+# Of a user's name, x of "x[t]". Taken are the names that kernels make, C++'s words, and macros.
 _STEM = re.compile(r"[A-Za-z]\w*")
 _TAKEN = re.compile(
     r"[a-egi-z]\d\w*|t|next_t|first|first_value|last|rows?|row\d+|rows_a_.*|ahead\d+|group|members?|"
@@ -65,7 +65,8 @@ _TAKEN = re.compile(
     r"extern|false|float|for|friend|goto|if|inline|int|long|mutable|namespace|new|operator|private|"
     r"protected|public|register|return|short|signed|sizeof|static|struct|switch|template|this|"
     r"throw|true|try|typedef|union|unsigned|using|virtual|void|volatile|while|and|or|not|xor|asm|"
-    r"threadIdx|blockIdx|blockDim|gridDim|emulated|.*__.*"
+    r"threadIdx|blockIdx|blockDim|gridDim|emulated|.*__.*|"
+    r"NULL|NAN|INFINITY|EOF|errno|unix|linux|M_.*|.*_(MIN|MAX)"
 )
 
 
