@@ -178,7 +178,7 @@ def on_gpu(
                 raise NotLowered("fuse='never'")
             fused = replace(lowered(v, "loop"), precision=precision)
             plans.append(_plan(v, fused, known, gpu, scope))
-        except (NotLowered, RecursionError) as e:
+        except NotLowered as e:
             plans.append(_sequenced(v, f"{e}", known, gpu, fuse))
     return tuple(plans)
 

@@ -348,7 +348,7 @@ def test_a_setting_that_is_no_command_is_named(monkeypatch: Any, fresh: None) ->
     monkeypatch.setenv("CXX", "g++ '")
     emulator.find.cache_clear()
     try:
-        assert emulator.missing() == "CXX is no command: \"g++ '\" (No closing quotation)"
+        assert emulator.missing() == 'CXX is no command: "g++ \'" (No closing quotation)'
     finally:
         emulator.find.cache_clear()
 

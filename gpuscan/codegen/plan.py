@@ -9,7 +9,10 @@ branch reads is no part of the plan, but of the branch's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..evaluate import branch_blocks
@@ -45,6 +48,29 @@ _VIEWS = (BroadcastTo, Dim, DimShuffle, Reshape, Specify)
 
 class NotLowered(Exception):
     """A step, or an op, that has no kernel, and why."""
+
+
+_FRAMES = 50_000  # of Python, which take none of the C stack: an op of a chain takes three
+_lock = threading.Lock()
+_deep: list[int] = []  # per lowering in progress the limit before it
+
+
+@contextlib.contextmanager
+def deep() -> Iterator[None]:
+    """Elements are lowered by recursion: within this the depth of a step that has a kernel does not
+    depend on the caller's. Raises NotLowered for a step that is deeper still."""
+    with _lock:  # the limit is that of all threads
+        _deep.append(_deep[0] if _deep else sys.getrecursionlimit())
+        sys.setrecursionlimit(max(_deep[0], _FRAMES))
+    try:
+        yield
+    except RecursionError:
+        raise NotLowered("the step is too deep: a chain of too many ops") from None
+    finally:
+        with _lock:
+            before = _deep.pop()
+            if not _deep:
+                sys.setrecursionlimit(before)
 
 
 def read(v: Variable) -> Sequence[Variable]:
