@@ -605,3 +605,24 @@ def test_a_chain_that_is_too_long_is_said_to_be(monkeypatch: pytest.MonkeyPatch)
     assert (how.path, how.reason) == ("interpreted", reason)
     with pytest.raises(plan.NotLowered, match="can't be fused: the step is too deep"):
         function(inputs, values, device="native", fuse="always")
+
+
+def test_a_chain_of_many_functions_is_cut_into_nests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that a C compiler takes for one nest of them grows with their square."""
+    texts: list[str] = []
+    library = compiler.library
+    monkeypatch.setattr(compiler, "library", lambda s: texts.append(s) or library(s))
+    monkeypatch.setattr(plan, "_MOST_FUNCTIONS", 5)
+    x = T.vector("x")
+
+    def step(x: Any) -> Any:
+        for _ in range(12):
+            x = T.tanh(x * 0.75)
+        return x
+
+    values, _ = scan(step, outputs_info=[x], n_steps=3)
+    f, expected = (function([x], values, device=d) for d in ("native", "reference"))
+    (text,) = [t for t in texts if "loop_0" in t]
+    functions = [nest.count("gs_tanh") for nest in text.split("for (long long i")[1:]]
+    assert [n for n in functions if n] == [5, 5, 2]
+    np.testing.assert_array_equal(f(numbers(7)), expected(numbers(7)))

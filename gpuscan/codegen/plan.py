@@ -4,7 +4,7 @@ A value that is read through memory (an operand of a product, a value of another
 *stored*; any other is computed where it is read. Stored values of one shape and level are one
 group: they share a loop nest. A new level starts behind every op that needs whole operands, each
 of which is a group of its own. So is a choice whose branches are worth leaving out: what only a
-branch reads is no part of the plan, but of the branch's own.
+branch reads is no part of the plan, but of the branch's own. A long chain of functions is cut.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ WHOLE = (
     Uniform, Scan, Require,
 )  # fmt: skip
 _READ_ONCE = (Reduce, ArgReduce, Cumulative, Softmax, LogSoftmax)
+_MOST_FUNCTIONS = 64  # one after the other in a nest
 _VIEWS = (BroadcastTo, Dim, DimShuffle, Reshape, Specify)
 
 
@@ -146,7 +147,8 @@ class Plan:
             return None if isinstance(v.op, Scan) else shape_of(v)
 
         level: dict[Variable, tuple[int, int]] = {}
-        stored: set[Variable] = set(wanted)
+        cut = self._cuts()
+        stored: set[Variable] = set(wanted) | cut
         for v in order:
             stored |= self._stored_for(v, given)
             if self._is_computed(v):
@@ -162,7 +164,7 @@ class Plan:
                     a, b = level[x]
                     if self.is_whole(x):
                         here = (a, 0)
-                    elif x in stored and shape(x) != shape(v):
+                    elif x in cut or (x in stored and shape(x) != shape(v)):
                         here = (a, b + 1)
                     else:
                         here = (a, b)
@@ -207,6 +209,20 @@ class Plan:
                 if alone and place.get(x, place[v]) < place[v] and x not in taken:
                     found.setdefault(v, {})[k] = x
                     taken.add(x)
+        return found
+
+    def _cuts(self) -> set[Variable]:
+        """Values of long chains that are stored on the way: what a C compiler takes for a nest
+        grows faster than the functions in it."""
+        depth: dict[Variable, int] = {}
+        found: set[Variable] = set()
+        for v in self.order:
+            depth[v] = max((depth.get(x, 0) for x in v.inputs if not self.is_whole(x)), default=0)
+            if self._is_computed(v) and v.ndim > 0 and not _is_arithmetic(v):
+                depth[v] += 1
+                if depth[v] == _MOST_FUNCTIONS:
+                    found.add(v)
+                    depth[v] = 0
         return found
 
     def _reads(self, v: Variable) -> Sequence[Variable]:
