@@ -91,7 +91,7 @@ def _program(
                 raise NotLowered("fuse='never'")
             loops[v] = lowered(v, f"loop_{len(loops)}")
             plans.append(loops[v].plan)
-        except (NotLowered, RecursionError) as e:
+        except NotLowered as e:
             if fuse == "always":
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
             loops[v] = sequence = sequenced(v, f"{e}", device, fuse, met)

@@ -66,7 +66,7 @@ def compiled_native(
             inside |= set(ahead.functions)
             how = program.schedule
             plans.append(LoopPlan(name_of(v), "fused", how.reason, how.scope, how.stages))
-        except (NotLowered, RecursionError) as e:
+        except NotLowered as e:
             if fuse == "always":
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
             path = "interpreted"

@@ -186,7 +186,7 @@ def on_gpu(
                 raise NotLowered("fuse='never'")
             fused = replace(lowered(v, "loop"), precision=precision)
             plans.append(_plan(v, fused, known, gpu, scope, fuse))
-        except (NotLowered, RecursionError) as e:
+        except NotLowered as e:
             inner = "auto" if fuse == "always" else fuse
             plans.append(_sequenced(v, f"{e}", known, gpu, inner))
             assert isinstance(v.op, Scan)

@@ -3,7 +3,10 @@ positions, running sums and stacks of products, each held to the reference."""
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from test_native import Built, agree, both, close, numbers, same
 
 from gpuscan import function, scan, until
 from gpuscan import tensor as T
+from gpuscan.codegen import plan
 from gpuscan.gradient import grad
 from gpuscan.ops.softmax import softmax_along
 from gpuscan.runtime import compiler
@@ -549,3 +553,76 @@ def test_what_is_cast_and_cast_back_is_rounded() -> None:
         found = f([0.1, -0.7, 1 / 3], steps)
         np.testing.assert_array_equal(found[0], g([0.1, -0.7, 1 / 3], steps)[0])
         np.testing.assert_array_equal(found[0].astype("float32"), found[0])
+
+
+# ---- deep steps ---------------------------------------------------------------------------------
+
+
+def chain(ops: int, shape: tuple[int, ...]) -> Built:
+    x, y = TensorType("float32", (None,) * len(shape))("x"), T.scalar("y")
+
+    def step(x: Any, y: Any) -> Any:
+        for _ in range(ops // 2):
+            x = x * 0.75 + y
+        return x
+
+    values, _ = scan(step, outputs_info=[x], non_sequences=[y], n_steps=3)
+    return [x, y], values[-1], None, [numbers(*shape), np.float32(0.25)]
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 4), ()])
+def test_a_step_of_a_long_chain_is_one_loop_however_deep_its_caller_stands(
+    shape: tuple[int, ...],
+) -> None:
+    inputs, values, _, given = chain(600, shape)
+    limit = sys.getrecursionlimit()
+
+    def built(depth: int) -> Any:
+        return built(depth - 1) if depth else function(inputs, values, device="native")
+
+    room = limit - len(inspect.stack(0)) - 250
+    for f in (built(0), built(room)):
+        assert f.explain().scans[0].path == "fused"
+    assert sys.getrecursionlimit() == limit
+    np.testing.assert_array_equal(f(*given), function(inputs, values, device="reference")(*given))
+
+
+def test_two_threads_lower_long_chains_at_once() -> None:
+    limit = sys.getrecursionlimit()
+    with ThreadPoolExecutor(3) as threads:
+        made = [threads.submit(lambda n=n: function(*chain(n, (4,))[:2], device="native"))
+                for n in (600, 602, 604, 606)]  # fmt: skip
+    assert [f.result().explain().scans[0].path for f in made] == ["fused"] * 4
+    assert sys.getrecursionlimit() == limit
+
+
+def test_a_chain_that_is_too_long_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_FRAMES", 1000)
+    inputs, values, _, given = chain(1000, (5,))
+    f = function(inputs, values, device="native")
+    (how,) = f.explain().scans
+    reason = "the step is too deep: a chain of too many ops"
+    assert (how.path, how.reason) == ("interpreted", reason)
+    with pytest.raises(plan.NotLowered, match="can't be fused: the step is too deep"):
+        function(inputs, values, device="native", fuse="always")
+
+
+def test_a_chain_of_many_functions_is_cut_into_nests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that a C compiler takes for one nest of them grows with their square."""
+    texts: list[str] = []
+    library = compiler.library
+    monkeypatch.setattr(compiler, "library", lambda s: texts.append(s) or library(s))
+    monkeypatch.setattr(plan, "_MOST_FUNCTIONS", 5)
+    x = T.vector("x")
+
+    def step(x: Any) -> Any:
+        for _ in range(12):
+            x = T.tanh(x * 0.75)
+        return x
+
+    values, _ = scan(step, outputs_info=[x], n_steps=3)
+    f, expected = (function([x], values, device=d) for d in ("native", "reference"))
+    (text,) = [t for t in texts if "loop_0" in t]
+    functions = [nest.count("gs_tanh") for nest in text.split("for (long long i")[1:]]
+    assert [n for n in functions if n] == [5, 5, 2]
+    np.testing.assert_array_equal(f(numbers(7)), expected(numbers(7)))

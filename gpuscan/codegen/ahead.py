@@ -21,6 +21,7 @@ from ..record import record, replace
 from ..rules.shapes import pushed_dims
 from ..scan.op import Scan
 from ..types import FLOATS
+from .plan import deep
 
 _PARTS = (Subtensor, Specify, FirstRows)
 Users = Mapping[Variable, Sequence[Variable | None]]
@@ -67,6 +68,7 @@ class _Functions:
         return substitute(self.values[-1:], rows)[0]
 
 
+@deep()
 def with_rows_inside(v: Variable, users: Users) -> Ahead:
     """The loop v with those of its sequences computed inside that are products, lookups or
     functions of sequences and that nobody else reads."""

@@ -11,10 +11,11 @@ from ..scan.op import Step
 from .kernel import Array, Name, product, row_major
 from .loop import Loop, constant_rows
 from .lower import Memory
-from .plan import NotLowered
+from .plan import NotLowered, deep
 from .program import Carry, LoopProgram, Scratch
 
 
+@deep()
 def lower_chain(node: Variable, name: str) -> tuple[LoopProgram, list[Variable]]:
     """As `lower_loop`, for threads each of which has a row of the states, or all of a state
     without rows. Raises NotLowered where rows need each other."""

@@ -32,7 +32,7 @@ from .kernel import (
     row_major,
 )
 from .lower import FAILED, Memory, returns
-from .plan import Plan, in_size, keeps_rows_apart, walk
+from .plan import Plan, deep, in_size, keeps_rows_apart, walk
 from .program import (
     ROWS_AHEAD,
     Carry,
@@ -70,6 +70,7 @@ _TAKEN = re.compile(
 )
 
 
+@deep()
 def lower_loop(node: Variable, name: str, lanes: bool = True) -> tuple[LoopProgram, list[Variable]]:
     """The program of a Scan node, and the sizes that it needs, as variables outside the loop.
     `lanes`: a worker's inner loops run in vectors. Raises NotLowered with the reason where its

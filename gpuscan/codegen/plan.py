@@ -4,12 +4,15 @@ A value that is read through memory (an operand of a product, a value of another
 *stored*; any other is computed where it is read. Stored values of one shape and level are one
 group: they share a loop nest. A new level starts behind every op that needs whole operands, each
 of which is a group of its own. So is a choice whose branches are worth leaving out: what only a
-branch reads is no part of the plan, but of the branch's own.
+branch reads is no part of the plan, but of the branch's own. A long chain of functions is cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..evaluate import branch_blocks
@@ -40,11 +43,35 @@ WHOLE = (
     Uniform, Scan, Require,
 )  # fmt: skip
 _READ_ONCE = (Reduce, ArgReduce, Cumulative, Softmax, LogSoftmax)
+_MOST_FUNCTIONS = 64  # one after the other in a nest
 _VIEWS = (BroadcastTo, Dim, DimShuffle, Reshape, Specify)
 
 
 class NotLowered(Exception):
     """A step, or an op, that has no kernel, and why."""
+
+
+_FRAMES = 50_000  # of Python, which take none of the C stack: an op of a chain takes three
+_lock = threading.Lock()
+_deep: list[int] = []  # per lowering in progress the limit before it
+
+
+@contextlib.contextmanager
+def deep() -> Iterator[None]:
+    """Elements are lowered by recursion: within this the depth of a step that has a kernel does not
+    depend on the caller's. Raises NotLowered for a step that is deeper still."""
+    with _lock:  # the limit is that of all threads
+        _deep.append(_deep[0] if _deep else sys.getrecursionlimit())
+        sys.setrecursionlimit(max(_deep[0], _FRAMES))
+    try:
+        yield
+    except RecursionError:
+        raise NotLowered("the step is too deep: a chain of too many ops") from None
+    finally:
+        with _lock:
+            before = _deep.pop()
+            if not _deep:
+                sys.setrecursionlimit(before)
 
 
 def read(v: Variable) -> Sequence[Variable]:
@@ -120,7 +147,8 @@ class Plan:
             return None if isinstance(v.op, Scan) else shape_of(v)
 
         level: dict[Variable, tuple[int, int]] = {}
-        stored: set[Variable] = set(wanted)
+        cut = self._cuts()
+        stored: set[Variable] = set(wanted) | cut
         for v in order:
             stored |= self._stored_for(v, given)
             if self._is_computed(v):
@@ -136,7 +164,7 @@ class Plan:
                     a, b = level[x]
                     if self.is_whole(x):
                         here = (a, 0)
-                    elif x in stored and shape(x) != shape(v):
+                    elif x in cut or (x in stored and shape(x) != shape(v)):
                         here = (a, b + 1)
                     else:
                         here = (a, b)
@@ -181,6 +209,20 @@ class Plan:
                 if alone and place.get(x, place[v]) < place[v] and x not in taken:
                     found.setdefault(v, {})[k] = x
                     taken.add(x)
+        return found
+
+    def _cuts(self) -> set[Variable]:
+        """Values of long chains that are stored on the way: what a C compiler takes for a nest
+        grows faster than the functions in it."""
+        depth: dict[Variable, int] = {}
+        found: set[Variable] = set()
+        for v in self.order:
+            depth[v] = max((depth.get(x, 0) for x in v.inputs if not self.is_whole(x)), default=0)
+            if self._is_computed(v) and v.ndim > 0 and not _is_arithmetic(v):
+                depth[v] += 1
+                if depth[v] == _MOST_FUNCTIONS:
+                    found.add(v)
+                    depth[v] = 0
         return found
 
     def _reads(self, v: Variable) -> Sequence[Variable]:
