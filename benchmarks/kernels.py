@@ -270,10 +270,11 @@ _NOTES = """\
 - SASS of a step: instructions of the loop over the steps, its inner loops and the functions that
   it calls counted once. Of scope thread the compiler may have put several steps into one turn.
 - Misses: what a kernel does not keep of what it must. No spills and no stack; at least one block
-  fits a multiprocessor, and of a cooperative launch the whole grid the GPU; so many meetings a step as there are contractions that need each other;
-  a release, an arrival and an acquire for each, of the whole GPU's scope; and in the loop no load of a weight that a block
-  packed before it, or that a thread reads in every step, by following in the disassembly where each
-  load's address comes from.
+  fits a multiprocessor, and of a cooperative launch the whole grid the GPU; so many meetings a step
+  as there are contractions that need each other; a release, an arrival and an acquire for each, of
+  the whole GPU's scope; and in the loop no load of a weight that a block packed before it, or that
+  a thread reads in every step, by following in the disassembly where each load's address comes
+  from.
 """
 
 

@@ -693,8 +693,13 @@ class Case:
         """The graph as a function of the case's inputs."""
         return function(
             list(self.inputs.values()), graphs.results, mode=mode, updates=graphs.updates,
-            on_unused_input="ignore", device=device, name="case",
+            on_unused_input="ignore", device=device, fuse=self.fuse, name="case",
         )  # fmt: skip
+
+    @property
+    def fuse(self) -> str:
+        """A part of the cases runs as launches one after another, the others as they can."""
+        return "never" if self.seed % 4 == 3 else "auto"
 
     def call(self, f: Any, n: int | None = None) -> list[np.ndarray]:
         """The results of such a function for n steps, and what it leaves in the shared
@@ -1298,7 +1303,10 @@ def cells(draw: Any, options: Options = DERIVATIVES) -> Case:
 
 # ---- comparison ---------------------------------------------------------------------------------
 
-TOLERANCE = {"float64": 1e-8, "float32": 2e-3}
+# Of float32 some 340 half last bits of the largest value: a result comes of up to five steps of
+# some sixteen operations, and a sum of up to 45 elements; what is left is for steps that stretch
+# errors. Of float64 more, for derivatives of it.
+TOLERANCE = {"float64": 1e-8, "float32": 2e-5}
 
 
 def assert_same(
