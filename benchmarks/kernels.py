@@ -123,6 +123,8 @@ class Kernel:
             exchanges = (*map(self.code.wide, ("MEMBAR", "ATOMG.E.ADD")), self.code.count("CCTL"))
             if exchanges[:2] != (met, met) or not met <= exchanges[2] <= 2 * met:
                 found["releases, arrivals, acquires"] = exchanges
+            kinds = {x.kind for x in self.code.flow}
+            found["copies that nobody waits for"] = "LDGSTS" in kinds and "LDGDEPBAR" not in kinds
         return {what: x for what, x in found.items() if x}
 
     @property

@@ -249,6 +249,14 @@ def test_spills_and_a_stack_are_seen(sound: Kernel) -> None:
     assert {"spills", "stack"} <= set(planted(sound, source=source))
 
 
+def test_a_copy_that_nobody_waits_for_is_seen(sound: Kernel) -> None:
+    if sound.code is None:
+        pytest.skip("nvdisasm not found: pip install nvidia-cuda-nvdisasm")
+    source = sound.launch.source.replace("gs_copied();", "")
+    assert source != sound.launch.source
+    assert planted(sound, source=source) == {"copies that nobody waits for": True}
+
+
 def test_a_meeting_too_many_is_seen(sound: Kernel) -> None:
     assert planted(sound, meetings=sound.launch.meetings + 1)["meetings"] == 2
 
