@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--nvrtc",
         action="store_true",
-        help="with --device emulated: each kernel also compiles for a GPU, without spills or a stack",
+        help="with --device emulated: each kernel compiles for a GPU too, without spills or stack",
     )
 
 
