@@ -179,8 +179,8 @@ PLACES = np.array([0, 2, 2, 8])
 OUTSIDE: dict[str, tuple[list[Any], list[Any], list[np.ndarray]]] = {
     "sums over many blocks": ([x], [T.tanh(x).sum(), x.max()], [LONG]),
     "sums of columns over many blocks": ([m], [(m * m).sum(axis=0)], [TALL]),
-    "sums of rows": ([m], [T.exp(m - m.max(axis=1, keepdims=True)).sum(axis=1)], [TALL]),
-    "a chain of rows": ([m], [T.nnet.softmax(m)], [TALL]),
+    "sums of rows": ([m], [T.exp(m - m.max(axis=1, keepdims=True)).sum(axis=1)], [TALL[:4, :4]]),
+    "a chain of rows": ([m], [T.nnet.softmax(m)], [TALL[:33, :4]]),
     "rows from and to places": ([m, rows], [T.inc_subtensor(m[rows], m[rows])], [TALL, PLACES]),
 }
 
