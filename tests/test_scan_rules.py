@@ -77,6 +77,18 @@ def test_the_last_row_needs_no_trace():
         f(np.ones((0, 2), "f"), np.ones(2, "f"), np.ones((2, 2), "f"))
 
 
+def test_a_part_of_the_last_row_needs_no_trace():
+    x, h0, w, i = T.matrix("x"), T.vector("h0"), T.matrix("w"), T.lscalar("i")
+    h = elman(w, w, x, h0)
+    f = rewritten(
+        [x, h0, w, i], [h[-1, 0], h[-1, i:], h[-1, None, i]], [*numbers((4, 3), (3,), (3, 3)), 1]
+    )
+    (loop,) = loops(f)
+    assert loop.op.step.traces == ()
+    with pytest.raises(IndexError, match="out of bounds"):
+        f(np.ones((0, 2), "f"), np.ones(2, "f"), np.ones((2, 2), "f"), 0)
+
+
 def test_the_last_row_of_an_output_is_computed_from_the_final_state():
     x, h0, u, v = T.matrix("x"), T.vector("h0"), T.matrix("u"), T.matrix("v")
 

@@ -16,6 +16,7 @@ from ...graph import (
 )
 from ...ops.control import Require
 from ...ops.index import Subtensor
+from ...ops.patterns import At
 from ...ops.scalar import lt
 from ...ops.shape import (
     Specify,
@@ -45,9 +46,14 @@ def last_carry(v: Variable) -> Variable | None:
 def _last(
     v: Variable, ways: Sequence[Callable[[Variable, Variable], Variable | None]]
 ) -> Variable | None:
+    pattern, (trace, *operands) = v.op.pattern, v.inputs  # type: ignore[attr-defined]
+    if pattern[:1] == (At(-1),) and len(pattern) > 1:  # a part of it
+        row = _last(Subtensor(pattern[:1])(trace), ways)
+        return (
+            None if row is None else specify(Subtensor(pattern[1:])(row, *operands), v.type.shape)
+        )
     if not v.op.is_last_row:  # type: ignore[attr-defined]
         return None
-    trace = v.inputs[0]
     while isinstance(trace.op, Specify):
         trace = trace.inputs[0]
     if not isinstance(trace.op, Item) or not isinstance(trace.inputs[0].op, Scan):
