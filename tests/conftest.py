@@ -104,7 +104,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"devices: {', '.join(_devices(config))}"
+    from gpuscan.runtime.device import missing
+
+    reasons = {d: missing(d) for d in _devices(config)}
+    return "devices: " + ", ".join(f"{d} (not here: {r})" if r else d for d, r in reasons.items())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
