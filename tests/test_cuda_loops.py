@@ -375,6 +375,13 @@ def test_a_state_without_rows_runs_where_its_steps_are_shortest(seen, state, sco
     assert slower == (["block"] if scope == "thread" else ["grid"])
 
 
+def test_a_state_of_nothing_takes_no_time_anywhere():
+    v, n = T.vector("v"), T.lscalar("n")
+    x, _ = gpuscan.scan(lambda v: T.tanh(v * v.sum()), outputs_info=v, n_steps=n)
+    f = gpuscan.function([v, n], x, device="emulated", fuse="always")
+    assert f(np.zeros(0, "float32"), 3).shape == (3, 0)
+
+
 def test_what_one_block_would_be_slow_at_is_launches(seen, monkeypatch):
     """A state whose elements need each other, by no product: as a graph, where it is large."""
     u0 = T.vector("u0")

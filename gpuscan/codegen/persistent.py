@@ -81,7 +81,7 @@ def _quickest(
         raise DoesNotFit("; ".join(f"not {s}: {why}" for s, why in reasons.items()))
     seconds, best = min(found, key=lambda x: x[0])
     for other, made in found:
-        if made.scope != best.scope:
+        if made.scope != best.scope and seconds:  # none has to do anything for nothing
             reasons[made.scope] = f"a step is predicted to take {other / seconds:.1f} times as long"
     alone = seconds if best.grid == 1 else 0.0
     return replace(_with_reasons(_possible(best, limits, precision), reasons), alone=alone)
