@@ -26,7 +26,7 @@ from .ops.index import AdvancedIncSubtensor, AdvancedSubtensor, Subtensor
 from .ops.ordered import Ordered
 from .ops.sample import Uniform
 from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Join, Reshape, Specify, number
-from .record import record
+from .record import record, replace
 from .runtime import graphs
 from .runtime.cuda import (
     CudaDevice,
@@ -342,8 +342,8 @@ def _loop(
 
     def instead(launch: Launch) -> CudaSequence | None:
         """Where one block would run all of the loop."""
-        free = fuse == "auto" and not device.scope
-        return op() if free and launch.alone and in_launches(launch, sequence) else None
+        quicker = fuse == "auto" and in_launches(launch, sequence) is not None
+        return op() if quicker else None
 
     return CudaLoop(
         v.op, f.program, len(f.sizes), functools.partial(f.launch_of, device), instead, device, v,
@@ -359,13 +359,15 @@ def _sequence(
     return CudaSequence(v.op, f.step, stay, f.launches, device, v, told)
 
 
-def in_launches(launch: Launch, sequence: Callable[[], _Sequence]) -> str:
-    """Why a loop that one block would run is quicker as the launches of a CUDA graph; "" where it
-    is not, or may not be: less than half of the time is asked for, as both are predictions."""
+def in_launches(launch: Launch, sequence: Callable[[], _Sequence]) -> _Sequence | None:
+    """A loop that one block would run as the launches of a CUDA graph, where these are quicker,
+    with that as its reason; None where they may not be: less than half of the time is asked for, as
+    both are predictions."""
     if launch.alone < 2 * GRAPH_KERNEL:
-        return ""
-    found = sequence().launches
-    seconds = found.kernels * GRAPH_KERNEL
-    if not found.steps or 2 * seconds > launch.alone:
-        return ""
-    return f"one block would need {launch.alone / seconds:.0f} times as long for a step"
+        return None
+    found = sequence()
+    seconds = found.launches.kernels * GRAPH_KERNEL
+    if not found.launches.steps or 2 * seconds > launch.alone:
+        return None
+    reason = f"one block would need {launch.alone / seconds:.0f} times as long for a step"
+    return replace(found, plan=replace(found.plan, reason=reason))

@@ -3,7 +3,6 @@ and how long that is predicted to be."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,7 +49,7 @@ class KernelPlan:
     nothing else is said; what needs the compiled kernel is None where there is none.
 
     target     the GPU
-    against    the narrower scopes, and why not those
+    against    other scopes, and why not those
     launches   of a call, or of a step of the loop that it is in
     blocks     of a launch
     threads    of a block
@@ -257,11 +256,11 @@ def _plan(
         launch = launch_of(loop, chain, gpu, scope, f.precision)
     except (DoesNotFit, DeviceError) as e:
         return replace(f.plan, scope="", reason=f"no kernel on {gpu.name}: {e}")
-    if launch.alone and fuse == "auto":
+    if fuse == "auto":
         like: Any = _Described(gpu)
-        sequence = functools.cache(lambda: sequenced(v, "", like, fuse, {}))
-        if reason := in_launches(launch, sequence):
-            return replace(sequence().plan, reason=reason)
+        sequence = in_launches(launch, lambda: sequenced(v, "", like, fuse, {}))
+        if sequence is not None:
+            return sequence.plan
     sized = chain if launch.scope == "thread" and chain is not None else loop
     numbers = _numbers(v, sized.program, known)
     kernel = _kernel(v, sized, shapes, numbers, launch, gpu, f.precision)
@@ -327,9 +326,7 @@ def _kernel(
     ))  # fmt: skip
 
 
-def _numbers(
-    v: Variable, program: LoopProgram, known: Mapping[Variable, Any]
-) -> dict[str, int]:  # fmt: skip
+def _numbers(v: Variable, program: LoopProgram, known: Mapping[Variable, Any]) -> dict[str, int]:
     """The integers that a loop is given in memory, such as the lengths of loops in its step, by
     their arrays, as far as they follow from what is known."""
     found: dict[str, int] = {}

@@ -385,11 +385,11 @@ class Function:
         given = self._converted(args, kwargs)
         self._shapes = [x.shape or x for x in given]
         n, m = self._n_outputs, self._n_outputs + len(self._targets)
-        before = self._read_targets()
-        values = self._run(given)
-        while not updated(self._targets, before, values[n:m]):
-            before = self._read_targets()  # another thread has updated one
+        while True:
+            before = self._read_targets()
             values = self._run(given)
+            if updated(self._targets, before, values[n:m]):
+                break  # else another thread has updated one
         for i, value in zip(self._stateful, values[m:]):
             self._values[i] = value
         results = values[:n]

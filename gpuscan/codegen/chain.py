@@ -19,19 +19,18 @@ from .program import Carry, LoopProgram, Scratch
 def lower_chain(node: Variable, name: str) -> tuple[LoopProgram, list[Variable]]:
     """As `lower_loop`, for threads each of which has a row of the states, or all of a state
     without rows. Raises NotLowered where rows need each other."""
-    count, reason = constant_rows(node), ""
-    for rows in dict.fromkeys((None, count)):
-        loop = _Chain(node, rows)
+    whole, reason = _Chain(node, None), ""
+    for rows in dict.fromkeys((None, constant_rows(node))):
+        loop = whole if rows is None else _Chain(node, rows)
         if loop.row_size() is None:
             continue
         program = loop.program(name)
         if program.rows_apart is not None:
             return program, loop.outer_sizes
         reason = program.schedule.reason
-    loop = _Chain(node, None)
-    if loop.row_size() is not None:
+    if whole.row_size() is not None:
         raise NotLowered(reason)
-    return loop.program(name), loop.outer_sizes
+    return whole.program(name), whole.outer_sizes
 
 
 class _Chain(Loop):

@@ -460,7 +460,7 @@ class Loop(Frame):
             if not self._keeps_apart(v, rows):
                 return f"{v.op_name()} takes several rows", None, nowhere
         for v in (*step.params, *step.traces):
-            if v.ndim and self.shape_of(v)[0] != rows and in_size(rows, self.shape_of(v)[0]):
+            if any(s != rows and in_size(rows, s) for s in self.shape_of(v)[:1]):
                 return "it keeps several rows for each", None, nowhere
 
         def axis(v: Variable, lead: int) -> int | None:

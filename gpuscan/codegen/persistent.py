@@ -43,7 +43,11 @@ def launch_of(
             return _with_reasons(_possible(make(), limits, precision), reasons)
         except DoesNotFit as e:
             reasons[way] = f"{e}"
-    raise DoesNotFit("; ".join(f"not {s}: {why}" for s, why in reasons.items()))
+    raise _none(reasons)
+
+
+def _none(reasons: Mapping[str, str]) -> DoesNotFit:
+    return DoesNotFit("; ".join(f"not {s}: {why}" for s, why in reasons.items()))
 
 
 def without(precision: str, limits: Limits) -> str:
@@ -78,7 +82,7 @@ def _quickest(
         sized = chain if made.scope == "thread" and chain is not None else loop
         found.append((predict(worker_cost(sized, made, limits), limits, precision).seconds, made))
     if not found:
-        raise DoesNotFit("; ".join(f"not {s}: {why}" for s, why in reasons.items()))
+        raise _none(reasons)
     seconds, best = min(found, key=lambda x: x[0])
     for other, made in found:
         if made.scope != best.scope and seconds:  # none has to do anything for nothing
@@ -97,9 +101,7 @@ def worker_cost(
     if scope == "grid" and units is not None:
         own_rows = {k: n for k, n in launch.most if k == sized.rows}  # of a group of blocks
         exchanged = sum(sized.value(n, own_rows) * np.dtype(d).itemsize for d, n in units.exchanged)
-    values = {**all_units(program, sized.values, sized.value), **(numbers or {})} | dict(
-        launch.most
-    )
+    values = all_units(program, sized.values, sized.value) | dict(numbers or {}) | dict(launch.most)
     work = work_of(program, values, gpu, 1 if scope == "thread" else launch.block, launch.weights)
     together = launch.block if scope == "thread" else 1
     return StepCost(

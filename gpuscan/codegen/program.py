@@ -254,8 +254,9 @@ class Placed:
 class Launch:
     """A kernel of CUDA and how it is started: its text, and what it is given in order, `Held`,
     `Done`, `LoopLength` or an integer. shared: bytes of a block. scope and reason: how the threads
-    work together; against: narrower scopes, and why not those. most: what a block (of scope
-    thread: a thread) has at most of the sizes that are shared out."""
+    work together; against: other scopes, and why not those. most: what a block (of scope thread: a
+    thread) has at most of the sizes that are shared out. alone: seconds of a step, as predicted,
+    where one block runs all of a loop whose scope was chosen by that; else 0."""
 
     name: str
     source: str

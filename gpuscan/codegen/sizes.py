@@ -59,23 +59,44 @@ class Scope:
     also: Sequence[tuple[Variable, Axis, Axis]] = ()  # sizes that are equal, as ops say it
 
 
+class Classes:
+    """Sizes that are equal, each class with the member that stands for it: a constant if one is
+    in it."""
+
+    def __init__(self) -> None:
+        self._above: dict[Variable, Variable] = {}
+        self.pairs: list[tuple[Variable, Variable]] = []
+
+    def find(self, x: Variable) -> Variable:
+        while x in self._above:
+            x = self._above[x]
+        return x
+
+    def join(self, x: Variable, y: Variable) -> None:
+        if x is not y and (x, y) not in self.pairs:
+            self.pairs.append((x, y))
+        x, y = self.find(x), self.find(y)
+        if x is not y:
+            if isinstance(y, Constant):
+                x, y = y, x
+            self._above[y] = x
+
+
 @dataclass
 class Sizes:
     """What is found.
 
     told      other integers: what an op writes into, how often a loop runs
-    pairs     sizes that the host has to compare
     refused   values for which sizes would have to be compared that the step computes
     most      for sizes that are not fixed: one that is, and not less
-    same      fixed sizes that are equal
+    same      fixed sizes that are equal: some the host has to compare
     """
 
     unknown: dict[Axis, Known] = field(default_factory=dict)  # in the types
     told: dict[Variable, Known] = field(default_factory=dict)
-    pairs: list[tuple[Variable, Variable]] = field(default_factory=list)
     refused: set[Variable] = field(default_factory=set)
     most: dict[Variable, Variable] = field(default_factory=dict)
-    same: Classes = field(default_factory=lambda: Classes())
+    same: Classes = field(default_factory=Classes)
 
     def of(self, v: Variable, axis: int) -> Known | None:
         size = v.type.shape[axis]
@@ -142,7 +163,6 @@ def sizes_of(scopes: Sequence[Scope]) -> Sizes:
 
     found.unknown = {k: standing(s) for k, s in found.unknown.items()}
     found.told = {k: standing(s) for k, s in found.told.items()}
-    found.pairs = same.pairs
     for v in computed:
         for size, most in _bounds(v, found):
             if size is None or most is None or size.fixed:
@@ -276,26 +296,3 @@ def _total(v: Variable) -> Variable:
     for d in dims(v):
         size = size * d
     return size
-
-
-class Classes:
-    """Sizes that are equal, each class with the member that stands for it: a constant if one is
-    in it."""
-
-    def __init__(self) -> None:
-        self._above: dict[Variable, Variable] = {}
-        self.pairs: list[tuple[Variable, Variable]] = []
-
-    def find(self, x: Variable) -> Variable:
-        while x in self._above:
-            x = self._above[x]
-        return x
-
-    def join(self, x: Variable, y: Variable) -> None:
-        if x is not y and (x, y) not in self.pairs:
-            self.pairs.append((x, y))
-        x, y = self.find(x), self.find(y)
-        if x is not y:
-            if isinstance(y, Constant):
-                x, y = y, x
-            self._above[y] = x

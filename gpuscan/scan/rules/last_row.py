@@ -49,9 +49,9 @@ def _last(
     pattern, (trace, *operands) = v.op.pattern, v.inputs  # type: ignore[attr-defined]
     if pattern[:1] == (At(-1),) and len(pattern) > 1:  # a part of it
         row = _last(Subtensor(pattern[:1])(trace), ways)
-        return (
-            None if row is None else specify(Subtensor(pattern[1:])(row, *operands), v.type.shape)
-        )
+        if row is None:
+            return None
+        return specify(Subtensor(pattern[1:])(row, *operands), v.type.shape)
     if not v.op.is_last_row:  # type: ignore[attr-defined]
         return None
     while isinstance(trace.op, Specify):
