@@ -36,6 +36,7 @@ from .runtime.cuda import (
     CudaSequence,
     OnDevice,
     OnHost,
+    one_call,
 )
 from .runtime.cuda_routines import CudaGather, CudaJoin, CudaScatter, CudaUniform
 from .runtime.products import is_product
@@ -73,7 +74,7 @@ class CudaProgram:
 
     def __call__(self, *values: Any) -> tuple[Any, ...]:
         device = self.device
-        with device.active():
+        with device.active(), one_call(device):
             found = zip(self.program(*values), self.stay)
             return tuple([device.array(x) if stays else device.host(x) for x, stays in found])
 

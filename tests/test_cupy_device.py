@@ -924,10 +924,45 @@ def test_a_kernel_that_gave_up_waiting_is_an_error_and_no_result(
 ) -> None:
     """As one does whose meeting fails: it leaves and has not said how many steps it ran."""
     monkeypatch.setattr(driver, "launch", lambda *_: None)
-    x = T.vector("x")
-    ys, _ = scan(lambda x: T.tanh(x), outputs_info=[x], n_steps=4)
-    with pytest.raises(DeviceError, match=r"'loop_0'.*waited in vain.*fuse='never'"):
-        function([x], ys, device="cupy")(np.ones(3, "f"))
+    monkeypatch.setattr(cupy_device.CuPy, "scope", "grid")
+    total, index = gpuscan.shared(np.float32(1), name="total"), T.lscalar("index")
+    X, h, W = T.tensor3("X"), T.matrix("h"), T.matrix("W")
+    hs, _ = scan(lambda x, h, W: T.tanh(x + T.dot(h, W)), [X], [h], non_sequences=[W])
+    updates = {total: total + hs.sum()}
+    f = function([X, h, W, index], gpuscan.Out(hs[-1, index], True), updates=updates, device="cupy")
+    for k in (0, 99):  # an index is wrong in what is no result
+        with pytest.raises(DeviceError, match=r"'loop_0'.*waited in vain.*fuse='never'"):
+            f(*elman_values(), k)
+    assert total.get_value() == 1
+
+
+@pytest.mark.parametrize("scope", ["block", "grid"])
+def test_the_host_waits_for_loops_at_the_end_of_a_call_if_at_all(
+    cupy: CuPy, monkeypatch: pytest.MonkeyPatch, scope: str
+) -> None:
+    """Where blocks meet it reads whether all did; other loops can't fail. How far one
+    came that may stop is read at once."""
+    monkeypatch.setattr(cupy_device.CuPy, "scope", scope)
+    X, h, W = T.tensor3("X"), T.matrix("h"), T.matrix("W")
+    hs, _ = scan(lambda x, h, W: T.tanh(x + T.dot(h, W)), [X], [h], non_sequences=[W])
+    borrowed = [gpuscan.Out(g, borrow=True) for g in T.grad((hs[-1] ** 2).sum(), [h, W])]
+    f = function([X, h, W], borrowed, device="cupy")
+    given = [cupy.asarray(x) for x in elman_values()]
+    f(*given)
+    cupy.calls.clear()
+    f(*given)
+    names = [c[0] for c in cupy.calls]
+    loops = [k for k, name in enumerate(names) if name.startswith("cuLaunch")]
+    reads = [k for k, name in enumerate(names) if name == "to the host"]
+    assert len(reads) == (2 if scope == "grid" else 0)
+    assert all(k > max(loops) for k in reads)
+    until, _ = scan(lambda h: (h * 2, gpuscan.until(h[0, 0] > 9)), outputs_info=[h], n_steps=30)
+    g = function([h], gpuscan.Out(T.exp(until), borrow=True), device="cupy")
+    cupy.calls.clear()
+    ones = cupy.asarray(np.ones((3, 9), "f"))
+    assert len(g(ones)) == 5
+    names = [c[0] for c in cupy.calls]
+    assert names.index("to the host") < max(k for k, n in enumerate(names) if "cuLaunch" in n)
 
 
 def test_what_cupy_raises_in_a_call_is_a_device_error(cupy: CuPy) -> None:

@@ -39,7 +39,7 @@ from .kernel import (
 )
 from .limits import Limits
 from .program import LoopProgram, Placed, Scratch, Unit
-from .threads import routine
+from .threads import is_of_a_warp, routine
 
 # ---- constants --------------------------------------------------------------------------------
 
@@ -150,6 +150,7 @@ class _Count:
         self, values: Mapping[str, int], gpu: Limits, threads: int, places: Mapping[str, str]
     ) -> None:
         self.values, self.threads, self.places = dict(values), threads, places
+        self.warp = gpu.warp
         self.issue = gpu.partitions * gpu.warp  # instructions of a thread, a clock
         self.slower = 1 / double_rate(gpu)
         self.products: list[Product] = []
@@ -204,7 +205,10 @@ class _Count:
                 rows = s.arguments[3:6]
             match s:
                 case For():
-                    apart = math.prod(self.steps(x) for x in _chain(s) if x.apart or x.fold)
+                    chain = [*_chain(s)]
+                    apart = math.prod(self.steps(x) for x in chain if x.apart or x.fold)
+                    if is_of_a_warp(chain[-1].body):
+                        apart *= self.warp
                     if apart == 1 and not s.apart and s.fold is None:
                         self.block(s.body, times * self.steps(s), True)
                         continue

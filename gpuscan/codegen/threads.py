@@ -360,7 +360,7 @@ def shared_loops(s: For, by: str = "threads") -> Share | None:
         return None
     for x in reversed([x for x in loops if not x.apart]):
         body = (replace(x, body=tuple(body)),)
-    if len(apart) == len(loops) and _is_of_a_warp(body):
+    if len(apart) == len(loops) and is_of_a_warp(body):
         return shared_out(apart, _of_a_warp(body), "warps" if by == "threads" else by + "_warps")
     return shared_out(apart, _of_one_thread(body), by)
 
@@ -371,7 +371,7 @@ def shared_out(loops: Sequence[For], body: Iterable[Any], by: str) -> Share:
     return Share(tuple(loops), tuple(body), by, sizes)
 
 
-def _is_of_a_warp(body: Sequence[Any]) -> bool:
+def is_of_a_warp(body: Sequence[Any]) -> bool:
     """Whether a warp's lanes can do a step together: there are sums in it, and nothing else that
     takes long."""
     kinds = [type(s) for s in body]

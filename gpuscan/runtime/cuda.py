@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from ..codegen.limits import Limits
+from ..codegen.lower import FAILED, returns
 from ..codegen.program import (
     Done,
     Exchanged,
@@ -210,6 +213,49 @@ class _Places(Generic[P]):
 # ---- loops --------------------------------------------------------------------------------------
 
 
+class _Unread(threading.local):
+    """Loops whose blocks meet, and what each will have said of that when it is at its end."""
+
+    loops: list[tuple[Launch, Any]] | None = None
+
+
+_unread = _Unread()
+_MOST_UNREAD = 64
+
+
+@contextlib.contextmanager
+def one_call(device: CudaDevice) -> Iterator[None]:
+    """Within it the host waits for no loop that runs all its steps: at the end of the call, and so
+    before a shared variable is updated, it reads whether blocks waited in vain. Raises DeviceError
+    where they did."""
+    if _unread.loops is not None:
+        yield
+        return
+    _unread.loops = []
+    try:
+        yield
+        _read_all(device)
+    except DeviceError:
+        raise
+    except Exception:  # it may be of values that are worth nothing
+        _read_all(device)
+        raise
+    finally:
+        _unread.loops = None
+
+
+def _read_all(device: CudaDevice) -> None:
+    assert _unread.loops is not None
+    for launch, done in _unread.loops:
+        _check_met(launch, *device.host(done))
+    _unread.loops.clear()
+
+
+def _check_met(launch: Launch, done: int, failed: int) -> None:
+    if failed or done < 0:
+        raise DeviceError(_NOT_MET.format(launch.name, launch.grid))
+
+
 @record
 class CudaLoop(Op):
     """A Scan on a device: (*the Scan's operands, *sizes, *others) -> the Scan's results.
@@ -289,6 +335,8 @@ class _LoopRunner:
         self.n_inputs = self.n_operands + op.n_sizes
         self.first_init = 1 + len(step.seqs)
         self.n_seqs = len(step.seqs)
+        # whether it runs all its steps, whatever the values
+        self.runs_through = step.stop is None and not returns(op.program.kernel.body, FAILED)
         self.read = read_operands(op.program)
         self.plans: _Places[_LoopPlan] = _Places(op.device, op.program)
         self.constants = _Constants(self.device)
@@ -323,12 +371,22 @@ class _LoopRunner:
         memory = _Memory(self, plan, steps, arrays, initials)
         arguments = [memory.argument(x) for x in launch.arguments]
         self.device.launch(plan.kernel, launch, arguments)
+        if self.runs_through:
+            if launch.cooperative:
+                self._read_later(launch, memory.done)
+            return memory.results(steps)
         done, failed = (int(x) for x in self.device.host(memory.done))
         if failed == 1:
             return self.definition(*inputs)
-        if failed or done < 0:
-            raise DeviceError(_NOT_MET.format(launch.name, launch.grid))
+        _check_met(launch, done, failed)
         return memory.results(min(done, steps))  # one that stops says one more where none did
+
+    def _read_later(self, launch: Launch, done: Any) -> None:
+        with one_call(self.device):
+            assert _unread.loops is not None
+            _unread.loops.append((launch, done))
+            if len(_unread.loops) == _MOST_UNREAD:
+                _read_all(self.device)
 
 
 class _Memory:
