@@ -13,8 +13,10 @@ import contextlib
 import gc
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from typing import Any
 
 NO_DEVICE = 3  # the process's status
 REPEAT, QUICK, TINY = 30, 5, 2  # samples, of which the median counts
+PATIENCE = 120.0  # seconds
 EMULATED, ON_CPU = "emulated: not a GPU time", "on the CPU: not a GPU time"
 OURS = "gpuscan"
 DEVICES = ("cuda", "cupy", "pycuda", "emulated")
@@ -38,6 +41,11 @@ def parser() -> argparse.ArgumentParser:
                    "name; may be given again")  # fmt: skip
     p.add_argument("--device", choices=DEVICES, default="cuda", help="cuda: cupy, or pycuda where "
                    "only that is here")  # fmt: skip
+    p.add_argument("--peer", action="append", metavar="NAME", help="only this peer, or none for "
+                   "none; may be given again")  # fmt: skip
+    p.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS", help="for the "
+                   "first calls of gpuscan or a peer in a case: then it is given up, as soon as it "
+                   "is back in Python; 0: no end")  # fmt: skip
     p.add_argument("--quick", action="store_true", help=f"{QUICK} samples instead of {REPEAT}")
     p.add_argument("--all", action="store_true", help="all sizes, which takes hours; else a short "
                    "set, which takes minutes")  # fmt: skip
@@ -148,10 +156,13 @@ def _left(device: Any) -> int:
 def peak(device: Any, name: str, run: Callable[[], Any], on_gpu: bool) -> int | None:
     """Bytes of device memory that a call takes beside its inputs, at most, where that is told.
     CuPy's and PyCUDA's pools give nothing back by themselves, so what they have grown by is the
-    peak, with what they lose by cutting blocks. JAX can't be asked for one call's."""
-    if not on_gpu or name == "JAX":
+    peak, with what they lose by cutting blocks. JAX can't be asked for one call's, and a graph of
+    CuPy's has had its memory since it was made."""
+    from . import peer_gpu
+
+    if not on_gpu or name.startswith("JAX") or name == "CuPy graph":
         return None
-    if name == "PyTorch":
+    if name in peer_gpu.BY_PYTORCH:
         import torch
 
         torch.cuda.synchronize()
@@ -248,13 +259,20 @@ class Measurement:
 
     def __init__(
         self, device: Any, peers: Sequence[str], repeat: int, on_gpu: bool,
-        say: Callable[[str], None],
+        say: Callable[[str], None], patience: float = 0,
     ) -> None:  # fmt: skip
         from . import timing
 
         self.device, self.peers, self.repeat, self.on_gpu = device, peers, repeat, on_gpu
         self.clock, timing.CLOCKS["gpu"] = clock_of(device)
-        self.say = say
+        self.read, self.say, self.patience = timing.CLOCKS["gpu"], say, patience
+
+    def micro(self, micro: Any) -> Any:
+        from . import gpu_micro
+
+        self.say(f"{micro.name}")
+        with bounded(self.patience):
+            return gpu_micro.measure(micro, self.device, self.repeat, self.read)
 
     def row(self, case: Any) -> Row:
         from . import peer_gpu
@@ -273,6 +291,8 @@ class Measurement:
             if loop is not None:
                 ready[OURS] = loop
                 for peer in self.peers:
+                    if case.peers and peer not in case.peers:
+                        continue
                     made = self._peer(peer, case, family, loop, found)
                     if made is not None:
                         ready[peer] = made
@@ -294,11 +314,12 @@ class Measurement:
             return None
         began = time.perf_counter()
         try:
-            loop = family.loop(self.device, case.precision)
-            loop.run(min(case.lengths))
-            version.first = time.perf_counter() - began
-            for n in case.lengths[1:]:
-                loop.run(n)
+            with bounded(self.patience):
+                loop = family.loop(self.device, case.precision)
+                loop.run(min(case.lengths))
+                version.first = time.perf_counter() - began
+                for n in case.lengths[1:]:
+                    loop.run(n)
             longest = max(case.lengths)
             version.peak = peak(self.device, OURS, lambda: loop.run(longest), self.on_gpu)
             explained = loop.function.explain()
@@ -317,22 +338,21 @@ class Measurement:
         from .cases import mismatch
         from .gpu_cases import TOLERANCES, difference
 
-        lengths = case.lengths
-        if case.host_lengths and peer in ("JAX", "CuPy"):
-            lengths = case.host_lengths
+        lengths = case.host_lengths or case.lengths
         version = Version(peer, lengths)
         self.say(f"{case.name}: {peer}, first call")
         try:
             expected = ours.host(ours.run(lengths[0]))  # before: a peer may need its draws
             began = time.perf_counter()
-            loop = peer_gpu.version(peer, family, case.precision, self.on_gpu)
-            if loop is None:
-                return None
-            row.versions.append(version)
-            result = loop.host(loop.run(lengths[0]))
-            version.first = time.perf_counter() - began
-            for n in lengths[1:]:
-                loop.run(n)
+            with bounded(self.patience):
+                loop = peer_gpu.version(peer, family, case.precision, self.on_gpu)
+                if loop is None:
+                    return None
+                row.versions.append(version)
+                result = loop.host(loop.run(lengths[0]))
+                version.first = time.perf_counter() - began
+                for n in lengths[1:]:
+                    loop.run(n)
             version.peak = peak(self.device, peer, lambda: loop.run(max(lengths)), self.on_gpu)
             if peer == "PyTorch" and self.on_gpu:
                 version.kernel = peer_gpu.busiest_kernel(lambda: loop.run(lengths[0]))
@@ -393,6 +413,27 @@ def _first_line(e: Exception) -> str:
 
 
 @contextlib.contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError within it after so long, when Python's next line runs: a compiler, or a
+    wait for the GPU, comes back first. No end where there is no alarm, or it is somebody else's."""
+
+    def late(*_: Any) -> None:
+        raise TimeoutError(f"took over {seconds:.0f} s, and was given up")
+
+    free = hasattr(signal, "setitimer") and not signal.getitimer(signal.ITIMER_REAL)[0]
+    if not seconds or not free or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
 def _scope(kind: Any, scope: str) -> Iterator[None]:
     """Loops run in this scope where they have a kernel of it, for a while."""
     before = kind.scope
@@ -422,17 +463,27 @@ class Report:
         mark = "" if self.on_gpu else " emulated" if name == OURS else " CPU"
         return "-" if seconds is None else text(seconds) + mark
 
+    def micros(self, found: Sequence[Any]) -> str:
+        """The times of what bounds a step of blocks that meet."""
+        lines = [["alone", "blocks", "time"]]
+        lines += [[x.text, f"{x.blocks}", self.time(x.seconds)] for x in found]
+        return _laid_out(lines, 1)
+
+    def shown(self, rows: Sequence[Row]) -> list[str]:
+        """The peers that have a version of a case."""
+        return [p for p in self.peers if any(v.name == p for row in rows for v in row.versions)]
+
     def steps(self, rows: Sequence[Row]) -> str:
         """The times of a step."""
         from .report import amount
 
-        lines = [["case", "scope", "flops", "bytes", "floor", "gpuscan", "predicted", *self.peers,
-                  "x"]]  # fmt: skip
+        peers = self.shown(rows)
+        lines = [["case", "scope", "flops", "bytes", "floor", "gpuscan", "predicted", *peers, "x"]]
         for row in rows:
             best, named = row.best(), {v.name: v for v in row.versions}
             line = [row.case.text, row.scopes or "-", amount(row.flops), amount(row.bytes),
                     *map(self.time, (row.floor, row.ours.slope, row.predicted))]  # fmt: skip
-            for peer in self.peers:
+            for peer in peers:
                 text = self.time(named[peer].slope if peer in named else None, peer)
                 line.append(f"**{text}**" if best is not None and best.name == peer else text)
             ratio = row.ratio(best)
@@ -441,10 +492,11 @@ class Report:
 
     def calls(self, rows: Sequence[Row]) -> str:
         """The times of the longest calls, in brackets of the first ones, and their memory."""
-        lines = [["case", "steps", "gpuscan", *self.peers, "memory: gpuscan", *self.peers]]
+        peers = self.shown(rows)
+        lines = [["case", "steps", "gpuscan", *peers, "memory: gpuscan", *peers]]
         for row in rows:
             named = {v.name: v for v in row.versions}
-            found = [named.get(name) for name in (OURS, *self.peers)]
+            found = [named.get(name) for name in (OURS, *peers)]
             lines.append([
                 row.case.text, f"{max(row.case.lengths)}", *map(self._call, found),
                 *("-" if v is None or v.peak is None else _bytes(v.peak) for v in found),
@@ -456,8 +508,11 @@ class Report:
             return "-"
         return f"{self.time(v.total, v.name)} ({self.time(v.first, v.name)})"
 
-    def notes(self, rows: Sequence[Row], absent: Mapping[str, str]) -> list[str]:
+    def notes(
+        self, rows: Sequence[Row], absent: Mapping[str, str], micros: Sequence[Any] = ()
+    ) -> list[str]:
         found = [f"- absent: {peer} ({why})" for peer, why in absent.items()]
+        found += [f"- {x.name}: {x.problem}" for x in micros if x.problem]
         for row in rows:
             found += [f"- {row.case.name}: {text}" for text in row.notes]
             for v in row.versions:
@@ -469,17 +524,18 @@ class Report:
                     found.append(f"- {row.case.name}: {v.name}: {max(v.lengths)} steps at most")
                 if v.kernel:
                     found.append(f"- {row.case.name}: {v.name} ran {v.kernel}")
-        if not any(v.peak is not None for row in rows for v in row.versions):
+        if rows and not any(v.peak is not None for row in rows for v in row.versions):
             found.append(f"- memory: device {self.run['device']} does not tell")
         return found
 
-    def record(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def record(self, rows: Sequence[Row], micros: Sequence[Any] = ()) -> dict[str, Any]:
         def times(name: str) -> str:
             return "of a GPU" if self.on_gpu else EMULATED if name == OURS else ON_CPU
 
         return {
             **self.run,
             "times": times(OURS),
+            "micro": [{**vars(x), "times": times(OURS)} for x in micros],
             "cases": [
                 {
                     "name": row.case.name,
@@ -487,6 +543,7 @@ class Report:
                     "sizes": dict(row.case.sizes),
                     "lengths": row.case.lengths,
                     "precision": row.case.precision,
+                    "memory": row.case.memory,
                     "flops a step": row.flops,
                     "bytes a step": row.bytes,
                     "floor a step": row.floor,
@@ -517,7 +574,15 @@ class Report:
             ("floor", "black", "|", 90, [row.floor for row in rows]),
             ("predicted", "#edae49", "x", 45, [row.predicted for row in rows]),
         ]
-        colours = {OURS: "#d1495b", "PyTorch": "#7a4ea3", "JAX": "#3c8d5a", "CuPy": "#4d77cf"}
+        colours = {
+            OURS: "#d1495b",
+            "PyTorch": "#7a4ea3",
+            "JAX": "#3c8d5a",
+            "CuPy": "#4d77cf",
+            "PyTorch scan": "#c3a6dd",
+            "JAX unroll=8": "#9ccfae",
+            "CuPy graph": "#a9bfee",
+        }
         for name, colour in colours.items():
             slopes = [next((v.slope for v in r.versions if v.name == name), None) for r in rows]
             marker, size = ("D", 46) if name == OURS else ("o", 30)
@@ -574,25 +639,31 @@ def main(arguments: list[str] | None = None) -> int:
     on_gpu = device.name != "emulated" and not driver._stands_in()
     if not on_gpu and not options.tiny:
         command.error("an emulated device takes --tiny: it shows that the benchmark works, no more")
-    from . import gpu_cases
+    from . import gpu_cases, gpu_micro, peer_gpu
 
     words = options.case or [""]
     with device.active():
         gpu = device.limits
     found = gpu_cases.tiny() if options.tiny else gpu_cases.chosen(gpu, options.all)
     cases = [c for c in found if any(w in c.name for w in words)]
+    micros = [m for m in gpu_micro.chosen(options.tiny) if any(w in m.name for w in words)]
     if options.list:
-        print("\n".join(f"{c.name:36}{c.text}" for c in cases))
+        print("\n".join(f"{c.name:36}{c.text}" for c in (*micros, *cases)))
         return 0
-    if not cases:
+    unknown = set(options.peer or ()) - {*peer_gpu.PEERS, "none"}
+    if unknown:
+        command.error(f"no peer {unknown.pop()}; there are {', '.join(peer_gpu.PEERS)}, or none")
+    if not cases and not micros:
         command.error(f"no case has {' or '.join(words)} in its name; --list names them")
     for path in (options.json, options.picture):
         if not path.parent.is_dir():
             command.error(f"there is no folder {path.parent}")
-    return _measured(options, device, on_gpu, cases)
+    return _measured(options, device, on_gpu, micros, cases)
 
 
-def _measured(options: Any, device: Any, on_gpu: bool, cases: Sequence[Any]) -> int:
+def _measured(
+    options: Any, device: Any, on_gpu: bool, micros: Sequence[Any], cases: Sequence[Any]
+) -> int:
     import gpuscan
 
     from . import peer_gpu
@@ -601,12 +672,14 @@ def _measured(options: Any, device: Any, on_gpu: bool, cases: Sequence[Any]) -> 
     present: dict[str, str] = {}
     absent: dict[str, str] = {}
     for peer in peer_gpu.PEERS:
+        if options.peer and peer not in options.peer:
+            continue
         try:
             present[peer] = peer_gpu.version_of(peer, on_gpu)
         except peer_gpu.Absent as e:
             absent[peer] = f"{e}"
     repeat = TINY if options.tiny else QUICK if options.quick else REPEAT
-    measurement = Measurement(device, list(present), repeat, on_gpu, progress)
+    measurement = Measurement(device, list(present), repeat, on_gpu, progress, options.patience)
     gpu = device.limits
     described = ("name", "architecture", "multiprocessors", "clock", "memory_rate", "l2",
                  "shared_multiprocessor")  # fmt: skip
@@ -625,20 +698,26 @@ def _measured(options: Any, device: Any, on_gpu: bool, cases: Sequence[Any]) -> 
     }
     report = Report(run, list(present), on_gpu)
     print(_heading(run, on_gpu))
+    alone = [measurement.micro(m) for m in micros]
+    progress("")
+    if alone:
+        print(f"\nWhat bounds a step of blocks that meet\n\n{report.micros(alone)}")
     rows: list[Row] = []
     gc.collect()
     gc.freeze()  # what the libraries hold is not looked at again before each sample
     for case in cases:
         rows.append(measurement.row(case))
         progress("")
-        write(options.json, report.record(rows))  # a run that is stopped leaves these
+        write(options.json, report.record(rows, alone))  # a run that is stopped leaves these
     gc.unfreeze()
     run["after"] = nvidia_smi()
-    write(options.json, report.record(rows))
-    print(f"\nA step (x: gpuscan over the fastest peer, in bold; predicted: the loops alone)\n\n"
-          f"{report.steps(rows)}\n\nA call (in brackets the first one; memory beside inputs)\n\n"
-          f"{report.calls(rows)}\n")  # fmt: skip
-    print("\n".join(report.notes(rows, absent)))
+    write(options.json, report.record(rows, alone))
+    if rows:
+        print("\nA step (x: gpuscan over the fastest peer, in bold; predicted: the loops alone)\n")
+        print(report.steps(rows))
+        print("\nA call (in brackets the first one; memory beside inputs)\n")
+        print(f"{report.calls(rows)}\n")
+    print("\n".join(report.notes(rows, absent, alone)))
     if not on_gpu:
         print(EMULATED)
     try:
@@ -646,7 +725,8 @@ def _measured(options: Any, device: Any, on_gpu: bool, cases: Sequence[Any]) -> 
         print(f"wrote {options.json} and {options.picture}")
     except ImportError as e:
         print(f"wrote {options.json}; no picture: no module {e.name}")
-    wrong = any(row.ours.problem or any(v.wrong for v in row.versions) for row in rows)
+    wrong = any("read something else" in (x.problem or "") for x in alone)
+    wrong |= any(row.ours.problem or any(v.wrong for v in row.versions) for row in rows)
     return 1 if wrong else 0
 
 

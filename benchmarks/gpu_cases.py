@@ -8,6 +8,7 @@ tests/models.py.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import sys
@@ -133,6 +134,7 @@ class Meeting(OnGpu):
 
 class Recurrent(OnGpu, cases.Recurrent):
     n_states = 1
+    memory: str | None = None  # what gpuscan's loop holds for its gradient, as scan takes it
 
     def prepare(self, steps: int, **sizes: int) -> None:
         self.steps = steps
@@ -148,8 +150,9 @@ class Recurrent(OnGpu, cases.Recurrent):
         weights = [gpuscan.shared(getattr(self, name), name=name) for name in "WUb"]
         x, g, start = T.ftensor3("x"), T.ftensor3("g"), T.fmatrix("start")
         states, _ = gpuscan.scan(
-            self.step, x, [start] * self.n_states, weights, name=type(self).__name__.lower()
-        )
+            self.step, x, [start] * self.n_states, weights, name=type(self).__name__.lower(),
+            memory=self.memory,
+        )  # fmt: skip
         h = states[0] if self.n_states > 1 else states
         inputs, outputs, names = [x, start], [h], "h"
         if self.gradients:
@@ -369,7 +372,7 @@ class Gibbs(OnGpu, cases.Gibbs):
 class GpuCase:
     """A family at a size. lengths: numbers of steps, the slope is between the first and the last;
     host_lengths: those of versions that start kernels every step, where `lengths` would take
-    minutes."""
+    minutes. memory: of scan. peers: those beside which it is measured, all where there are none."""
 
     name: str  # what --case matches
     text: str
@@ -378,9 +381,14 @@ class GpuCase:
     lengths: tuple[int, ...]
     precision: str = "float32"
     host_lengths: tuple[int, ...] = ()
+    memory: str | None = None
+    peers: tuple[str, ...] = ()
 
     def made(self) -> OnGpu:
-        return self.family(steps=max(self.lengths), **self.sizes)
+        family = self.family(steps=max(self.lengths), **self.sizes)
+        if isinstance(family, Recurrent):
+            family.memory = self.memory
+        return family
 
 
 CELLS: tuple[type[Recurrent], ...] = (LSTM, GRU, Elman)
@@ -388,6 +396,7 @@ HIDDEN = (64, 128, 192, 256, 512, 768, 1024, 2048)
 BATCHES = (1, 8, 16, 64, 128, 256)
 SLOPE = (512, 2048)
 ALL_LENGTHS = (256, 1024, 4096)
+MEMORIES = ("everything", "balanced", "carries", "64 MiB", "every 32 steps")  # 32: the root of T
 # The short set: (hidden, batch). 768 x 16 is that of the table in GPU.md, section 0.
 SHORT = {LSTM: ((128, 16), (768, 16), (1024, 64)), GRU: ((768, 16),), Elman: ((768, 16),)}
 
@@ -415,6 +424,7 @@ def chosen(gpu: Limits, everything: bool = False) -> list[GpuCase]:
             for gradients in (False, True)
             for precision in PRECISIONS
         ]
+    found += _memories(LSTM, 768, 16, (256, 1024), MEMORIES)
     found += _layer_norm(((256, 16), (768, 16)) if everything else ((256, 16),), lengths)
     powers = range(16, 21) if everything else (16, 18, 20)
     found += [_metropolis(1 << k, f"2^{k}", (1_000, 5_000)) for k in powers]
@@ -433,6 +443,7 @@ def tiny() -> list[GpuCase]:
     for cell in CELLS:
         found += [recurrent(cell, 6, 3, lengths, g, "float32") for g in (False, True)]
     found += [recurrent(LSTM, 6, 3, lengths, False, p) for p in PRECISIONS[1:]]
+    found += _memories(Elman, 6, 3, lengths, ("everything",))
     found += _layer_norm(((6, 2),), lengths)
     found.append(_metropolis(64, "64", lengths))
     found.append(_hmc(64, "64", 3, (2, 4)))
@@ -445,6 +456,23 @@ def _micro(gpu: Limits, lengths: tuple[int, ...]) -> Iterator[GpuCase]:
     n = 4 * gpu.multiprocessors  # each block has a multiple of four columns
     text = f"a meeting of all blocks, and a product of {n}x{n}"
     yield GpuCase("meeting", text, Meeting, dict(hidden=n), lengths)
+
+
+def _memories(
+    cell: type[Recurrent], hidden: int, batch: int, lengths: tuple[int, ...],
+    memories: Sequence[str],
+) -> list[GpuCase]:  # fmt: skip
+    """What a network's gradient takes by what is held for it, beside cuDNN."""
+    made = recurrent(cell, hidden, batch, lengths, True, "float32")
+    return [
+        dataclasses.replace(
+            made,
+            name=f"memory-{cell.__name__.lower()}-{hidden}x{batch}-{memory.replace(' ', '-')}",
+            text=f"{made.text}, T={max(lengths)}, memory: {memory}", memory=memory,
+            peers=("PyTorch",),
+        )
+        for memory in memories
+    ]  # fmt: skip
 
 
 def _layer_norm(sizes: Sequence[tuple[int, int]], lengths: tuple[int, ...]) -> list[GpuCase]:

@@ -1,4 +1,5 @@
-"""The peers of python -m benchmarks.gpu: PyTorch's layers (cuDNN), JAX's lax.scan, a CuPy loop.
+"""The peers of python -m benchmarks.gpu: PyTorch's layers (cuDNN) and its compiled scan, JAX's
+lax.scan, a CuPy loop and its CUDA graph; FlashRNN and Haste where they are installed.
 
 A step is written once for JAX, CuPy and NumPy: `xp` is the library of arrays. Where there is no
 GPU the peers run on the CPU, NumPy in CuPy's place, to show that they compute the same thing.
@@ -8,19 +9,35 @@ gpuscan's data are float32, and what it rounds are the factors of products with 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .gpu_cases import Loop, OnGpu
 
-PEERS = ("PyTorch", "JAX", "CuPy")
-MODULES = {"PyTorch": "torch", "JAX": "jax", "CuPy": "cupy"}
+UNROLL = 8
+UNROLLED = f"JAX unroll={UNROLL}"
+MODULES = {
+    "PyTorch": "torch",
+    "PyTorch scan": "torch",
+    "JAX": "jax",
+    UNROLLED: "jax",
+    "CuPy": "cupy",
+    "CuPy graph": "cupy",
+    "FlashRNN": "flashrnn",
+    "Haste": "haste_pytorch",
+}
+PEERS = tuple(MODULES)
+BY_PYTORCH = ("PyTorch", "PyTorch scan", "FlashRNN", "Haste")  # whose memory is PyTorch's
+ON_A_GPU_ONLY = ("CuPy graph", "FlashRNN", "Haste")
 
 
 class Absent(Exception):
@@ -33,8 +50,13 @@ def version_of(peer: str, on_gpu: bool) -> str:
         return f"NumPy {np.__version__} in its place"
     if find_spec(MODULES[peer]) is None:
         raise Absent(f"no module {MODULES[peer]}")
+    if not on_gpu and peer in ON_A_GPU_ONLY:
+        raise Absent("there is no GPU")
     try:
-        return {"PyTorch": _torch, "JAX": _jax, "CuPy": _cupy}[peer](on_gpu)
+        by = {"torch": _torch, "jax": _jax, "cupy": _cupy}.get(
+            MODULES[peer], lambda on_gpu: _other(MODULES[peer])
+        )
+        return by(on_gpu)
     except Absent:
         raise
     except Exception as e:  # the import of a library for another CUDA fails in many ways
@@ -69,10 +91,18 @@ def _cupy(on_gpu: bool) -> str:
     return f"{cupy.__version__}"
 
 
+def _other(module: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(module)
+    except PackageNotFoundError:
+        return "an unknown version"
+
+
 def version(peer: str, family: OnGpu, precision: str, on_gpu: bool) -> Loop | None:
     """The peer's version of a family, where it has one."""
-    makers = {"PyTorch": TORCH, "JAX": JAX, "CuPy": CUPY}[peer]
-    make = makers.get(type(family).__name__)
+    make = MAKERS[peer].get(type(family).__name__)
     return None if make is None else make(family, precision, on_gpu)
 
 
@@ -239,7 +269,103 @@ def busiest_kernel(run: Callable[[], Any]) -> str:
         return ""
 
 
+def torch_data(c: Any, precision: str, on_gpu: bool) -> list[Any]:
+    """x, W, U and b as PyTorch's; its rounding of products is set for the whole process."""
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    given = map(torch.from_numpy, (c.x, c.W, c.U, c.b))
+    return [a.to("cuda" if on_gpu else "cpu", dtype) for a in given]
+
+
+def torch_scan(c: Any, precision: str, on_gpu: bool) -> Loop | None:
+    """PyTorch's scan, compiled. Only forward: its gradient is a prototype."""
+    if c.gradients:
+        return None
+    import torch
+    from torch._higher_order_ops.scan import scan
+
+    cell = CELLS[type(c).__name__]
+    x, *weights = torch_data(c, precision, on_gpu)
+    zeros = torch.zeros(c.g.shape[1:], dtype=x.dtype, device=x.device)
+    torch.compiler.reset()  # else the kinds of cells count as tries of one function, which end
+
+    @torch.compile
+    def states(x: Any, W: Any, U: Any, b: Any, zeros: Any) -> Any:
+        def step(state: Any, z: Any) -> Any:
+            state = cell(torch, state, z, U)
+            return state, state[0].clone()  # results of a step may not share memory
+
+        return scan(step, tuple(zeros.clone() for _ in range(c.n_states)), x @ W + b)[1]
+
+    @torch.no_grad()
+    def run(n: int) -> Any:
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        # scan is made a loop that reads its number by item()
+        with torch._dynamo.config.patch(capture_scalar_outputs=True):
+            return states(x[:n], *weights, zeros)
+
+    return Loop(run, lambda h: {"h": h.float().cpu().numpy()})
+
+
 TORCH: dict[str, Callable[..., Loop]] = dict.fromkeys(CELLS, torch_recurrent)
+TORCH_SCAN: dict[str, Callable[..., Loop | None]] = dict.fromkeys(CELLS, torch_scan)
+
+
+# ---- FlashRNN, Haste: as their sources say, not tried yet ----------------------------------------
+
+
+def flashrnn(c: Any, precision: str, on_gpu: bool) -> Loop | None:
+    """Its fused kernels, with one head. Gates as here; a GRU has recurrent ones in the order new,
+    reset, update, and a bias for each of the four sums."""
+    if c.gradients or precision == "tf32":
+        return None
+    import torch
+    from flashrnn import flashrnn as run_rnn
+
+    run_rnn = getattr(run_rnn, "flashrnn", run_rnn)  # a module, or its function
+    x, W, U, b = torch_data(c, precision, on_gpu)
+    hidden, gates = len(U), c.gates
+    R = U.T.reshape(gates, 1, hidden, hidden)
+    b = b.reshape(gates, 1, hidden)
+    if type(c).__name__ == "GRU":
+        R, b = R[[2, 0, 1]], torch.cat([torch.zeros_like(b[:1]), b])
+    R, b = R.contiguous(), b.contiguous()
+    dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(precision, "float32")
+
+    @torch.no_grad()
+    def run(n: int) -> Any:
+        below = (x[:n] @ W).reshape(n, -1, gates, 1, hidden).transpose(0, 1)
+        return run_rnn(below, R, b, function=type(c).__name__.lower(), dtype=dtype)[0]
+
+    def host(found: Any) -> Any:  # (states, batch, steps, heads, units)
+        return {"h": found[0, :, :, 0].transpose(0, 1).float().cpu().numpy()}
+
+    return Loop(run, host)
+
+
+def haste(c: Any, precision: str, on_gpu: bool) -> Loop | None:
+    """Gates of its LSTM are in the order input, cell, forget, output; of its GRU update, reset,
+    new."""
+    order = {"LSTM": (0, 2, 1, 3), "GRU": (1, 0, 2)}.get(type(c).__name__)
+    if c.gradients or precision != "float32" or order is None:
+        return None
+    import haste_pytorch
+    import torch
+
+    x, *weights = torch_data(c, precision, on_gpu)
+    layer = getattr(haste_pytorch, type(c).__name__)(c.W.shape[0], c.U.shape[0]).eval()
+    with torch.no_grad():
+        for own, given in zip((layer.kernel, layer.recurrent_kernel, layer.bias), weights):
+            own.copy_(torch.cat([given.chunk(c.gates, -1)[k] for k in order], -1))
+
+    @torch.no_grad()
+    def run(n: int) -> Any:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        return layer(x[:n])[0][-n:]
+
+    return Loop(run, lambda h: {"h": h.cpu().numpy()})
 
 
 # ---- JAX -----------------------------------------------------------------------------------------
@@ -262,7 +388,7 @@ def compiled(f: Callable[..., Any], precision: str, given: Sequence[Any]) -> Cal
     return run
 
 
-def jax_recurrent(c: Any, precision: str, on_gpu: bool) -> Loop:
+def jax_recurrent(c: Any, precision: str, on_gpu: bool, unroll: int = 1) -> Loop:
     import jax
     import jax.numpy as jnp
 
@@ -276,7 +402,7 @@ def jax_recurrent(c: Any, precision: str, on_gpu: bool) -> Loop:
             state = cell(jnp, state, z, U)
             return state, state[0]
 
-        return jax.lax.scan(step, start, x @ W + b)[1]
+        return jax.lax.scan(step, start, x @ W + b, unroll=unroll)[1]
 
     def forward(n: int, key: Any, weights: Any, x: Any, g: Any) -> Any:
         return (states(weights, x[:n]),)
@@ -295,7 +421,7 @@ def _jax_dtype(precision: str) -> str:
     return {"bf16": "bfloat16", "fp16": "float16"}.get(precision, "float32")
 
 
-def jax_layer_norm(c: Any, precision: str, on_gpu: bool) -> Loop:
+def jax_layer_norm(c: Any, precision: str, on_gpu: bool, unroll: int = 1) -> Loop:
     import jax
     import jax.numpy as jnp
 
@@ -306,7 +432,7 @@ def jax_layer_norm(c: Any, precision: str, on_gpu: bool) -> Loop:
             state = layer_norm_lstm(jnp, state, *given, U, gain)
             return state, state[0]
 
-        return jax.lax.scan(step, (h0, c0), (x @ W + b, mask, kept))[1]
+        return jax.lax.scan(step, (h0, c0), (x @ W + b, mask, kept), unroll=unroll)[1]
 
     def forward(n: int, key: Any, weights: Any, *given: Any) -> Any:
         return (states(weights, *(a[:n] for a in given[:3]), *given[3:]),)
@@ -333,7 +459,7 @@ def layer_norm_given(c: Any) -> Sequence[np.ndarray]:
 
 def jax_chain(
     step: Callable[..., Any], start: Any, draws: Any, host: Callable[[Any], Any],
-    given: Sequence[Any] = (),
+    unroll: int, given: Sequence[Any] = (),
 ) -> Loop:  # fmt: skip
     """Chains by lax.scan. draws(keys): what a step draws, from two keys."""
     import jax
@@ -343,12 +469,12 @@ def jax_chain(
         def one(state: Any, key: Any) -> Any:
             return step(jnp, state, *draws(jax.random.split(key)), *given), None
 
-        return jax.lax.scan(one, state, jax.random.split(key, n))[0]
+        return jax.lax.scan(one, state, jax.random.split(key, n), unroll=unroll)[0]
 
     return Loop(compiled(chain, "float32", (start, tuple(given))), host)
 
 
-def jax_metropolis(c: Any, precision: str, on_gpu: bool) -> Loop:
+def jax_metropolis(c: Any, precision: str, on_gpu: bool, unroll: int = 1) -> Loop:
     from jax import random
 
     x0 = c.values["x0"]
@@ -356,10 +482,10 @@ def jax_metropolis(c: Any, precision: str, on_gpu: bool) -> Loop:
     def draws(keys: Any) -> Any:
         return random.normal(keys[0], x0.shape), random.uniform(keys[1], x0.shape)
 
-    return jax_chain(metropolis, x0, draws, lambda x: c.result({"x": np.asarray(x)}))
+    return jax_chain(metropolis, x0, draws, lambda x: c.result({"x": np.asarray(x)}), unroll)
 
 
-def jax_hmc(c: Any, precision: str, on_gpu: bool) -> Loop:
+def jax_hmc(c: Any, precision: str, on_gpu: bool, unroll: int = 1) -> Loop:
     from jax import random
 
     q0 = c.values["q0"]
@@ -367,10 +493,10 @@ def jax_hmc(c: Any, precision: str, on_gpu: bool) -> Loop:
     def draws(keys: Any) -> Any:
         return random.normal(keys[0], q0.shape), random.uniform(keys[1], q0.shape[:1])
 
-    return jax_chain(hmc, q0, draws, lambda q: c.result({"q": np.asarray(q)}))
+    return jax_chain(hmc, q0, draws, lambda q: c.result({"q": np.asarray(q)}), unroll)
 
 
-def jax_gibbs(c: Any, precision: str, on_gpu: bool) -> Loop:
+def jax_gibbs(c: Any, precision: str, on_gpu: bool, unroll: int = 1) -> Loop:
     from jax import random
 
     def draws(keys: Any) -> Any:
@@ -381,15 +507,16 @@ def jax_gibbs(c: Any, precision: str, on_gpu: bool) -> Loop:
         return gibbs(xp, state[1], below, above, given)
 
     given = (c.W, c.bvis, c.bhid)
-    return jax_chain(step, (c.v, c.v), draws, lambda found: c.statistics(*found), given)
+    return jax_chain(step, (c.v, c.v), draws, lambda found: c.statistics(*found), unroll, given)
 
 
-def jax_hmm(c: Any, precision: str, on_gpu: bool) -> Loop:
+def jax_hmm(c: Any, precision: str, on_gpu: bool, unroll: int = 1) -> Loop:
     import jax
     import jax.numpy as jnp
 
     def likelihood(n: int, key: Any, seen: Any, first: Any, A: Any, B: Any) -> Any:
-        return jax.lax.scan(lambda a, s: hmm(jnp, a, s, A, B), first, seen[:n])[1]
+        step = functools.partial(hmm, jnp, A=A, B=B)
+        return jax.lax.scan(step, first, seen[:n], unroll=unroll)[1]
 
     run = compiled(likelihood, "float32", (c.values["seen"], *hmm_given(c)))
     return Loop(run, lambda found: {"likelihood": np.asarray(found)})
@@ -418,15 +545,23 @@ def arrays(on_gpu: bool) -> Any:
     return cupy
 
 
+Factors: TypeAlias = Callable[[Any], Any]  # what weights of products are replaced by
+
+
+def same(weights: Any) -> Any:
+    return weights
+
+
 def on_host(x: Any) -> np.ndarray:
     return x.get() if hasattr(x, "get") else np.asarray(x)
 
 
-def cupy_recurrent(c: Any, precision: str, on_gpu: bool) -> Loop | None:
+def cupy_recurrent(c: Any, precision: str, on_gpu: bool, factor: Factors = same) -> Loop | None:
     if c.gradients or precision != "float32":
         return None
     xp, cell = arrays(on_gpu), CELLS[type(c).__name__]
     x, W, U, b, zeros = map(xp.asarray, (c.x, c.W, c.U, c.b, c.zeros()))
+    W, U = factor(W), factor(U)
 
     def run(n: int) -> Any:
         z = (x[:n].reshape(-1, x.shape[2]) @ W + b).reshape(n, len(zeros), -1)
@@ -440,12 +575,13 @@ def cupy_recurrent(c: Any, precision: str, on_gpu: bool) -> Loop | None:
     return Loop(run, lambda hs: {"h": on_host(hs)})
 
 
-def cupy_layer_norm(c: Any, precision: str, on_gpu: bool) -> Loop | None:
+def cupy_layer_norm(c: Any, precision: str, on_gpu: bool, factor: Factors = same) -> Loop | None:
     if c.gradients:
         return None
     xp = arrays(on_gpu)
     W, U, b, gain = (xp.asarray(c.values[name]) for name in ("W", "U", "b", "gain"))
     x, mask, kept, h0, c0 = map(xp.asarray, layer_norm_given(c))
+    W, U = factor(W), factor(U)
 
     def run(n: int) -> Any:
         z = (x[:n].reshape(-1, x.shape[2]) @ W + b).reshape(n, len(h0), -1)
@@ -458,7 +594,7 @@ def cupy_layer_norm(c: Any, precision: str, on_gpu: bool) -> Loop | None:
     return Loop(run, lambda hs: {"h": on_host(hs)})
 
 
-def cupy_metropolis(c: Any, precision: str, on_gpu: bool) -> Loop:
+def cupy_metropolis(c: Any, precision: str, on_gpu: bool, factor: Factors = same) -> Loop:
     xp, draws = arrays(on_gpu), arrays(on_gpu).random.default_rng(1)
     x0 = xp.asarray(c.values["x0"])
 
@@ -472,7 +608,7 @@ def cupy_metropolis(c: Any, precision: str, on_gpu: bool) -> Loop:
     return Loop(run, lambda x: c.result({"x": on_host(x)}))
 
 
-def cupy_hmc(c: Any, precision: str, on_gpu: bool) -> Loop:
+def cupy_hmc(c: Any, precision: str, on_gpu: bool, factor: Factors = same) -> Loop:
     xp, draws = arrays(on_gpu), arrays(on_gpu).random.default_rng(1)
     q0 = xp.asarray(c.values["q0"])
 
@@ -486,9 +622,10 @@ def cupy_hmc(c: Any, precision: str, on_gpu: bool) -> Loop:
     return Loop(run, lambda q: c.result({"q": on_host(q)}))
 
 
-def cupy_gibbs(c: Any, precision: str, on_gpu: bool) -> Loop:
+def cupy_gibbs(c: Any, precision: str, on_gpu: bool, factor: Factors = same) -> Loop:
     xp, draws = arrays(on_gpu), arrays(on_gpu).random.default_rng(1)
-    start, *given = map(xp.asarray, (c.v, c.W, c.bvis, c.bhid))
+    start, W, *given = map(xp.asarray, (c.v, c.W, c.bvis, c.bhid))
+    given = [factor(W), *given]
 
     def run(n: int) -> Any:
         v = start
@@ -501,9 +638,10 @@ def cupy_gibbs(c: Any, precision: str, on_gpu: bool) -> Loop:
     return Loop(run, lambda found: c.statistics(*map(on_host, found)))
 
 
-def cupy_hmm(c: Any, precision: str, on_gpu: bool) -> Loop:
+def cupy_hmm(c: Any, precision: str, on_gpu: bool, factor: Factors = same) -> Loop:
     xp = arrays(on_gpu)
     seen, first, A, B = map(xp.asarray, (c.values["seen"], *hmm_given(c)))
+    A = factor(A)
 
     def run(n: int) -> Any:
         a, found = first, xp.empty((n, seen.shape[1]), "float32")
@@ -522,4 +660,120 @@ CUPY: dict[str, Callable[..., Loop | None]] = {
     "HMC": cupy_hmc,
     "Gibbs": cupy_gibbs,
     "HMM": cupy_hmm,
+}
+
+
+# ---- a CUDA graph of CuPy's loop -----------------------------------------------------------------
+
+
+def cupy_graph(c: Any, precision: str, on_gpu: bool) -> Loop | None:
+    """The loop above, captured once for each number of steps and replayed."""
+    import cupy
+
+    cuda = cupy.cuda
+    loop = CUPY[type(c).__name__](c, precision, on_gpu, Captured)
+    if loop is None:
+        return None
+    pool = cuda.MemoryPool()  # what the graphs write to, which nobody else may get
+    stream = cuda.Stream(non_blocking=True)  # the default one can't be captured
+    graphs: dict[int, Any] = {}
+
+    def captured(n: int) -> Any:
+        cuda.Device().synchronize()
+        with cuda.using_allocator(pool.malloc), stream, without_collector():
+            loop.run(2)  # compiles what is to be captured
+            stream.synchronize()
+            stream.begin_capture()
+            try:
+                found = loop.run(n)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    stream.end_capture()  # fails, as the capture has
+                raise
+            return stream.end_capture(), found
+
+    def run(n: int) -> Any:
+        if n not in graphs:
+            graphs[n] = captured(n)
+        graph, found = graphs[n]
+        graph.launch()
+        return found
+
+    return Loop(run, loop.host)
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """What the collector gives back on the way would be captured, or end the capture."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+class Captured:
+    """Weights whose products are cuBLAS's, called past CuPy, which refuses them while a stream is
+    captured."""
+
+    __array_ufunc__ = None  # x @ weights asks us, not x
+
+    def __init__(self, weights: Any, transposed: bool = False) -> None:
+        self.weights, self.transposed = weights, transposed
+
+    @property
+    def T(self) -> Captured:
+        return Captured(self.weights, not self.transposed)
+
+    def __rmatmul__(self, x: Any) -> Any:
+        import cupy
+
+        rows, depth = x.shape
+        columns = self.weights.shape[0 if self.transposed else 1]
+        x, found = cupy.ascontiguousarray(x), cupy.empty((rows, columns), "float32")
+        library, handle, workspace = cublas()
+        stream = ctypes.c_void_p(cupy.cuda.get_current_stream().ptr)
+        pointers = [ctypes.c_void_p(a.data.ptr) for a in (self.weights, x, found, workspace)]
+        one, zero = ctypes.byref(ctypes.c_float(1)), ctypes.byref(ctypes.c_float(0))
+        # the workspace is the stream's, so that nothing is allocated while it is captured
+        statuses = [
+            library.cublasSetStream_v2(handle, stream),
+            library.cublasSetWorkspace_v2(handle, pointers[3], ctypes.c_size_t(workspace.nbytes)),
+            # cuBLAS has columns where we have rows: it computes weights.T @ x.T
+            library.cublasSgemm_v2(
+                handle, int(self.transposed), 0, columns, rows, depth, one, pointers[0],
+                self.weights.shape[1], pointers[1], depth, zero, pointers[2], columns,
+            ),
+        ]  # fmt: skip
+        if any(statuses):
+            raise RuntimeError(f"cuBLAS returns {max(statuses)}")
+        return found
+
+
+@functools.cache
+def cublas() -> tuple[Any, Any, Any]:
+    """cuBLAS as CuPy has loaded it, a handle, and memory for it to work in."""
+    import cupy
+
+    ones = cupy.ones((2, 2), "float32")
+    ones @ ones  # loads the library
+    major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+    library, handle = ctypes.CDLL(f"libcublas.so.{major}"), ctypes.c_void_p()
+    if status := library.cublasCreate_v2(ctypes.byref(handle)):
+        raise RuntimeError(f"cuBLAS returns {status}")
+    with cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):
+        return library, handle, cupy.empty(32 << 20, "uint8")
+
+
+MAKERS: dict[str, Mapping[str, Callable[..., Loop | None]]] = {
+    "PyTorch": TORCH,
+    "PyTorch scan": TORCH_SCAN,
+    "JAX": JAX,
+    UNROLLED: {name: functools.partial(make, unroll=UNROLL) for name, make in JAX.items()},
+    "CuPy": CUPY,
+    "CuPy graph": dict.fromkeys(CUPY, cupy_graph),
+    "FlashRNN": dict.fromkeys(CELLS, flashrnn),
+    "Haste": dict.fromkeys(("LSTM", "GRU"), haste),
 }

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import gpu, gpu_cases, peer_gpu, peer_numpy
+from benchmarks import gpu, gpu_cases, gpu_micro, peer_gpu, peer_numpy
 from benchmarks.cases import mismatch
 from benchmarks.gpu import OURS, Measurement, Report, Row, Version
 from gpuscan import explain
 from gpuscan.codegen.limits import of
-from gpuscan.runtime import emulator
+from gpuscan.runtime import emulator, nvrtc
 from gpuscan.runtime.device import no_gpu, select
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +59,14 @@ def test_every_case_has_a_row(run: Any) -> None:
         assert set(ours["samples"]) == {str(n) for n in case.lengths}
         assert found["predicted a step"] > found["floor a step"] > 0
         assert found["scopes"] and "predicted, not measured" in found["explanation"]
+
+
+def test_what_bounds_meetings_is_measured_alone(run: Any) -> None:
+    found = run.found["micro"]
+    assert [x["name"] for x in found] == [m.name for m in gpu_micro.chosen(tiny=True)]
+    for x in found:
+        assert x["blocks"] and x["times"] == gpu.EMULATED
+        assert x["problem"] in (None, "more rounds took no longer")
 
 
 def test_peers_compute_the_same_and_who_is_absent_is_named(run: Any) -> None:
@@ -117,6 +126,7 @@ def test_without_a_gpu_one_line_says_what_is_missing() -> None:
     [
         ("", "takes --tiny"),
         ("--tiny --case nonsense", "no case has nonsense"),
+        ("--tiny --peer Theano", "no peer Theano; there are PyTorch, "),
         ("--tiny --json nowhere/found.json", "no folder nowhere"),
     ],
 )
@@ -169,6 +179,19 @@ def test_a_case_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measured(named("hmm")).ours.problem == "RuntimeError: out of luck"
 
 
+def test_a_first_call_is_given_up_after_a_while() -> None:
+    signal = pytest.importorskip("signal")
+    before = signal.getitimer(signal.ITIMER_REAL)
+    signal.setitimer(signal.ITIMER_REAL, 0)  # what ends a test that takes too long
+    try:
+        with pytest.raises(TimeoutError, match="given up"), gpu.bounded(0.01):
+            time.sleep(5)
+        with gpu.bounded(0):
+            time.sleep(0.02)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *before)
+
+
 def measured(case: gpu_cases.GpuCase) -> Row:
     return Measurement(select("emulated"), [], 1, False, lambda text: None).row(case)
 
@@ -187,7 +210,7 @@ def test_gradients_are_those_of_numpy(name: str) -> None:
 
 @needs_emulator
 @pytest.mark.slow
-@pytest.mark.parametrize("peer", ["PyTorch", "JAX"])
+@pytest.mark.parametrize("peer", ["PyTorch", "PyTorch scan", "JAX", peer_gpu.UNROLLED])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_peers_on_the_cpu_agree(case: gpu_cases.GpuCase, peer: str) -> None:
     try:
@@ -213,8 +236,8 @@ def test_all_sizes_are_those_of_the_list() -> None:
     for found in (short, everything):
         assert len({c.name for c in found}) == len(found)
     recurrent = [c for c in everything if issubclass(c.family, gpu_cases.Recurrent)]
-    assert len(recurrent) == 3 * 8 * 6 * 2 * 4
-    assert len(short) < 60
+    assert len(recurrent) == 3 * 8 * 6 * 2 * 4 + len(gpu_cases.MEMORIES)
+    assert len(short) < 65
     kinds = {c.family for c in CASES}
     assert {c.family for c in short} == kinds == {c.family for c in everything}
 
@@ -231,6 +254,35 @@ def test_results_that_are_not_finite_differ() -> None:
     assert gpu_cases.difference({"h": np.array([1, np.nan, 1])}, good) == np.inf
     assert gpu_cases.difference({"h": np.ones(4)}, good) == np.inf
     assert gpu_cases.difference({"h": np.array([1, 1.5, 1])}, good) == 0.5
+
+
+# ---- what bounds a step ------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing())
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
+def test_each_kernel_alone_is_compiled(architecture: str) -> None:
+    for name, source in gpu_micro.SOURCES.items():
+        if name.startswith("cluster") and architecture < "sm_90":
+            continue
+        if name == "grid_sync" and not nvrtc._includes():
+            continue  # cooperative groups' header is CUDA's
+        taken = nvrtc.compile(source, architecture).resources[name]
+        assert not taken.spill_stores and taken.registers < 64
+
+
+def test_what_was_not_read_as_written_is_an_error() -> None:
+    micro = next(m for m in gpu_micro.chosen() if m.kernel == "exchange")
+    memory, count, words = np.zeros(2048, "uint32"), 3, 256 * micro.kib
+    sums = memory[gpu_micro.LINE + 2 :][:2]
+    sums[:] = sum(3 * (i + 1) + k for i in range(count) for k in range(words))
+    gpu_micro.check(micro, memory, 2, count)
+    sums[1] += 1
+    with pytest.raises(RuntimeError, match="something else"):
+        gpu_micro.check(micro, memory, 2, count)
+    memory[0] = 1
+    with pytest.raises(RuntimeError, match="in vain"):
+        gpu_micro.check(micro, memory, 2, count)
 
 
 # ---- times ---------------------------------------------------------------------------------------
