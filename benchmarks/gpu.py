@@ -721,8 +721,9 @@ def _measured(
     if not on_gpu:
         print(EMULATED)
     try:
-        report.picture(options.picture, rows)
-        print(f"wrote {options.json} and {options.picture}")
+        if rows:
+            report.picture(options.picture, rows)
+        print(f"wrote {options.json}{f' and {options.picture}' if rows else ''}")
     except ImportError as e:
         print(f"wrote {options.json}; no picture: no module {e.name}")
     wrong = any("read something else" in (x.problem or "") for x in alone)

@@ -34,8 +34,14 @@ _WAITING = """#include "grid.h"
 
 #if GS_DEVICE
 GS_FN gs_u32 look(const gs_u32 *p) { return *(const volatile gs_u32 *)p; }
-GS_FN gs_u64 look(const gs_u64 *p) { return *(const volatile gs_u64 *)p; }
-GS_FN void write(gs_u64 *p, gs_u64 x) { *(volatile gs_u64 *)p = x; }
+GS_FN gs_u64 look(const gs_u64 *p) {
+    gs_u64 x;
+    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(x) : "l"(p) : "memory");
+    return x;
+}
+GS_FN void write(gs_u64 *p, gs_u64 x) {
+    asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" : : "l"(p), "l"(x) : "memory");
+}
 GS_FN gs_u32 acquire(const gs_u32 *p) {
     gs_u32 x;
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
