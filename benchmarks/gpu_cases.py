@@ -467,7 +467,7 @@ def _memories(
     return [
         dataclasses.replace(
             made,
-            name=f"memory-{cell.__name__.lower()}-{hidden}x{batch}-{memory.replace(' ', '-')}",
+            name=f"memory-{hidden}x{batch}-{memory.replace(' ', '-')}",
             text=f"{made.text}, T={max(lengths)}, memory: {memory}", memory=memory,
             peers=("PyTorch",),
         )
