@@ -159,54 +159,60 @@ GS_FN void gs_tile(gs_i32 left, gs_u32 wide, gs_u32 depth, const T *a, gs_i32 ro
     }
 }
 
-template <class T, int R, bool WHOLE>
+/* Panels of as many columns each, and a result for each. */
+template <class T, int R, bool WHOLE, int P>
 GS_FN void gs_tiles(long long rows, gs_u32 wide, gs_u32 depth, const T *a, long long row,
-                    long long column, const T *panel, T *c, long long stride, bool onto) {
+                    long long column, const T *const (&panel)[P], T *const (&c)[P],
+                    long long stride, bool onto) {
     const long long tiles = (rows + R - 1) / R;
+    const gs_u32 columns = P * wide; /* of all panels */
     /* the depth is shared out where there are threads left: over lanes of a warp, far apart, so
      * that what neighbours read lies together */
     gs_u32 halvings = 0; /* of a warp's lanes; shifts, for a device divides slowly */
-    while ((1u << halvings) < GS_WARP && (tiles * wide << (halvings + 1)) <= blockDim.x &&
+    while ((1u << halvings) < GS_WARP && (tiles * columns << (halvings + 1)) <= blockDim.x &&
            (gs_vector<T>::size << (halvings + 1)) <= depth)
         halvings++;
     const gs_u32 slices = 1u << halvings, together = GS_WARP >> halvings;
     const gs_u32 lane = threadIdx.x % GS_WARP, own = lane & (together - 1);
     const gs_u32 slice = (lane * slices) / GS_WARP, begin = threadIdx.x / GS_WARP * together;
     const gs_u32 apart = blockDim.x / GS_WARP * together;
-    gs_u32 j = (begin + own) % wide;
-    long long tile = (begin + own) / wide;
+    gs_u32 j = (begin + own) % columns;
+    long long tile = (begin + own) / columns;
     /* whole warps go round together: they fold. Lanes behind the last tile do it again. */
-    GS_ROLLED for (long long i = begin; i < tiles * wide; i += apart) {
+    GS_ROLLED for (long long i = begin; i < tiles * columns; i += apart) {
         const bool live = tile < tiles;
         if (!live) tile = tiles - 1;
         const gs_i32 left = rows - tile * R < R ? (gs_i32)(rows - tile * R) : R;
+        const T *from = panel[0];
+        T *out = c[0];
+        gs_u32 k = j; /* the column of its panel */
+        GS_UNROLL for (int p = 1; p < P; p++)
+            if (j >= p * wide) from = panel[p], out = c[p], k = j - p * wide;
         T sum[R];
-        gs_tile<T, R, WHOLE>(left, wide, depth, a + tile * R * row, (gs_i32)row, column, panel, j,
+        gs_tile<T, R, WHOLE>(left, wide, depth, a + tile * R * row, (gs_i32)row, column, from, k,
                              slices, slice, sum);
         GS_ROLLED for (gs_u32 d = GS_WARP / 2; d >= together; d /= 2)
             GS_UNROLL for (int r = 0; r < R; r++)
                 sum[r] = gs_lane_fold(sum[r], gs_sum(), d);
-        T *const out = c + tile * R * stride + j;
+        out += tile * R * stride + k;
         GS_UNROLL for (int r = 0; r < R; r++)
             if (live && !slice && r < left)
                 out[r * stride] = onto ? out[r * stride] + sum[r] : sum[r];
         j += apart;
-        tile += j / wide;
-        j %= wide;
+        tile += j / columns;
+        j %= columns;
     }
 }
 
-/* c[i * stride + j] = sum over k, in order, of a[i * row + k * column] * b's element (k, j), by
- * multiply-add; where the block has more threads than there are elements, of several such sums.
- * With `onto` it is added to what c holds. */
-template <class T>
-GS_FN void gs_gemm(long long rows, long long wide, long long depth, const T *a, long long row,
-                   long long column, const T *panel, T *c, long long stride, bool onto) {
+template <class T, int P>
+GS_FN void gs_gemms(long long rows, long long wide, long long depth, const T *a, long long row,
+                    long long column, const T *const (&panel)[P], T *const (&c)[P],
+                    long long stride, bool onto) {
     constexpr int V = gs_vector<T>::size;
     const gs_u32 n = (gs_u32)wide, m = (gs_u32)depth;
     if (rows <= 0 || wide <= 0) return;
-    const bool whole = column == 1 && (rows == 1 || row % V == 0) && gs_is_vector(a) &&
-                       gs_is_vector(panel);
+    bool whole = column == 1 && (rows == 1 || row % V == 0) && gs_is_vector(a);
+    GS_UNROLL for (int p = 0; p < P; p++) whole = whole && gs_is_vector(panel[p]);
     if (rows == 1 && whole)
         gs_tiles<T, 1, true>(rows, n, m, a, row, column, panel, c, stride, onto);
     else if (whole && rows > 4)
@@ -215,6 +221,17 @@ GS_FN void gs_gemm(long long rows, long long wide, long long depth, const T *a, 
         gs_tiles<T, 4, true>(rows, n, m, a, row, column, panel, c, stride, onto);
     else
         gs_tiles<T, 4, false>(rows, n, m, a, row, column, panel, c, stride, onto);
+}
+
+/* c[i * stride + j] = sum over k, in order, of a[i * row + k * column] * b's element (k, j), by
+ * multiply-add; where the block has more threads than there are elements, of several such sums.
+ * With `onto` it is added to what c holds. */
+template <class T>
+GS_FN void gs_gemm(long long rows, long long wide, long long depth, const T *a, long long row,
+                   long long column, const T *panel, T *c, long long stride, bool onto) {
+    const T *const panels[1] = {panel};
+    T *const results[1] = {c};
+    gs_gemms(rows, wide, depth, a, row, column, panels, results, stride, onto);
 }
 
 /* The same for the rows of several steps, which are `apart` in a and follow each other in c. */
@@ -244,6 +261,19 @@ GS_FN void gs_gemm_steps(Gemm gemm, long long steps, long long apart, long long 
                            const type *a, long long row, long long column,                \
                            const type *panel, type *c, long long stride) {                \
         gs_gemm(rows, wide, depth, a, row, column, panel, c, stride, true);               \
+    }                                                                                     \
+    /* Of several panels with the same rows: a panel, its result, and so on. */           \
+    template <class... Of>                                                                \
+    GS_APART void gs_gemms_##t(long long rows, long long wide, long long depth,           \
+                               const type *a, long long row, long long column,            \
+                               long long stride, Of... of) {                              \
+        constexpr int P = sizeof...(of) / 2;                                              \
+        const type *const all[2 * P] = {of...};                                           \
+        const type *panels[P];                                                            \
+        type *results[P];                                                                 \
+        GS_UNROLL for (int p = 0; p < P; p++)                                             \
+            panels[p] = all[2 * p], results[p] = const_cast<type *>(all[2 * p + 1]);      \
+        gs_gemms<type, P>(rows, wide, depth, a, row, column, panels, results, stride, false); \
     }                                                                                     \
     GS_APART void gs_gemm_steps_##t(long long steps, long long apart, long long rows,        \
                                  long long wide, long long depth, const type *a,          \

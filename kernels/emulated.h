@@ -62,15 +62,15 @@ struct Team { /* a block, as its threads see it */
 struct Copy {
     void *to;
     const void *from;
-    unsigned size;
+    unsigned size, group;
 };
 
 struct Place { /* a thread, as it sees itself */
     uint3 index;
     unsigned lane;
     Team *team;
-    Copy copies[16];
-    unsigned started; /* of the copies */
+    Copy copies[48];
+    unsigned started, groups; /* of the copies; that are complete */
 };
 
 /* A product of a warp: what each lane brings of a and b, and its share of the sum. */
@@ -105,25 +105,39 @@ struct Machine {
 
 static Machine *machine;
 
-/* Waits for the thread's copies. */
-EMULATED void copied() {
+/* Waits for the thread's copies, but for those of so many groups that were closed last and what is
+ * in none yet. */
+EMULATED void copied_but(unsigned groups) {
     Place *const me = machine->here;
+    unsigned left = 0;
     for (unsigned i = 0; i < me->started; i++) {
-        const Copy &c = me->copies[i];
-        if (c.size == 4) __builtin_memcpy(c.to, c.from, 4);
-        else __builtin_memcpy(c.to, c.from, 8);
+        const Copy c = me->copies[i];
+        if (c.group + groups >= me->groups) me->copies[left++] = c;
+        else if (c.size == 4) __builtin_memcpy(c.to, c.from, 4);
+        else if (c.size == 8) __builtin_memcpy(c.to, c.from, 8);
+        else __builtin_memcpy(c.to, c.from, 16);
     }
-    me->started = 0;
+    me->started = left;
 }
 
-/* Starts to copy 4 or 8 bytes: until the thread waits, nothing is there. */
+/* The copies that were started since the last call are a group. */
+EMULATED void close_copies() { machine->here->groups++; }
+
+/* Waits for all of them. */
+EMULATED void copied() {
+    close_copies();
+    copied_but(0);
+}
+
+/* Starts to copy 4, 8 or 16 bytes: until the thread waits, nothing is there. */
 EMULATED void copy(void *to, const void *from, unsigned size) {
     Place *const me = machine->here;
     if (me->started == sizeof me->copies / sizeof *me->copies) copied();
-    const Word nothing = ~(Word)0;
-    if (size == 4) __builtin_memcpy(to, &nothing, 4);
-    else __builtin_memcpy(to, &nothing, 8);
-    me->copies[me->started++] = {to, from, size};
+    const Word nothing[2] = {~(Word)0, ~(Word)0};
+    if (size == 4) __builtin_memcpy(to, nothing, 4);
+    else if (size == 8) __builtin_memcpy(to, nothing, 8);
+    else __builtin_memcpy(to, nothing, 16);
+    me->copies[me->started++] = {to, from, size, me->groups};
 }
 
 /* Called by a loop that waits for a write of another thread, once a look. */

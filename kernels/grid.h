@@ -20,11 +20,12 @@
 #define GS_MEETING_PATIENCE (1ll << 25) /* some twenty seconds */
 
 /* Arrives, looks whether the others have, and goes on: a release, acquires, and nothing more; or
- * with GS_MEETING_PLAIN fences and plain atomics, which other tools read. */
+ * with GS_MEETING_PLAIN fences and plain atomics, which other tools read. Who arrives is not told
+ * how often all have met: to be told takes as long as to look. */
 #ifdef GS_MEETING_PLAIN
-GS_FN gs_u64 gs_arrive(gs_u64 *counter, gs_u64 n) {
+GS_FN void gs_arrive(gs_u64 *counter, gs_u64 n) {
     __threadfence();
-    return atomicAdd(counter, n);
+    atomicAdd(counter, n);
 }
 GS_FN gs_u64 gs_look(gs_u64 *counter) {
 #if GS_DEVICE
@@ -37,18 +38,13 @@ GS_FN gs_u64 gs_look(gs_u64 *counter) {
 }
 GS_FN void gs_met() { __threadfence(); }
 #else
-GS_FN gs_u64 gs_arrive(gs_u64 *counter, gs_u64 n) {
+GS_FN void gs_arrive(gs_u64 *counter, gs_u64 n) {
 #if GS_DEVICE
-    gs_u64 before;
-    asm volatile("atom.release.gpu.global.add.u64 %0, [%1], %2;"
-                 : "=l"(before)
-                 : "l"(counter), "l"(n)
-                 : "memory");
+    asm volatile("red.release.gpu.global.add.u64 [%0], %1;" : : "l"(counter), "l"(n) : "memory");
 #else
-    const gs_u64 before = __atomic_fetch_add(counter, n, __ATOMIC_RELEASE);
+    __atomic_fetch_add(counter, n, __ATOMIC_RELEASE);
     emulated::progress();
 #endif
-    return before;
 }
 GS_FN gs_u64 gs_look(gs_u64 *counter) {
     gs_u64 now;
@@ -80,23 +76,25 @@ GS_FN void gs_fail(long long *meeting) {
 }
 #endif
 
-/* A block's part of a meeting, in two halves: between them it may do what nobody waits for. The
- * first gives what the second needs; it is called by all threads of all blocks, as the second is.
- * Those who meet are all blocks, or so many members, each with a number among them. */
-GS_FN gs_u64 gs_enter(long long *meeting, gs_u32 members, gs_u32 member) {
+/* How often all have met; a block may ask until it arrives. */
+GS_FN gs_u64 gs_times_met(const long long *meeting) { return gs_look((gs_u64 *)meeting) >> 32; }
+
+/* A block's part of a meeting, in two halves: between them it may do what nobody waits for. They are
+ * called by all threads of all blocks, the second with how often all had met before, which it
+ * counts. Those who meet are all blocks, or so many members, each with a number among them. */
+GS_FN void gs_enter(long long *meeting, gs_u32 members, gs_u32 member) {
     __syncthreads(); /* the block's writes are there */
-    if (members == 1 || threadIdx.x) return 0;
+    if (members == 1 || threadIdx.x) return;
     /* all of a meeting add up to one in the high half */
-    const gs_u64 share = member ? 1 : (1ull << 32) - (members - 1);
-    return gs_arrive((gs_u64 *)meeting, share) >> 32;
+    gs_arrive((gs_u64 *)meeting, member ? 1 : (1ull << 32) - (members - 1));
 }
-GS_FN gs_u64 gs_enter(long long *meeting) { return gs_enter(meeting, gridDim.x, blockIdx.x); }
+GS_FN void gs_enter(long long *meeting) { gs_enter(meeting, gridDim.x, blockIdx.x); }
 
 /* Waits for the others; whether it was in vain. */
-GS_FN int gs_wait_for_others(long long *meeting, gs_u64 epoch) {
+GS_FN int gs_wait_for_others(long long *meeting, gs_u64 times) {
     if (gs_failed(meeting)) return 1;
     long long polls = 0;
-    while (gs_look((gs_u64 *)meeting) >> 32 == epoch) {
+    while (gs_times_met(meeting) == times) {
         if (++polls % 64) continue;
         const long long given = meeting[GS_MEETING_POLLS];
         if (gs_failed(meeting)) return 1;
@@ -111,16 +109,17 @@ GS_FN int gs_wait_for_others(long long *meeting, gs_u64 epoch) {
 
 /* Not 0 where blocks were waited for in vain: then every block must leave the kernel, and what it
  * computed is worth nothing. */
-GS_FN int gs_leave(long long *meeting, gs_u64 epoch, gs_u32 members) {
+GS_FN int gs_leave(long long *meeting, gs_u64 &met, gs_u32 members) {
     if (members == 1) {
         __syncthreads();
         return 0;
     }
     int failed = 0;
-    if (threadIdx.x == 0) failed = gs_wait_for_others(meeting, epoch);
+    if (threadIdx.x == 0) failed = gs_wait_for_others(meeting, met);
+    met++;
     return __syncthreads_or(failed);
 }
-GS_FN int gs_leave(long long *meeting, gs_u64 epoch) { return gs_leave(meeting, epoch, gridDim.x); }
+GS_FN int gs_leave(long long *meeting, gs_u64 &met) { return gs_leave(meeting, met, gridDim.x); }
 
 /* Starts to copy an element from the device's memory to the block's: it is there for this thread
  * behind gs_copied(), while others need a barrier too. What has fewer bytes than four, and whatever
@@ -147,10 +146,48 @@ GS_FN void gs_copied() {
 #endif
 }
 
-/* Both halves. */
-GS_FN int gs_meet(long long *meeting, gs_u32 members, gs_u32 member) {
-    return gs_leave(meeting, gs_enter(meeting, members, member), members);
+/* Sixteen bytes, at multiples of sixteen, past the first cache, and so what other blocks wrote. */
+template <class T> GS_FN void gs_copy_vector(T *to, const T *from) {
+#if GS_DEVICE && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+                 :
+                 : "r"((gs_u32)__cvta_generic_to_shared(to)), "l"(from)
+                 : "memory");
+#elif GS_DEVICE
+    *(gs_vector<T> *)to = gs_vector_at(from);
+#else
+    emulated::copy(to, from, 16);
+#endif
 }
-GS_FN int gs_meet(long long *meeting) { return gs_meet(meeting, gridDim.x, blockIdx.x); }
+
+/* The thread's copies since the last call are a group; and it waits for all groups but the last
+ * BUT, and for no copy that is in none yet. */
+GS_FN void gs_close_copies() {
+#if GS_DEVICE && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" : : : "memory");
+#elif !GS_DEVICE
+    emulated::close_copies();
+#endif
+}
+template <int BUT> GS_FN void gs_copied_but() {
+#if GS_DEVICE && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" : : "n"(BUT) : "memory");
+#elif !GS_DEVICE
+    emulated::copied_but(BUT);
+#endif
+}
+
+/* Both halves. */
+GS_FN int gs_meet(long long *meeting, gs_u64 &met, gs_u32 members, gs_u32 member) {
+    gs_enter(meeting, members, member);
+    return gs_leave(meeting, met, members);
+}
+GS_FN int gs_meet(long long *meeting, gs_u64 &met) {
+    return gs_meet(meeting, met, gridDim.x, blockIdx.x);
+}
+GS_FN int gs_meet(long long *meeting) {
+    gs_u64 met = gs_times_met(meeting);
+    return gs_meet(meeting, met);
+}
 
 #endif

@@ -15,11 +15,15 @@
  * A warp has up to 32 columns and a share of the depth. In it eight lanes share the depth, vector
  * by vector, and four the columns; so a thread reads a vector of a for all its columns, and what a
  * warp reads at once lies together. The lanes' sums meet in shuffles, the warps' in `partial`, in
- * an order that is always the same. Every index of the register array is a constant. */
+ * an order that is always the same. Every index of the register array is a constant.
+ *
+ * Where a is far, in the device's memory, multiply_far does what multiply does for a type with STAGED:
+ * rows are on their way into shared memory while the rows before them are multiplied, where
+ * multiply would wait for each lot. `partial` has room for two lots then. */
 #ifndef GS_HELD_H
 #define GS_HELD_H
 
-#include "device.h"
+#include "grid.h"
 
 GS_FN constexpr int gs_ceil_divide(int a, int b) { return (a + b - 1) / b; }
 
@@ -70,7 +74,9 @@ template <int WIDE, int PARTS> struct gs_joined {
     }
 };
 
-template <class T, int DEPTH, int WIDE, int THREADS, int PARTS = 1, int MOST = 8> struct gs_held {
+template <class T, int DEPTH, int WIDE, int THREADS, int PARTS = 1, int MOST = 8,
+          bool STAGED = false>
+struct gs_held {
     typedef gs_joined<WIDE, PARTS> Joined;
     static constexpr int V = gs_vector<T>::size;
     static constexpr int WARPS = THREADS / 32;
@@ -91,12 +97,15 @@ template <class T, int DEPTH, int WIDE, int THREADS, int PARTS = 1, int MOST = 8
                               : OWN % 2 == 0 ? OWN / 2 : OWN; /* of OWN sums, behind the shuffles */
     /* rows at once: more where weights leave the registers, for a thread waits for each lot */
     static constexpr int ROWS = MOST > 4 && COUNT * V * OWN * (int)sizeof(T) > 320 ? 4 : MOST;
+    static constexpr int LOT = ROWS * APART; /* rows that are staged together */
     static_assert(THREADS % 32 == 0 && WARPS % ACROSS == 0, "warps share out the columns");
+    static_assert(!STAGED || DEPTH % V == 0, "what is staged is whole vectors");
 
     T weight[COUNT * V][OWN];
     Joined joined;
 
     GS_MEMBER static constexpr long long partial_elements(long long rows) {
+        if (STAGED) return 2 * LOT * DEPTH + (ALONG == 1 ? 0 : LOT * ALONG * COLUMNS);
         return ALONG == 1 ? 0 : rows * ALONG * COLUMNS;
     }
 
@@ -169,15 +178,16 @@ template <class T, int DEPTH, int WIDE, int THREADS, int PARTS = 1, int MOST = 8
         return x;
     }
 
-    /* R rows from `first` on; the rows behind the last are the last one's again. */
+    /* R rows from number i0 on, of those that a has; the rows behind the last are the last one's
+     * again. The first that a has is row number `first` of the result. */
     template <int R, bool WHOLE, bool ONTO>
-    GS_MEMBER void tile(long long first, long long rows, const T *a, long long row,
+    GS_MEMBER void tile(long long i0, long long rows, long long first, const T *a, long long row,
                         long long column, long long stride, T *partial,
                         T *const (&c)[PARTS]) const {
         T sum[R][OWN];
         const T *from[R];
         GS_UNROLL for (int r = 0; r < R; r++) {
-            from[r] = a + (first + r < rows ? first + r : rows - 1) * row;
+            from[r] = a + (i0 + r < rows ? i0 + r : rows - 1) * row;
             GS_UNROLL for (int n = 0; n < OWN; n++) sum[r][n] = 0;
         }
         GS_UNROLL for (int i = 0; i < COUNT; i++)
@@ -200,39 +210,95 @@ template <class T, int DEPTH, int WIDE, int THREADS, int PARTS = 1, int MOST = 8
         GS_UNROLL for (int n = 0; n < LEFT; n++) {
             const int j = column_of(n);
             GS_UNROLL for (int r = 0; r < R; r++) {
-                if (first + r >= rows) continue;
+                if (i0 + r >= rows) continue;
                 if constexpr (ALONG > 1)
-                    partial[((first + r) * ALONG + along()) * COLUMNS + j] = sum[r][n];
+                    partial[((i0 + r) * ALONG + along()) * COLUMNS + j] = sum[r][n];
                 else
-                    joined.template put<ONTO>(c, stride, first + r, j, sum[r][n]);
+                    joined.template put<ONTO>(c, stride, first + i0 + r, j, sum[r][n]);
             }
+        }
+    }
+
+    /* Sums of the warps, of rows from `first` on, as one sum. */
+    template <bool ONTO>
+    GS_MEMBER void join(long long first, long long rows, long long stride, const T *partial,
+                        T *const (&c)[PARTS]) const {
+        GS_ROLLED for (int e = (int)threadIdx.x; e < rows * COLUMNS; e += THREADS) {
+            const int i = e / COLUMNS, j = e % COLUMNS;
+            const T *from = partial + i * ALONG * COLUMNS + j;
+            T sum = from[0];
+            GS_UNROLL for (int s = 1; s < ALONG; s++) sum += from[s * COLUMNS];
+            joined.template put<ONTO>(c, stride, first + i, j, sum);
+        }
+    }
+
+    /* Rows from `first` on. */
+    template <bool ONTO>
+    GS_MEMBER void part(long long first, long long rows, const T *a, long long row,
+                        long long column, long long stride, T *partial,
+                        T *const (&c)[PARTS]) const {
+        const bool whole = column == 1 && (rows == 1 || row % V == 0) && gs_is_vector(a);
+        a += first * row;
+        if (whole && rows == 1) {
+            if (apart() == 0) tile<1, true, ONTO>(0, 1, first, a, row, 1, stride, partial, c);
+        } else if (whole) {
+            long long i = apart() * ROWS;
+            GS_ROLLED for (; i < rows - (ROWS > 4 ? 4 : 0); i += APART * ROWS)
+                tile<ROWS, true, ONTO>(i, rows, first, a, row, 1, stride, partial, c);
+            if (ROWS > 4 && i < rows)
+                tile<4, true, ONTO>(i, rows, first, a, row, 1, stride, partial, c);
+        } else
+            GS_ROLLED for (long long i = apart(); i < rows; i += APART)
+                tile<1, false, ONTO>(i, rows, first, a, row, column, stride, partial, c);
+        if constexpr (ALONG > 1) {
+            __syncthreads();
+            join<ONTO>(first, rows, stride, partial, c);
         }
     }
 
     template <bool ONTO>
     GS_MEMBER void product(long long rows, const T *a, long long row, long long column,
                            long long stride, T *partial, T *const (&c)[PARTS]) const {
-        const bool whole = column == 1 && (rows == 1 || row % V == 0) && gs_is_vector(a);
-        if (whole && rows == 1) {
-            if (apart() == 0) tile<1, true, ONTO>(0, 1, a, row, 1, stride, partial, c);
-        } else if (whole) {
-            long long i = apart() * ROWS;
-            GS_ROLLED for (; i < rows - (ROWS > 4 ? 4 : 0); i += APART * ROWS)
-                tile<ROWS, true, ONTO>(i, rows, a, row, 1, stride, partial, c);
-            if (ROWS > 4 && i < rows)
-                tile<4, true, ONTO>(i, rows, a, row, 1, stride, partial, c);
-        } else
-            GS_ROLLED for (long long i = apart(); i < rows; i += APART)
-                tile<1, false, ONTO>(i, rows, a, row, column, stride, partial, c);
-        if constexpr (ALONG > 1) {
-            __syncthreads();
-            GS_ROLLED for (int e = (int)threadIdx.x; e < rows * COLUMNS; e += THREADS) {
-                const int i = e / COLUMNS, j = e % COLUMNS;
-                const T *from = partial + i * ALONG * COLUMNS + j;
-                T sum = from[0];
-                GS_UNROLL for (int s = 1; s < ALONG; s++) sum += from[s * COLUMNS];
-                joined.template put<ONTO>(c, stride, i, j, sum);
+        if constexpr (STAGED) {
+            T *const sums = partial + 2 * LOT * DEPTH;
+            GS_ROLLED for (long long first = 0; first < rows; first += LOT) {
+                if (first) __syncthreads();
+                part<ONTO>(first, rows - first < LOT ? rows - first : LOT, a, row, column, stride,
+                           sums, c);
             }
+        } else
+            part<ONTO>(0, rows, a, row, column, stride, partial, c);
+    }
+
+    /* Starts to copy a lot of rows. */
+    GS_MEMBER static void stage(long long first, long long rows, const T *a, long long row,
+                                T *staged) {
+        constexpr int PIECES = DEPTH / V;
+        const int real = rows - first < LOT ? (int)(rows - first) : LOT;
+        GS_ROLLED for (int e = (int)threadIdx.x; e < real * PIECES; e += THREADS)
+            gs_copy_vector(staged + e * V, a + (first + e / PIECES) * row + e % PIECES * V);
+        gs_close_copies();
+    }
+
+    /* A lot is on its way while the one before is multiplied. */
+    GS_MEMBER void staged_product(long long rows, const T *a, long long row, long long stride,
+                                  T *partial, T *const (&c)[PARTS]) const {
+        T *const sums = partial + 2 * LOT * DEPTH;
+        stage(0, rows, a, row, partial);
+        GS_ROLLED for (long long first = 0, odd = 0; first < rows; first += LOT, odd ^= 1) {
+            stage(first + LOT, rows, a, row, partial + (odd ^ 1) * (LOT * DEPTH));
+            gs_copied_but<1>();
+            __syncthreads();
+            const T *const staged = partial + odd * (LOT * DEPTH);
+            const int real = rows - first < LOT ? (int)(rows - first) : LOT, i = apart() * ROWS;
+            if (real == 1) {
+                if (i == 0) tile<1, true, false>(0, 1, first, staged, DEPTH, 1, stride, sums, c);
+            } else if (i < real - (ROWS > 4 ? 4 : 0))
+                tile<ROWS, true, false>(i, real, first, staged, DEPTH, 1, stride, sums, c);
+            else if (ROWS > 4 && i < real)
+                tile<4, true, false>(i, real, first, staged, DEPTH, 1, stride, sums, c);
+            if (ALONG > 1 || first + LOT < rows) __syncthreads();
+            if constexpr (ALONG > 1) join<false>(first, real, stride, sums, c);
         }
     }
 
@@ -242,6 +308,18 @@ template <class T, int DEPTH, int WIDE, int THREADS, int PARTS = 1, int MOST = 8
         static_assert(sizeof...(c) == PARTS, "a result for each part");
         T *const results[PARTS] = {c...};
         product<false>(rows, a, row, column, stride, partial, results);
+    }
+
+    /* The same where a is in the device's memory. */
+    template <class... Of>
+    GS_MEMBER void multiply_far(long long rows, const T *a, long long row, long long column,
+                                long long stride, T *partial, Of... c) const {
+        static_assert(STAGED && sizeof...(c) == PARTS, "a result for each part");
+        T *const results[PARTS] = {c...};
+        if (column == 1 && (rows == 1 || row % V == 0) && gs_is_vector(a))
+            staged_product(rows, a, row, stride, partial, results);
+        else
+            product<false>(rows, a, row, column, stride, partial, results);
     }
 
     template <class... Of>

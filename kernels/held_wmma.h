@@ -207,12 +207,13 @@ template <class PRECISION, int DEPTH, int WIDE, int THREADS, int PARTS = 1> stru
                 nvcuda::wmma::store_matrix_sync(own + n * 16, sum[n], COLUMNS + 8,
                                                 nvcuda::wmma::mem_row_major);
             __syncthreads();
-            GS_ROLLED for (int e = (int)threadIdx.x; e < 16 * COLUMNS; e += THREADS) {
+            const int real = rows - first < 16 ? (int)(rows - first) : 16;
+            GS_ROLLED for (int e = (int)threadIdx.x; e < real * COLUMNS; e += THREADS) {
                 const int i = e / COLUMNS, j = e % COLUMNS;
                 const float *const from = sums + i * (COLUMNS + 8) + j;
                 float total = from[0];
                 GS_UNROLL for (int s = 1; s < ALONG; s++) total += from[s * SUMS];
-                if (first + i < rows) joined.template put<ONTO>(c, stride, first + i, j, total);
+                joined.template put<ONTO>(c, stride, first + i, j, total);
             }
         }
     }

@@ -127,7 +127,7 @@ def test_gates_are_held_as_one_matrix(seen, monkeypatch):
     assert_close([f(*given)], [wanted])
     (loop,) = seen.loops
     assert loop.meetings == 1
-    assert loop.source.count(".multiply(") == 1
+    assert loop.source.count(".multiply_far(") == 1
     assert loop.source.count(".load(") == 4
 
 
@@ -167,7 +167,7 @@ def test_a_group_that_does_not_meet_is_an_error(monkeypatch):
     f, _ = elman(16)
     given = inputs(4, 4, 16)
     build = Emulated.build
-    met = "if (gs_leave(meeting, ticket, members))"
+    met = "if (gs_leave(meeting, met, members))"
 
     def built(self, source, name):
         if name.startswith("loop"):
@@ -224,7 +224,7 @@ def test_what_a_meeting_drops_from_the_cache_is_read_from_shared_memory(seen, mo
     before, _, text = seen.loops[0].source.partition("for (long long t")
     assert re.search(r"gs_copy\(\w+_kept", before)
     behind = text.partition("gs_leave")[2]
-    assert re.search(r"gs_copy\(\w+_met", behind.partition(".multiply(")[0])
+    assert re.search(r"gs_copy\(\w+_met", behind.partition(".multiply_far(")[0])
 
 
 def test_a_thread_loads_first_and_stores_last_but_for_what_may_be_the_same():

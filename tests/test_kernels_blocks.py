@@ -93,6 +93,8 @@ HELD = [
     ("f32", 64, 8, 256, 4, 4, "multiply"), ("f32", 33, 9, 128, 3, 2, "add"),
     ("f32", 129, 1, 64, 5, 4, "multiply"), ("f32", 100, 33, 128, 2, 4, "multiply"),
     ("f64", 5, 6, 32, 2, 1, "add"), ("f64", 130, 3, 128, 7, 4, "multiply"),
+    ("f32", 320, 96, 256, 1, 8, "multiply_far"), ("f32", 64, 8, 256, 4, 4, "multiply_far"),
+    ("f32", 36, 24, 32, 1, 2, "multiply_far"), ("f64", 130, 3, 128, 7, 4, "multiply_far"),
 ]  # fmt: skip
 
 # precision, depth, width of a part, threads, parts, what is done
@@ -134,8 +136,9 @@ def holding_as(name, kind, type_, threads, parts, verb):
                           loads="\n    ".join(loads), results=results)  # fmt: skip
 
 
-def held_type(t, depth, wide, threads, parts, rows):
-    return f"gs_held<{REALS[t][1]}, {depth}, {wide}, {threads}, {parts}, {rows}>"
+def held_type(t, depth, wide, threads, parts, rows, staged):
+    sizes = f"{depth}, {wide}, {threads}, {parts}, {rows}"
+    return f"gs_held<{REALS[t][1]}, {sizes}, {str(staged).lower()}>"
 
 
 def wmma_type(precision, depth, wide, threads, parts):
@@ -143,7 +146,7 @@ def wmma_type(precision, depth, wide, threads, parts):
 
 
 def holding(name, t, depth, wide, threads, parts=1, rows=4, verb="multiply"):
-    kind = held_type(t, depth, wide, threads, parts, rows)
+    kind = held_type(t, depth, wide, threads, parts, rows, verb == "multiply_far")
     return holding_as(name, REALS[t][1], kind, threads, parts, verb)
 
 
@@ -586,7 +589,9 @@ def test_layouts_are_what_weights_have_them_as():
     for i, ((depth, wide, threads, parts), kind) in enumerate(shapes):
         sizes = dict(depth=depth, wide=wide, threads=threads, parts=parts)
         if kind in REALS:
-            twin = weights.Layout(**sizes, dtype=np.dtype(REALS[kind][0]).name)
+            staged = depth % 4 == 0 and i % 2 == 0
+            dtype = np.dtype(REALS[kind][0]).name
+            twin = weights.Layout(**sizes, dtype=dtype, rows=8 >> i % 3 // 2, staged=staged)
         else:
             twin = weights.Fragments(**sizes, precision=kind)
         twins[f"layout{i}"] = twin

@@ -10,7 +10,8 @@ TWIN = """
 #include <cuda/atomic>
 extern "C" __global__ void twin(unsigned long long *counter, unsigned long long share, int *out) {
     cuda::atomic_ref<unsigned long long, cuda::thread_scope_device> c(*counter);
-    const unsigned long long epoch = c.fetch_add(share, cuda::memory_order_release) >> 32;
+    const unsigned long long epoch = c.load(cuda::memory_order_acquire) >> 32;
+    c.fetch_add(share, cuda::memory_order_release);
     while (c.load(cuda::memory_order_acquire) >> 32 == epoch) {}
     *out = 1;
 }
@@ -18,7 +19,8 @@ extern "C" __global__ void twin(unsigned long long *counter, unsigned long long 
 OURS = """
 #include "grid.h"
 extern "C" __global__ void ours(unsigned long long *counter, unsigned long long share, int *out) {
-    const unsigned long long epoch = gs_arrive(counter, share) >> 32;
+    const unsigned long long epoch = gs_look(counter) >> 32;
+    gs_arrive(counter, share);
     while (gs_look(counter) >> 32 == epoch) {}
     *out = 1;
 }

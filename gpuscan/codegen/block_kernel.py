@@ -18,6 +18,7 @@ from .kernel import (
     Number,
     Pointer,
     Shift,
+    TimesMet,
     Use,
     binary,
     names,
@@ -50,6 +51,7 @@ from .weights import (
     EIGHT_ROWS,
     LEAST_HELD,
     OTHER_REGISTERS,
+    VECTOR,
     Fragments,
     Layout,
     Weight,
@@ -167,7 +169,8 @@ class Blocks:
 
     def launch(self) -> Launch:
         known = self._lay_out()
-        body = tuple(with_own_panels(self.body, self.weights, self.partials))
+        near = {s.array.name for s in self.prologue if isinstance(s, InShared)}
+        body = tuple(with_own_panels(self.body, self.weights, self.partials, near))
         among = (self.workers, self.worker) if self.in_groups else ()
         made: Sequence[Any] = Threads(self.by_units, among).statements(body)
         pairs = list(zip(self.program.kernel.pointers, self.program.pointers))
@@ -296,6 +299,7 @@ class Blocks:
                 if self.by_units:
                     self.parameters.pointer(pointer, Held(source, self.groups))
                     self._of_a_group(pointer.array, Name("GS_GRID_MEETING"))
+                    self.prologue.append(TimesMet(pointer.array))
             else:
                 self._outside(k, pointer, source)
         packed = [x for x in scratch if x[0].array.name in of_panels]
@@ -351,14 +355,10 @@ class Blocks:
         rows = max(self.loop.value(s.arguments[0], self.most) for p in group for s in products[p])
         item = np.dtype(source.dtype).itemsize
         for held in range(depth, 0, -64) if in_part else (depth,):
-            layout: Layout | Fragments = Layout(held, wide, len(group), self.threads, source.dtype)
-            if self.precision != "float32" and source.dtype == "float32":
-                layout = Fragments(held, wide, len(group), self.threads, self.precision)
-            if not layout.fits or layout.registers > self.registers - layout.others:
+            layout = self._layout(held, wide, len(group), source.dtype, rows, room)
+            if layout is None:
                 continue
             partial = _lines(layout.partial_bytes(rows))
-            if 4 * partial > 3 * room:
-                continue
             self.registers -= layout.registers
             most = self.partial_bytes.get(source.dtype, 0)
             self.partial_bytes[source.dtype] = max(most, partial)
@@ -376,6 +376,24 @@ class Blocks:
                     packed.append((pointer, scratch, (depth - held) * wide, one))
             return held * wide * item * len(group)
         return 0
+
+    def _layout(
+        self, depth: int, wide: int, parts: int, dtype: str, rows: int, room: int
+    ) -> Layout | Fragments | None:
+        """How registers hold a matrix, where they and shared memory have room: with as much in
+        flight of the rows that all blocks exchange as there can be."""
+        whole = depth * np.dtype(dtype).itemsize % VECTOR == 0
+        ways: list[Layout | Fragments] = [Layout(depth, wide, parts, self.threads, dtype)]
+        if self.by_units and whole:
+            staged = [replace(ways[0], rows=n, staged=True) for n in (8, 4)]
+            ways = [*staged, *ways]
+        if self.precision != "float32" and dtype == "float32":
+            ways = [Fragments(depth, wide, parts, self.threads, self.precision)]
+        for x in ways:
+            fits = x.fits and x.registers <= self.registers - x.others
+            if fits and 4 * _lines(x.partial_bytes(rows)) <= 3 * room:
+                return x
+        return None
 
     def _stage(self, staged: Staged) -> bool:
         """Takes shared memory for what goes to or from the device's while blocks meet."""

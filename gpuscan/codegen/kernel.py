@@ -12,8 +12,8 @@
 and, where the threads of a block do together what one worker does (`threads`):
 
             | Share(loops, body, by) | Barrier() | Alone(body) | Combine(name, scalar, by)
-            | Meet(meeting) | Enter(meeting) | MeetingOver(meeting) | Fail() | Continue()
-            | LastBlock(counter) | Finish(steps) | Leave() | Local(array, count)
+            | TimesMet(meeting) | Meet(meeting) | Enter(meeting) | MeetingOver(meeting) | Fail()
+            | Continue() | LastBlock(counter) | Finish(steps) | Leave() | Local(array, count)
             | InShared(array, offset) | Shift(array, offset) | HeldWeight(array, type)
 
 Positions and sizes are int64 expressions (`Binary`), values are expressions over the scalar
@@ -374,6 +374,13 @@ class Meet:
 
     meeting: Array
     among: tuple[Any, ...] = ()
+
+
+@record
+class TimesMet:
+    """How often those of a meeting have met when the kernel starts, which the meetings count on."""
+
+    meeting: Array
 
 
 @record

@@ -59,7 +59,7 @@ T = Name("t")
 _STEM = re.compile(r"[A-Za-z]\w*")
 _TAKEN = re.compile(
     r"[a-egi-z]\d\w*|t|next_t|first|first_value|last|rows?|row\d+|rows_a_.*|ahead\d+|group|members?|"
-    r"ticket|done|shared|meeting|counter|sums_.*|all_.*|gs_.*|GS_.*|restrict|"
+    r"met|done|shared|meeting|counter|sums_.*|all_.*|gs_.*|GS_.*|restrict|"
     r".*_(place|apart|here|early|late|met|kept|held|rounded)\d*|"
     r"auto|bool|break|case|char|class|const|continue|default|delete|do|double|else|enum|export|"
     r"extern|false|float|for|friend|goto|if|inline|int|long|mutable|namespace|new|operator|private|"

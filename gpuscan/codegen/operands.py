@@ -92,7 +92,8 @@ def beside(
 
 # Where a routine's arguments say which rows it reads, how many, and how far apart they are.
 _READS: Mapping[str, tuple[int, int, int]] = {
-    "gs_gemm": (3, 0, 4), "gs_gemm_onto": (3, 0, 4), "gs_multiply": (2, 1, 3),
+    "gs_gemm": (3, 0, 4), "gs_gemms": (3, 0, 4), "gs_gemm_onto": (3, 0, 4),
+    "gs_multiply": (2, 1, 3),
 }  # fmt: skip
 
 

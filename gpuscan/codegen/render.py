@@ -48,6 +48,7 @@ from .kernel import (
     Shift,
     Steps,
     Store,
+    TimesMet,
     Use,
     product,
 )
@@ -86,7 +87,7 @@ _SHARED = {
 # What is done with a matrix that is held in registers.
 _OF_HELD = {
     "gs_clear": "clear", "gs_hold": "load", "gs_multiply": "multiply",
-    "gs_multiply_rounded": "multiply_rounded",
+    "gs_multiply_far": "multiply_far", "gs_multiply_rounded": "multiply_rounded",
 }  # fmt: skip
 
 # What has to be computed without a sign: sums of those that have one, or in C become ints.
@@ -278,13 +279,15 @@ class Renderer:
                 scratch = f", ({self.type(name.dtype)} *)shared" if by == "block" else ""
                 yield f"{indent}{name.text} = {routine}({name.text}{scratch});"
             case Meet(meeting, among):
-                given = ", ".join([meeting.name, *map(self.bare, among)])
+                given = ", ".join([meeting.name, "met", *map(self.bare, among)])
                 yield f"{indent}if (gs_meet({given})) return gs_unmet(done);"
+            case TimesMet(meeting):
+                yield f"{indent}gs_u64 met = gs_times_met({meeting.name});"
             case Enter(meeting, among):
                 given = ", ".join([meeting.name, *map(self.bare, among)])
-                yield f"{indent}const gs_u64 ticket = gs_enter({given});"
+                yield f"{indent}gs_enter({given});"
             case MeetingOver(meeting, among):
-                given = ", ".join([meeting.name, "ticket", *map(self.bare, among[:1])])
+                given = ", ".join([meeting.name, "met", *map(self.bare, among[:1])])
                 yield f"{indent}if (gs_leave({given})) return gs_unmet(done);"
             case LastBlock(counter):
                 yield f"{indent}if (!gs_is_last({counter.name})) return;"

@@ -48,6 +48,7 @@ from .lower import FAILED
 TOGETHER: Mapping[str, tuple[Sequence[int], Sequence[int]]] = {
     "gs_pack": ((2,), (5,)),
     "gs_gemm": ((3, 6), (7,)),
+    "gs_gemms": ((3, *range(7, 99, 2)), range(8, 99, 2)),
     "gs_gemm_steps": ((5, 8), (9,)),
     "gs_uniforms": ((0,), (4,)),
     "gs_uniform_rows": ((0,), (6,)),
@@ -55,6 +56,7 @@ TOGETHER: Mapping[str, tuple[Sequence[int], Sequence[int]]] = {
     "gs_clear": ((), (0,)),
     "gs_hold": ((2,), (0, 6)),
     "gs_multiply": ((0, 2), range(6, 99)),
+    "gs_multiply_far": ((0, 2), range(6, 99)),
     "gs_multiply_rounded": ((0, 2), range(5, 99)),
 }
 _MEETING = "gs_meet"

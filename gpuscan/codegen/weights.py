@@ -3,7 +3,7 @@ memory, or, where neither has room, in the device's memory, to be read again in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..record import record, replace
@@ -98,7 +98,8 @@ class Fragments:
 @record
 class Layout:
     """How the threads of a block hold a matrix: kernels/held.h, in the same words. rows: that are
-    multiplied at once, at most."""
+    multiplied at once, at most. staged: whether rows in the device's memory go by way of shared
+    memory."""
 
     depth: int
     wide: int  # columns of each of the parts that are held as one
@@ -106,6 +107,7 @@ class Layout:
     threads: int
     dtype: str
     rows: int = 8
+    staged: bool = False
 
     @property
     def columns(self) -> int:
@@ -123,6 +125,8 @@ class Layout:
     def type(self) -> str:
         kind = "double" if self.dtype == "float64" else "float"
         sizes = f"{self.depth}, {self.wide}, {self.threads}, {self.parts}"
+        if self.staged:
+            return f"gs_held<{kind}, {sizes}, {self.rows}, true>"
         return f"gs_held<{kind}, {sizes}{f', {self.rows}' * (self.rows < 8)}>"
 
     @property
@@ -137,6 +141,12 @@ class Layout:
         while 2 * found <= most and warps % (2 * found) == 0:
             found *= 2
         return found
+
+    @property
+    def lot(self) -> int:
+        """How many rows are staged together."""
+        at_once = 4 if self.registers > EIGHT_ROWS else self.rows
+        return at_once * (self.threads // 32 // self.across // self.along)
 
     @property
     def own(self) -> int:
@@ -157,10 +167,12 @@ class Layout:
         return count * (VECTOR // self.itemsize) * self.own * self.itemsize // 4
 
     def partial_bytes(self, rows: int) -> int:
-        """Of shared memory, for the warps' sums of so many rows."""
-        if self.along == 1:
-            return 0
-        return rows * self.along * self.across * GROUPS * self.own * self.itemsize
+        """Of shared memory, for the warps' sums of so many rows; or for two lots of rows that are
+        staged, and the sums of one."""
+        lots = 2 * self.lot * self.depth if self.staged else 0
+        rows = self.lot if self.staged else rows
+        sums = rows * self.along * self.across * GROUPS * self.own if self.along > 1 else 0
+        return (lots + sums) * self.itemsize
 
 
 def panel_of(s: Use) -> str:
@@ -259,10 +271,11 @@ def together(body: Sequence[Any]) -> list[tuple[str, ...]]:
 
 
 def with_own_panels(
-    body: Sequence[Any], weights: Sequence[Weight], partials: Mapping[str, Array]
-) -> Iterator[Any]:
+    body: Sequence[Any], weights: Sequence[Weight], partials: Mapping[str, Array],
+    near: Collection[str],
+) -> Iterator[Any]:  # fmt: skip
     """Statements for a block that has panels of its own, with the columns that it computes; the
-    weights are in registers."""
+    weights are in registers. near: arrays in shared memory."""
     of = {panel: w for w in weights for panel in w.panels}
     products: dict[str, Use] = {}
 
@@ -281,7 +294,7 @@ def with_own_panels(
                         products[panel] = s
                         if panel == of[panel].panels[-1]:
                             uses = [products[p] for p in of[panel].panels]
-                            yield from _multiplied(of[panel], uses, partials[own.dtype])
+                            yield from _multiplied(of[panel], uses, partials[own.dtype], near)
                 case For() | Steps():
                     yield replace(s, body=tuple(visit(s.body)))
                 case If(condition, inner, other):
@@ -289,7 +302,41 @@ def with_own_panels(
                 case _:
                     yield s
 
-    yield from visit(body)
+    yield from _joined(visit(body))
+
+
+def _joined(body: Iterable[Any]) -> Iterator[Any]:
+    """Statements with products of the same rows and as many columns each as one product, where they
+    follow each other: so a thread has several columns to wait for at once."""
+    run: list[Use] = []
+
+    def one() -> Iterator[Use]:
+        if len(run) < 2:
+            yield from run
+        else:
+            *rows, _, _, stride = run[0].arguments
+            pairs = [x for s in run for x in s.arguments[6:8]]
+            suffix = run[0].routine.rpartition("_")[2]
+            yield Use(f"gs_gemms_{suffix}", (*rows, stride, *pairs))
+        run.clear()
+
+    def same(s: Use) -> Any:
+        return s.routine, s.arguments[:6], s.arguments[8]
+
+    for s in body:
+        plain = isinstance(s, Use) and routine(s.routine) == "gs_gemm"
+        if not plain or (run and same(run[0]) != same(s)):
+            yield from one()
+        match s:
+            case Use() if plain:
+                run.append(s)
+            case For() | Steps():
+                yield replace(s, body=tuple(_joined(s.body)))
+            case If(condition, inner, other):
+                yield If(condition, tuple(_joined(inner)), tuple(_joined(other)))
+            case _:
+                yield s
+    yield from one()
 
 
 def _held(w: Weight, panel: str, s: Use, partial: Array) -> Iterator[Use]:
@@ -303,11 +350,15 @@ def _held(w: Weight, panel: str, s: Use, partial: Array) -> Iterator[Use]:
         yield Use(s.routine, (rest, wide, b, down, right, own))
 
 
-def _multiplied(w: Weight, uses: Sequence[Use], partial: Array) -> Iterator[Use]:
+def _multiplied(
+    w: Weight, uses: Sequence[Use], partial: Array, near: Collection[str]
+) -> Iterator[Use]:
     suffix, held = uses[0].routine.rpartition("_")[2], Array(w.name, partial.dtype)
     rows, wide, depth, a, row, column, _, _, stride = uses[0].arguments
     results = [s.arguments[7] for s in uses]
-    yield Use(f"gs_multiply_{suffix}", (held, rows, a, row, column, stride, partial, *results))
+    staged = isinstance(w.layout, Layout) and w.layout.staged and a[0].name not in near
+    how = "gs_multiply_far" if staged else "gs_multiply"
+    yield Use(f"{how}_{suffix}", (held, rows, a, row, column, stride, partial, *results))
     if (rest := depth - w.depth) == Number(0):
         return
     a = (a[0], a[1] + column * w.depth)
