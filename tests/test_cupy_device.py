@@ -33,6 +33,7 @@ from gpuscan.errors import DeviceError
 from gpuscan.runtime import cupy as cupy_device
 from gpuscan.runtime import device as devices
 from gpuscan.runtime import driver, graphs
+from gpuscan.runtime.emulated import rounded
 
 ROOT = Path(gpuscan.__file__).resolve().parents[1]
 
@@ -220,7 +221,10 @@ class CuPy(types.ModuleType):
         cuda.Stream.null = Stream(self, ptr=0)
         cuda.MemoryPool = functools.partial(MemoryPool, self)
         cuda.get_allocator = lambda: self.allocator
-        cuda.cublas = types.SimpleNamespace(CUBLASError=type("CUBLASError", (Error,), {}))
+        cuda.cublas = types.SimpleNamespace(
+            CUBLASError=type("CUBLASError", (Error,), {}), gemmEx=self.gemmEx
+        )
+        cuda.device = types.SimpleNamespace(get_cublas_handle=lambda: 0xB1A5 + self.device)
         cuda.using_allocator = self.using_allocator
         self.cuda = cuda
 
@@ -310,6 +314,34 @@ class CuPy(types.ModuleType):
         a, b, c = placed(x.memory), placed(y.memory), placed(found.memory)
         self.submit(lambda: np.matmul(a, b, out=c))
         return found
+
+    def gemmEx(
+        self, handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, A: int,
+        Atype: int, lda: int, B: int, Btype: int, ldb: int, beta: int, C: int, Ctype: int,
+        ldc: int, computeType: int, algo: int,
+    ) -> None:  # fmt: skip
+        """cuBLAS's, of matrices of float32 by columns, whose sums are float32."""
+        self.log("gemmEx", transa, transb, m, n, k, lda, ldb, ldc, computeType)
+        assert handle == 0xB1A5 + self.device
+        assert (Atype, Btype, Ctype, algo) == (0, 0, 0, -1)
+        assert [ctypes.c_float.from_address(x).value for x in (alpha, beta)] == [1, 0]
+        precision = {74: "fp16", 75: "bf16", 77: "tf32"}[computeType]
+
+        def matrix(address: int, turned: int, rows: int, columns: int, apart: int) -> np.ndarray:
+            rows, columns = (columns, rows) if turned else (rows, columns)
+            if apart < rows or min(rows, columns) < 1:
+                raise self.cuda.cublas.CUBLASError("CUBLAS_STATUS_INVALID_VALUE")
+            n = apart * (columns - 1) + rows
+            inside = [a <= address and address + 4 * n <= a + size
+                      for a, (size, _) in self.places.items()]  # fmt: skip
+            assert any(inside)
+            flat = np.frombuffer((ctypes.c_float * n).from_address(address), "f")
+            found = np.lib.stride_tricks.as_strided(flat, (rows, columns), (4, 4 * apart))
+            return found.T if turned else found
+
+        a, b = matrix(A, transa, m, k, lda), matrix(B, transb, k, n, ldb)
+        c = matrix(C, 0, m, n, ldc)
+        self.submit(lambda: np.matmul(rounded(a, precision), rounded(b, precision), out=c))
 
 
 class Contexts(threading.local):
@@ -456,6 +488,59 @@ def test_a_loop_and_its_gradient_equal_the_references(
     names = [c[0] for c in cupy.calls]
     assert ("cuLaunchCooperativeKernel" in names) == (scope == "grid")
     assert ("matmul", (3, 9), (9, 9), 0) in cupy.calls
+
+
+FAST = {"tf32": 77, "bf16": 75, "fp16": 74}  # cublasComputeType_t
+
+
+@pytest.mark.parametrize("precision", FAST)
+def test_products_outside_of_loops_round_their_factors_by_cublas(
+    cupy: CuPy, precision: str
+) -> None:
+    """None copies a view that cuBLAS can read where it is. What the factors round to is summed up
+    in float32, in any order."""
+    x, y = T.matrix("x"), T.matrix("y")
+    cases = [  # and how many operands have to be copied
+        (T.dot(x, y), 0), (T.dot(y.T, x.T), 0), (T.dot(x.T, x), 0), (T.dot(y, y.T), 0),
+        (T.dot(x[:, 1:4], y[1:4, :2]), 0), (T.dot(x.T[1:4], y.T[:2, :4].T), 0),
+        (T.dot(x[:, :1], y[:1]), 0), (T.dot(x[1:2], y[:, 3:4]), 0), (T.dot(x[:, 2:3].T, x), 0),
+        (T.dot(x[:, ::2], y[::2]), 1), (T.dot(x[::-1], y[:, ::-1]), 2),
+    ]  # fmt: skip
+    r = np.random.RandomState(3)
+    given = [r.randn(*s).astype("f") for s in ((4, 5), (5, 6))]
+    there = [cupy.asarray(v) for v in given]  # NumPy's views are made on the host
+    for product, copies in cases:
+        x_, y_ = (gpuscan.function([x, y], v, device="reference", on_unused_input="ignore")(*given)
+                  for v in product.owner.inputs)  # fmt: skip
+        with gpuscan.config.change_flags(dot_precision=precision):
+            f = function([x, y], product, device="cupy", on_unused_input="ignore")
+        cupy.calls.clear()
+        found = f(*there)
+        a, b = (rounded(v, precision).astype("d") for v in (x_, y_))
+        np.testing.assert_allclose(
+            found, a @ b, rtol=0, atol=8 * 2.0**-24 * (abs(a) @ abs(b)).max()
+        )
+        names = [c[0] for c in cupy.calls]
+        assert [c[-2] for c in cupy.calls if c[0] == "gemmEx"] == [FAST[precision]]
+        assert names.count("copy") == copies
+        assert "matmul" not in names
+
+
+def test_what_rounds_no_factor_is_cupys_product(cupy: CuPy) -> None:
+    """Of doubles, and of nothing."""
+    with gpuscan.config.change_flags(dot_precision="bf16"):
+        for dtype, rows, depth, wide in [
+            ("float64", 2, 3, 4), ("float32", 0, 3, 4), ("float32", 2, 0, 4), ("float32", 2, 3, 0),
+        ]:  # fmt: skip
+            x, y = T.matrix("x", dtype), T.matrix("y", dtype)
+            f = function([x, y], T.dot(x, y), device="cupy")
+            cupy.calls.clear()
+            found = f(np.ones((rows, depth), dtype), np.ones((depth, wide), dtype))
+            np.testing.assert_array_equal(found, np.full((rows, wide), depth, dtype))
+            assert ("matmul", (rows, depth), (depth, wide), 0) in cupy.calls
+            assert "gemmEx" not in [c[0] for c in cupy.calls]
+        with pytest.raises(ValueError):
+            f(np.ones((2, 3), "f"), np.ones((4, 2), "f"))
 
 
 def test_every_step_on_its_own_is_the_same(cupy: CuPy) -> None:
@@ -636,6 +721,22 @@ def test_steps_are_graphs_and_not_a_bit_is_another(
             np.testing.assert_allclose(x, z, rtol=2e-4, atol=2e-5)
     assert all(p.graph_steps for p in f.explain().scans), str(f.explain())
     assert [c[0] for c in cupy.calls].count("cuGraphLaunch") > 10
+
+
+def test_a_graph_runs_products_that_round_their_factors(cupy: CuPy) -> None:
+    with gpuscan.config.change_flags(dot_precision="tf32"):
+        f, reference = steps(outputs=lambda hs, _: [hs])
+    values = elman_values(33)
+    f(*values)
+    cupy.calls.clear()
+    (found,) = f(*values)
+    names = [c[0] for c in cupy.calls]
+    begin, end = (names.index(x) for x in ("cuStreamBeginCapture_v2", "cuStreamEndCapture"))
+    recorded = [c for c in cupy.calls[begin:end] if c[0] == "gemmEx"]
+    assert recorded and {c[-1] for c in recorded} == {cupy.calls[begin][1]}
+    assert "cuGraphLaunch" in names and "matmul" not in names
+    (wanted,) = reference(*values)
+    assert 1e-6 < np.abs(found - wanted).max() < 30 * 2.0**-11 * np.abs(wanted).max()
 
 
 def test_a_graph_is_recorded_on_a_stream_of_its_own_and_started_on_the_current_one(

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from ..codegen.limits import Limits
+from ..codegen.limits import Limits, without
 from ..codegen.lower import FAILED, returns
 from ..codegen.program import (
     Done,
@@ -106,8 +106,9 @@ class CudaDevice(Protocol):
         """Starts a kernel. Raises DeviceError where that is refused, or fails."""
         ...
 
-    def product(self, x: Any, y: Any) -> Any:
-        """x @ y, of matrices of floats on the device, which may be views."""
+    def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
+        """x @ y, of matrices of floats on the device, which may be views. precision: to what
+        factors of float32 may be rounded, as config.dot_precision has it; sums are of float32."""
         ...
 
     def copy(self, target: Any, source: Any) -> None:
@@ -606,15 +607,20 @@ class _NestRunner:
 
 @record
 class CudaProduct(Op):
-    """A Dot of two matrices of floats, by the device's library."""
+    """A Dot of two matrices of floats, by the device's library, which has tensor cores where it
+    may round. A GPU that has none of the precision computes in float32."""
 
     device: CudaDevice
+    precision: str
 
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
         return Dot().infer(x, y)
 
     def eval(self, x: Any, y: Any) -> Any:
-        return self.device.product(self.device.there(x), self.device.there(y))
+        device, precision = self.device, self.precision
+        if precision != "float32" and without(precision, device.limits):
+            precision = "float32"
+        return device.product(device.there(x), device.there(y), precision)
 
 
 # ---- other ops -----------------------------------------------------------------------------------

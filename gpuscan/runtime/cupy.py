@@ -18,6 +18,11 @@ from . import driver
 
 _OLDEST = 12  # of CuPy's major versions
 _PER_THREAD = 2  # the stream that is another one in each thread
+# cublas_api.h: CUBLAS_COMPUTE_32F_FAST_16F, _16BF, _TF32; CUDA_R_32F; CUBLAS_GEMM_DEFAULT
+_FAST = {"fp16": 74, "bf16": 75, "tf32": 77}
+_FLOAT32, _DEFAULT = 0, -1
+_NUMBERS = np.array([1, 0], "float32")  # which cuBLAS reads from the host
+_ONE, _ZERO = (_NUMBERS.ctypes.data + k * _NUMBERS.itemsize for k in range(2))
 _INSTALL = "pip install cupy-cuda13x (for CUDA 13) or cupy-cuda12x"
 
 
@@ -67,6 +72,18 @@ def _check_place(x: Any) -> None:
             f"call within cupy.cuda.Device({there}), or copy the array: "
             f"with cupy.cuda.Device({_own.device}): x = cupy.asarray(x)"
         )
+
+
+def _by_rows(x: Any) -> tuple[Any, int, int]:
+    """A matrix that is not empty as cuBLAS can read it: where rows, or else (1) columns, are dense;
+    and how many elements they are apart. Another one is copied."""
+    (rows, columns), size = x.shape, x.itemsize
+    down, right = x.strides
+    if (right == size or columns == 1) and (down >= columns * size or rows == 1):
+        return x, 0, columns if rows == 1 else down // size
+    if (down == size or rows == 1) and (right >= rows * size or columns == 1):
+        return x, 1, rows if columns == 1 else right // size
+    return x.copy(order="C"), 0, columns
 
 
 class CuPy:
@@ -165,11 +182,29 @@ class CuPy:
     def launch(self, kernel: Any, launch: Launch, arguments: Sequence[int]) -> None:
         driver.launch(kernel, launch, arguments, self.cupy.cuda.get_current_stream().ptr)
 
-    def product(self, x: Any, y: Any) -> Any:
+    def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
+        rounds = precision != "float32" and x.dtype == "float32"
         try:
-            return self.cupy.matmul(x, y)
+            if rounds and x.size and y.size and x.shape[1] == len(y):
+                return self._rounding_product(x, y, _FAST[precision])
+            return self.cupy.matmul(x, y)  # which knows what to do of nothing, or what is wrong
         except self.cupy.cuda.cublas.CUBLASError as e:
             raise driver.failed(e, "a product by cuBLAS") from e
+
+    def _rounding_product(self, x: Any, y: Any, fast: int) -> Any:
+        """By cuBLAS, which has matrices by columns: of what is by rows it finds y.T and x.T in
+        memory, and it leaves (x @ y).T, which is y.T @ x.T."""
+        x, x_turned, x_apart = _by_rows(x)
+        y, y_turned, y_apart = _by_rows(y)
+        (rows, depth), wide = x.shape, y.shape[1]
+        found = self.empty((rows, wide), "float32")
+        cuda = self.cupy.cuda
+        cuda.cublas.gemmEx(
+            cuda.device.get_cublas_handle(), y_turned, x_turned, wide, rows, depth,
+            _ONE, y.data.ptr, _FLOAT32, y_apart, x.data.ptr, _FLOAT32, x_apart,
+            _ZERO, found.data.ptr, _FLOAT32, wide, fast, _DEFAULT,
+        )  # fmt: skip
+        return found
 
     def copy(self, target: Any, source: Any) -> None:
         if target.size:
