@@ -4,7 +4,9 @@ by the driver (driver.py)."""
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,11 +20,11 @@ from . import driver
 
 _OLDEST = 12  # of CuPy's major versions
 _PER_THREAD = 2  # the stream that is another one in each thread
-# cublas_api.h: CUBLAS_COMPUTE_32F_FAST_16F, _16BF, _TF32; CUDA_R_32F; CUBLAS_GEMM_DEFAULT
-_FAST = {"fp16": 74, "bf16": 75, "tf32": 77}
-_FLOAT32, _DEFAULT = 0, -1
-_NUMBERS = np.array([1, 0], "float32")  # which cuBLAS reads from the host
-_ONE, _ZERO = (_NUMBERS.ctypes.data + k * _NUMBERS.itemsize for k in range(2))
+# cublas_api.h: CUBLAS_COMPUTE_32F and _64F; CUBLAS_COMPUTE_32F_FAST_16F, _16BF and _TF32
+_COMPUTE = {"float32": 68, "float64": 70, "fp16": 74, "bf16": 75, "tf32": 77}
+_KIND = {"float32": 0, "float64": 1}  # CUDA_R_32F and _64F
+_NUMBERS = {dtype: np.array([1, 0], dtype) for dtype in _KIND}  # cuBLAS reads them from the host
+_DEFAULT, _TENSOR_OP = -1, 99  # CUBLAS_GEMM_DEFAULT and _TENSOR_OP
 _INSTALL = "pip install cupy-cuda13x (for CUDA 13) or cupy-cuda12x"
 
 
@@ -84,6 +86,19 @@ def _by_rows(x: Any) -> tuple[Any, int, int]:
     if (down == size or rows == 1) and (right >= rows * size or columns == 1):
         return x, 1, rows if columns == 1 else right // size
     return x.copy(order="C"), 0, columns
+
+
+@functools.cache
+def _cublas(version: int) -> Any:
+    """The library that CuPy has loaded; version: as cuBLAS says it."""
+    major = version // (10000 if version >= 100000 else 1000)
+    library = ctypes.CDLL(f"libcublas.so.{major}", mode=getattr(os, "RTLD_NOLOAD", 0))
+    at, n = ctypes.c_void_p, ctypes.c_int
+    library.cublasSetStream_v2.argtypes = at, at
+    library.cublasGemmEx.argtypes = (
+        at, n, n, n, n, n, at, at, n, n, at, n, n, at, at, n, n, n, n,
+    )  # fmt: skip
+    return library
 
 
 class CuPy:
@@ -184,26 +199,41 @@ class CuPy:
 
     def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
         rounds = precision != "float32" and x.dtype == "float32"
+        records = _own.graph is not None and len(x) * y.shape[1] > 1  # CuPy has one number's kernel
         try:
-            if rounds and x.size and y.size and x.shape[1] == len(y):
-                return self._rounding_product(x, y, _FAST[precision])
+            if (rounds or records) and x.size and y.size and x.shape[1] == len(y):
+                return self._gemm(x, y, precision if rounds else x.dtype.name)
             return self.cupy.matmul(x, y)  # which knows what to do of nothing, or what is wrong
         except self.cupy.cuda.cublas.CUBLASError as e:
             raise driver.failed(e, "a product by cuBLAS") from e
 
-    def _rounding_product(self, x: Any, y: Any, fast: int) -> Any:
+    def _gemm(self, x: Any, y: Any, how: str) -> Any:
         """By cuBLAS, which has matrices by columns: of what is by rows it finds y.T and x.T in
         memory, and it leaves (x @ y).T, which is y.T @ x.T."""
         x, x_turned, x_apart = _by_rows(x)
         y, y_turned, y_apart = _by_rows(y)
         (rows, depth), wide = x.shape, y.shape[1]
-        found = self.empty((rows, wide), "float32")
+        dtype = x.dtype.name
+        found = self.empty((rows, wide), dtype)
+        kind, one = _KIND[dtype], _NUMBERS[dtype].ctypes.data
+        algorithm = _DEFAULT
+        if how == dtype and self.limits.architecture != "sm_75":
+            algorithm = _TENSOR_OP  # as CuPy has it, so that a graph computes what steps do
         cuda = self.cupy.cuda
-        cuda.cublas.gemmEx(
-            cuda.device.get_cublas_handle(), y_turned, x_turned, wide, rows, depth,
-            _ONE, y.data.ptr, _FLOAT32, y_apart, x.data.ptr, _FLOAT32, x_apart,
-            _ZERO, found.data.ptr, _FLOAT32, wide, fast, _DEFAULT,
+        handle = cuda.device.get_cublas_handle()
+        given = (
+            handle, y_turned, x_turned, wide, rows, depth, one, y.data.ptr, kind, y_apart,
+            x.data.ptr, kind, x_apart, one + x.itemsize, found.data.ptr, kind, wide,
+            _COMPUTE[how], algorithm,
         )  # fmt: skip
+        if _own.graph is None:
+            cuda.cublas.gemmEx(*given)
+            return found
+        # CuPy refuses to call cuBLAS where that is recorded (cupy/cupy#6290), which it can be
+        library = _cublas(cuda.cublas.getVersion(handle))
+        stream = cuda.get_current_stream().ptr
+        if status := library.cublasSetStream_v2(handle, stream) or library.cublasGemmEx(*given):
+            raise DeviceError(f"cuBLAS failed with status {status}")
         return found
 
     def copy(self, target: Any, source: Any) -> None:
