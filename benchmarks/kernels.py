@@ -120,7 +120,7 @@ class Kernel:
             found["weights read again"] = {p: n for p, n in again.items() if n}
             # an arrival releases, and those who wait acquire
             met = self.launch.meetings
-            exchanges = (*map(self.code.wide, ("MEMBAR", "ATOMG.E.ADD")), self.code.count("CCTL"))
+            exchanges = (*map(self.code.wide, ("MEMBAR", "RED")), self.code.count("CCTL"))
             if exchanges[:2] != (met, met) or not met <= exchanges[2] <= 2 * met:
                 found["releases, arrivals, acquires"] = exchanges
             kinds = {x.kind for x in self.code.flow}

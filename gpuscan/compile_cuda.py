@@ -47,21 +47,32 @@ _INTEGERS = ("bool", *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16,
 _VIEWS = (BroadcastTo, DimShuffle, FirstRows, Require, Reshape, Specify, Subtensor)
 
 
+@record
+class Target:
+    """What a graph is compiled for; precision: of the factors of float32 products; met: where each
+    loop puts the sizes and shapes of its last run."""
+
+    device: CudaDevice
+    fuse: str
+    precision: str
+    met: dict[Variable, Any]
+
+
 def compiled_cuda(
     inputs: Sequence[Variable], outputs: Sequence[Variable], device: Any, fuse: str,
     stay: Sequence[bool],
 ) -> Compiled:  # fmt: skip
     """A callable from the inputs' values to the outputs', and how each scan runs. stay: which
     outputs stay on the device."""
-    met: dict[Variable, Any] = {}
-    made, _, plans = _program(inputs, outputs, device, fuse, met)
+    target = Target(device, fuse, config.dot_precision, {})
+    made, _, plans = _program(inputs, outputs, target)
     run = CudaProgram(made, device, tuple(stay))
 
     def put(x: Any) -> Any:
         with device.active():
             return device.array(x)
 
-    return Compiled(run, device.name, plans, "", put if device.has_own_arrays else None, met)
+    return Compiled(run, device.name, plans, "", put if device.has_own_arrays else None, target.met)
 
 
 @record
@@ -80,37 +91,34 @@ class CudaProgram:
 
 
 def _program(
-    inputs: Sequence[Variable], outputs: Sequence[Variable], device: CudaDevice, fuse: str,
-    met: dict[Variable, Any],
-) -> tuple[Program, list[Variable], tuple[LoopPlan, ...]]:  # fmt: skip
+    inputs: Sequence[Variable], outputs: Sequence[Variable], target: Target
+) -> tuple[Program, list[Variable], tuple[LoopPlan, ...]]:
     """The program, the outputs as they run on the device, and how each scan runs."""
     plans: list[LoopPlan] = []
     loops: dict[Variable, Fused | _Sequence] = {}
     for v in [v for v in toposort(outputs) if isinstance(v.op, Scan)]:
         try:
-            if fuse == "never":
+            if target.fuse == "never":
                 raise NotLowered("fuse='never'")
-            loops[v] = lowered(v, f"loop_{len(loops)}")
+            loops[v] = lowered(v, f"loop_{len(loops)}", target.precision)
             plans.append(loops[v].plan)
         except NotLowered as e:
-            if fuse == "always":
+            if target.fuse == "always":
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
-            loops[v] = sequence = sequenced(v, f"{e}", device, fuse, met)
-            met[v] = sequence.launches
+            loops[v] = sequence = sequenced(v, f"{e}", target)
+            target.met[v] = sequence.launches
             plans += [sequence.plan, *sequence.inner]
-    new = _replaced(outputs, loops, lower_nests(outputs, lanes=False), device, met, fuse)
+    new = _replaced(outputs, loops, lower_nests(outputs, lanes=False), target)
     written = {made: v for v, made in new.items()}
     made = [new[v] for v in outputs]
     return Program(inputs, made, written), made, tuple(plans)
 
 
-def sequenced(
-    v: Variable, reason: str, device: CudaDevice, fuse: str, met: dict[Variable, Any]
-) -> _Sequence:
+def sequenced(v: Variable, reason: str, target: Target) -> _Sequence:
     """A scan whose steps are run one after another."""
     assert isinstance(v.op, Scan)
     step = v.op.step
-    made, outputs, inner = _program(step.params, step.outputs, device, fuse, met)
+    made, outputs, inner = _program(step.params, step.outputs, target)
     numbers = _numbers(step.consts, outputs)
     given = [p for p in step.params if p not in numbers]
     launches = _step_launches(given, outputs, step.stop is not None)
@@ -255,7 +263,7 @@ class Fused:
         return Sized(self.program, values), chain
 
 
-def lowered(v: Variable, name: str) -> Fused:
+def lowered(v: Variable, name: str, precision: str) -> Fused:
     """A scan as one kernel, in its ways. Raises NotLowered."""
     program, sizes = lower_loop(v, name, lanes=False)
     chain: LoopProgram | None = None
@@ -264,15 +272,16 @@ def lowered(v: Variable, name: str) -> Fused:
         chain, chain_sizes = lower_chain(v, name)
     how = program.schedule
     plan = LoopPlan(name_of(v), "fused", how.reason, how.scope, how.stages)
-    return Fused(program, chain, (*sizes, *chain_sizes), plan, config.dot_precision)
+    return Fused(program, chain, (*sizes, *chain_sizes), plan, precision)
 
 
 def _replaced(
     outputs: Sequence[Variable], loops: Mapping[Variable, Fused | _Sequence],
-    nests: Sequence[Nest], device: CudaDevice, met: dict[Variable, Any], fuse: str,
+    nests: Sequence[Nest], target: Target,
 ) -> dict[Variable, Variable]:  # fmt: skip
     """Per node what stands for it where loops, nests and products are nodes that run on the
-    device; `met`: where each loop puts the sizes and shapes of its last run."""
+    device."""
+    device = target.device
     nest_of = {v: nest for nest in nests for v in nest.values}
 
     def needs(v: Variable) -> Sequence[Variable]:
@@ -297,11 +306,11 @@ def _replaced(
                 made[id(nest)] = kernel(*inputs)
             new[v] = inherit(results(made[id(nest)])[nest.values.index(v)], v)
         elif v in loops:
-            new[v] = inherit(_loop(v, loops[v], device, met, fuse)(*inputs), v)
+            new[v] = inherit(_loop(v, loops[v], target)(*inputs), v)
         elif not v.inputs or isinstance(v.op, Item | Dim) or getattr(v.op, "is_lazy", False):
             new[v] = rebuild(v, inputs) if v.inputs else v
         elif is_product(v):
-            new[v] = inherit(CudaProduct(device)(*inputs), v)
+            new[v] = inherit(CudaProduct(device, target.precision)(*inputs), v)
         elif isinstance(v.op, Uniform) and v.dtype in ("float32", "float64"):
             new[v] = inherit(CudaUniform(v.op, device)(*inputs), v)
         elif is_scatter(v):
@@ -325,17 +334,16 @@ def _launch_of(nest: Nest, device: CudaDevice) -> Callable[[Mapping[str, int]], 
     return lambda values: nest_launch(program, values, device.limits)
 
 
-def _loop(
-    v: Variable, f: Fused | _Sequence, device: CudaDevice, met: dict[Variable, Any], fuse: str
-) -> CudaLoop | CudaSequence:
+def _loop(v: Variable, f: Fused | _Sequence, target: Target) -> CudaLoop | CudaSequence:
     assert isinstance(v.op, Scan)
-    told = functools.partial(met.__setitem__, v)
+    device = target.device
+    told = functools.partial(target.met.__setitem__, v)
     if isinstance(f, _Sequence):
         return _sequence(v, f, device, told)
 
     @functools.cache
     def sequence() -> _Sequence:
-        return sequenced(v, "", device, fuse, {})
+        return sequenced(v, "", replace(target, met={}))
 
     @functools.cache
     def op() -> CudaSequence:
@@ -343,12 +351,13 @@ def _loop(
 
     def instead(launch: Launch) -> CudaSequence | None:
         """Where one block would run all of the loop."""
-        quicker = fuse == "auto" and in_launches(launch, sequence) is not None
+        quicker = target.fuse == "auto" and in_launches(launch, sequence) is not None
         return op() if quicker else None
 
+    runs_through = v.op.step.stop is None and not returns(f.program.kernel.body, FAILED)
     return CudaLoop(
-        v.op, f.program, len(f.sizes), functools.partial(f.launch_of, device), instead, device, v,
-        (*v.inputs, *f.sizes), told,
+        v.op, f.program, len(f.sizes), functools.partial(f.launch_of, device), instead,
+        runs_through, device, v, (*v.inputs, *f.sizes), told,
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ _SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "compute_test_value": ("off", str),
     "profile": (False, _boolean),
     "seed": (0, int),
-    # of products with weights in CUDA loops
+    # to which factors of float32 products on a GPU may be rounded
     "dot_precision": ("float32", _choice("float32", "tf32", "bf16", "fp16")),
     "threads": (0, _count),  # 0: as many as the cores that this process may use
 }

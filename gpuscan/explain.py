@@ -29,7 +29,7 @@ from .codegen.program import (
     Trace,
 )
 from .compile import LoopPlan, in_step, name_of
-from .compile_cuda import Fused, in_launches, lowered, sequence_plan, sequenced
+from .compile_cuda import Fused, Target, in_launches, lowered, sequence_plan, sequenced
 from .errors import BuildError, DeviceError
 from .evaluate import Program
 from .graph import Constant, Variable, toposort
@@ -183,11 +183,10 @@ def on_gpu(
         try:
             if fuse == "never":
                 raise NotLowered("fuse='never'")
-            fused = replace(lowered(v, "loop"), precision=precision)
-            plans.append(_plan(v, fused, known, gpu, scope, fuse))
+            plans.append(_plan(v, lowered(v, "loop", precision), known, gpu, scope, fuse))
         except NotLowered as e:
             inner = "auto" if fuse == "always" else fuse
-            plans.append(_sequenced(v, f"{e}", known, gpu, inner))
+            plans.append(_sequenced(v, f"{e}", known, gpu, inner, precision))
             assert isinstance(v.op, Scan)
             given = _known_in_step(v, known)
             plans += in_step(on_gpu(v.op.step.outputs, given, gpu, scope, inner, precision), v)
@@ -195,13 +194,12 @@ def on_gpu(
 
 
 def _sequenced(
-    v: Variable, reason: str, known: Mapping[Variable, Any], gpu: Limits, fuse: str
+    v: Variable, reason: str, known: Mapping[Variable, Any], gpu: Limits, fuse: str, precision: str
 ) -> LoopPlan:
     found = known.get(v)
     if isinstance(found, StepLaunches):  # of the device that runs it
         return sequence_plan(v, reason, found)
-    like: Any = _Described(gpu)
-    return sequenced(v, reason, like, fuse, {}).plan
+    return sequenced(v, reason, _like(gpu, fuse, precision)).plan
 
 
 def _known_in_step(v: Variable, known: Mapping[Variable, Any]) -> dict[Variable, Any]:
@@ -224,6 +222,11 @@ class _Described:
 
     def __init__(self, limits: Limits) -> None:
         self.name, self.limits = limits.name, limits
+
+
+def _like(gpu: Limits, fuse: str, precision: str) -> Target:
+    described: Any = _Described(gpu)
+    return Target(described, fuse, precision, {})
 
 
 def _plan(
@@ -257,8 +260,8 @@ def _plan(
     except (DoesNotFit, DeviceError) as e:
         return replace(f.plan, scope="", reason=f"no kernel on {gpu.name}: {e}")
     if fuse == "auto":
-        like: Any = _Described(gpu)
-        sequence = in_launches(launch, lambda: sequenced(v, "", like, fuse, {}))
+        like = _like(gpu, fuse, f.precision)
+        sequence = in_launches(launch, lambda: sequenced(v, "", like))
         if sequence is not None:
             return sequence.plan
     sized = chain if launch.scope == "thread" and chain is not None else loop

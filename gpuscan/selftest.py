@@ -12,7 +12,7 @@ import numpy as np
 
 from . import tensor as T
 from .codegen.cost import TENSOR
-from .codegen.persistent import without
+from .codegen.limits import without
 from .codegen.program import Launch
 from .config import DEVICES, config
 from .function import Function, function

@@ -33,6 +33,7 @@ from gpuscan.errors import DeviceError
 from gpuscan.runtime import cupy as cupy_device
 from gpuscan.runtime import device as devices
 from gpuscan.runtime import driver, graphs
+from gpuscan.runtime.emulated import rounded
 
 ROOT = Path(gpuscan.__file__).resolve().parents[1]
 
@@ -220,7 +221,11 @@ class CuPy(types.ModuleType):
         cuda.Stream.null = Stream(self, ptr=0)
         cuda.MemoryPool = functools.partial(MemoryPool, self)
         cuda.get_allocator = lambda: self.allocator
-        cuda.cublas = types.SimpleNamespace(CUBLASError=type("CUBLASError", (Error,), {}))
+        cuda.cublas = types.SimpleNamespace(
+            CUBLASError=type("CUBLASError", (Error,), {}), gemmEx=self.gemmEx,
+            getVersion=lambda handle: 130200,
+        )  # fmt: skip
+        cuda.device = types.SimpleNamespace(get_cublas_handle=lambda: 0xB1A5 + self.device)
         cuda.using_allocator = self.using_allocator
         self.cuda = cuda
 
@@ -306,10 +311,68 @@ class CuPy(types.ModuleType):
 
     def matmul(self, x: ndarray, y: ndarray) -> ndarray:
         self.log("matmul", x.shape, y.shape)
+        if x.size and y.size and (len(x), y.shape[1]) != (1, 1):
+            self.no_cublas_capture()
         found = self.empty((x.shape[0], y.shape[1]), x.dtype)
         a, b, c = placed(x.memory), placed(y.memory), placed(found.memory)
         self.submit(lambda: np.matmul(a, b, out=c))
         return found
+
+    def gemmEx(
+        self, handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, A: int,
+        Atype: int, lda: int, B: int, Btype: int, ldb: int, beta: int, C: int, Ctype: int,
+        ldc: int, computeType: int, algo: int,
+    ) -> None:  # fmt: skip
+        self.no_cublas_capture()
+        status = self.cublasGemmEx(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype,
+                                   ldb, beta, C, Ctype, ldc, computeType, algo)  # fmt: skip
+        if status:
+            raise self.cuda.cublas.CUBLASError("CUBLAS_STATUS_INVALID_VALUE")
+
+    def no_cublas_capture(self) -> None:
+        """As 14.2 does it."""
+        if self.is_capturing():
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently "
+                                      "unsupported")  # fmt: skip
+        self.blas_stream = self.stream
+
+    def cublasSetStream_v2(self, handle: int, stream: int) -> int:
+        assert handle == 0xB1A5 + self.device
+        self.blas_stream = stream
+        return 0
+
+    def cublasGemmEx(
+        self, handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, A: int,
+        Atype: int, lda: int, B: int, Btype: int, ldb: int, beta: int, C: int, Ctype: int,
+        ldc: int, computeType: int, algo: int,
+    ) -> int:  # fmt: skip
+        """cuBLAS's own, of matrices of floats by columns."""
+        self.log("gemmEx", transa, transb, m, n, k, lda, ldb, ldc, computeType)
+        assert (handle, self.blas_stream) == (0xB1A5 + self.device, self.stream)
+        kind = {0: ctypes.c_float, 1: ctypes.c_double}[Atype]
+        dtype, size = np.dtype(kind), ctypes.sizeof(kind)
+        assert Atype == Btype == Ctype
+        assert [kind.from_address(x).value for x in (alpha, beta)] == [1, 0]
+        exact = {0: 68, 1: 70}[Atype]
+        precision = {exact: "float32", 74: "fp16", 75: "bf16", 77: "tf32"}[computeType]
+        assert algo == (99 if computeType == exact else -1)
+
+        def matrix(address: int, turned: int, rows: int, columns: int, apart: int) -> np.ndarray:
+            rows, columns = (columns, rows) if turned else (rows, columns)
+            n = apart * (columns - 1) + rows
+            inside = [a <= address and address + size * n <= a + whole
+                      for a, (whole, _) in self.places.items()]  # fmt: skip
+            assert any(inside)
+            flat = np.frombuffer((kind * n).from_address(address), dtype)
+            found = np.lib.stride_tricks.as_strided(flat, (rows, columns), (size, size * apart))
+            return found.T if turned else found
+
+        if lda < (k if transa else m) or ldb < (n if transb else k) or ldc < m:
+            return 7
+        a, b = matrix(A, transa, m, k, lda), matrix(B, transb, k, n, ldb)
+        c = matrix(C, 0, m, n, ldc)
+        self.submit(lambda: np.matmul(rounded(a, precision), rounded(b, precision), out=c))
+        return 0
 
 
 class Contexts(threading.local):
@@ -420,6 +483,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CuPy]:
     driver.make_current(0)  # as CuPy does at its first call
     recorder = Recorder(library, found)
     monkeypatch.setattr(driver, "_driver", lambda: recorder)
+    monkeypatch.setattr(cupy_device, "_cublas", lambda version: found)
     yield found
     library.cuCtxSetCurrent(None)
     for cached in caches:
@@ -456,6 +520,59 @@ def test_a_loop_and_its_gradient_equal_the_references(
     names = [c[0] for c in cupy.calls]
     assert ("cuLaunchCooperativeKernel" in names) == (scope == "grid")
     assert ("matmul", (3, 9), (9, 9), 0) in cupy.calls
+
+
+FAST = {"tf32": 77, "bf16": 75, "fp16": 74}  # cublasComputeType_t
+
+
+@pytest.mark.parametrize("precision", FAST)
+def test_products_outside_of_loops_round_their_factors_by_cublas(
+    cupy: CuPy, precision: str
+) -> None:
+    """None copies a view that cuBLAS can read where it is. What the factors round to is summed up
+    in float32, in any order."""
+    x, y = T.matrix("x"), T.matrix("y")
+    cases = [  # and how many operands have to be copied
+        (T.dot(x, y), 0), (T.dot(y.T, x.T), 0), (T.dot(x.T, x), 0), (T.dot(y, y.T), 0),
+        (T.dot(x[:, 1:4], y[1:4, :2]), 0), (T.dot(x.T[1:4], y.T[:2, :4].T), 0),
+        (T.dot(x[:, :1], y[:1]), 0), (T.dot(x[1:2], y[:, 3:4]), 0), (T.dot(x[:, 2:3].T, x), 0),
+        (T.dot(x[:, ::2], y[::2]), 1), (T.dot(x[::-1], y[:, ::-1]), 2),
+    ]  # fmt: skip
+    r = np.random.RandomState(3)
+    given = [r.randn(*s).astype("f") for s in ((4, 5), (5, 6))]
+    there = [cupy.asarray(v) for v in given]  # NumPy's views are made on the host
+    for product, copies in cases:
+        x_, y_ = (gpuscan.function([x, y], v, device="reference", on_unused_input="ignore")(*given)
+                  for v in product.owner.inputs)  # fmt: skip
+        with gpuscan.config.change_flags(dot_precision=precision):
+            f = function([x, y], product, device="cupy", on_unused_input="ignore")
+        cupy.calls.clear()
+        found = f(*there)
+        a, b = (rounded(v, precision).astype("d") for v in (x_, y_))
+        np.testing.assert_allclose(
+            found, a @ b, rtol=0, atol=8 * 2.0**-24 * (abs(a) @ abs(b)).max()
+        )
+        names = [c[0] for c in cupy.calls]
+        assert [c[-2] for c in cupy.calls if c[0] == "gemmEx"] == [FAST[precision]]
+        assert names.count("copy") == copies
+        assert "matmul" not in names
+
+
+def test_what_rounds_no_factor_is_cupys_product(cupy: CuPy) -> None:
+    """Of doubles, and of nothing."""
+    with gpuscan.config.change_flags(dot_precision="bf16"):
+        for dtype, rows, depth, wide in [
+            ("float64", 2, 3, 4), ("float32", 0, 3, 4), ("float32", 2, 0, 4), ("float32", 2, 3, 0),
+        ]:  # fmt: skip
+            x, y = T.matrix("x", dtype), T.matrix("y", dtype)
+            f = function([x, y], T.dot(x, y), device="cupy")
+            cupy.calls.clear()
+            found = f(np.ones((rows, depth), dtype), np.ones((depth, wide), dtype))
+            np.testing.assert_array_equal(found, np.full((rows, wide), depth, dtype))
+            assert ("matmul", (rows, depth), (depth, wide), 0) in cupy.calls
+            assert "gemmEx" not in [c[0] for c in cupy.calls]
+        with pytest.raises(ValueError):
+            f(np.ones((2, 3), "f"), np.ones((4, 2), "f"))
 
 
 def test_every_step_on_its_own_is_the_same(cupy: CuPy) -> None:
@@ -638,6 +755,35 @@ def test_steps_are_graphs_and_not_a_bit_is_another(
     assert [c[0] for c in cupy.calls].count("cuGraphLaunch") > 10
 
 
+def test_a_graph_runs_products_that_round_their_factors(cupy: CuPy) -> None:
+    with gpuscan.config.change_flags(dot_precision="tf32"):
+        f, reference = steps(outputs=lambda hs, _: [hs])
+    values = elman_values(33)
+    f(*values)
+    cupy.calls.clear()
+    (found,) = f(*values)
+    names = [c[0] for c in cupy.calls]
+    begin, end = (names.index(x) for x in ("cuStreamBeginCapture_v2", "cuStreamEndCapture"))
+    recorded = [c for c in cupy.calls[begin:end] if c[0] == "gemmEx"]
+    assert recorded and {c[-1] for c in recorded} == {cupy.calls[begin][1]}
+    assert "cuGraphLaunch" in names and "matmul" not in names
+    (wanted,) = reference(*values)
+    assert 1e-6 < np.abs(found - wanted).max() < 30 * 2.0**-11 * np.abs(wanted).max()
+
+
+def test_where_cublas_can_not_be_recorded_steps_run_one_by_one(
+    cupy: CuPy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f, reference = steps(outputs=lambda hs, _: [hs])
+    values = elman_values(33)
+    gemm = cupy.cublasGemmEx
+    monkeypatch.setattr(cupy, "cublasGemmEx", lambda *x: 14 if cupy.is_capturing() else gemm(*x))
+    for _ in range(2):
+        np.testing.assert_allclose(f(*values)[0], reference(*values)[0], rtol=2e-4, atol=2e-5)
+    (plan,) = f.explain().scans
+    assert plan.no_graph == "it can't be recorded: cuBLAS failed with status 14"
+
+
 def test_a_graph_is_recorded_on_a_stream_of_its_own_and_started_on_the_current_one(
     cupy: CuPy,
 ) -> None:
@@ -655,7 +801,7 @@ def test_a_graph_is_recorded_on_a_stream_of_its_own_and_started_on_the_current_o
     recorded = cupy.calls[begin:end]
     launches = [c for c in recorded if c[0] == "cuLaunchKernel"]
     assert launches and {c[9] for c in launches} == {stream}
-    assert {c[-1] for c in recorded if c[0] == "matmul"} == {stream}
+    assert {c[-1] for c in recorded if c[0] == "gemmEx"} == {stream}
     # the host's constant goes to the GPU on the stream that is not recorded, while that may be
     for k, call in enumerate(cupy.calls):
         if begin < k < end and call[0] == "to the GPU":

@@ -1,4 +1,4 @@
-"""config.dot_precision: what products with weights in a CUDA loop are accurate to."""
+"""config.dot_precision: what products on a CUDA device are accurate to."""
 
 import numpy as np
 import pytest
@@ -56,6 +56,88 @@ def test_an_architecture_without_the_type_says_so(monkeypatch):
     monkeypatch.setattr(Emulated, "limits", of("t4"))
     with pytest.raises(DeviceError, match="'bf16' needs sm_80, and t4 is an sm_75: use 'fp16'"):
         product_of_a_step("bf16")
+
+
+# ---- outside of fused loops ----------------------------------------------------------------------
+
+
+def product_of_two(precision, dtype="float32", shape=(7, 48, 9)):
+    """x @ w[:, ::2] as a function of its own computes it, and the operands: one is a view."""
+    rng = np.random.default_rng(4)
+    given = [rng.normal(size=s).astype(dtype) for s in (shape[:2], (shape[1], 2 * shape[2]))]
+    x, w = T.matrix("x", dtype=dtype), T.matrix("w", dtype=dtype)
+    with config.change_flags(dot_precision=precision):
+        f = gpuscan.function([x, w], T.dot(x, w[:, ::2]), device="emulated")
+    return f(*given), given[0], given[1][:, ::2]
+
+
+@pytest.mark.parametrize("precision", ROUNDING)
+def test_products_outside_of_loops_are_as_accurate_as_their_factors(precision):
+    """As in a loop: the rounding of both factors of each term, and of a sum of float32."""
+    found, x, w = product_of_two(precision)
+    exact, magnitude = (f(x.astype("d")) @ f(w.astype("d")) for f in (np.positive, np.abs))
+    u, sums = ROUNDING[precision], len(w) * 2.0**-24
+    error = np.abs(found - exact)
+    assert (error <= ((2 * u + u * u) + sums) * magnitude).all()
+    if precision == "float32":
+        assert found.tobytes() == (x @ w).tobytes()
+    else:
+        assert error.max() > (sums * magnitude).max()
+
+
+def test_products_of_double_precision_outside_of_loops_stay_as_they_are():
+    found, x, w = product_of_two("bf16", "float64")
+    assert found.tobytes() == (x @ w).tobytes()
+
+
+def test_what_is_beyond_fp16_is_infinite():
+    x = T.matrix("x")
+    found = {}
+    for precision in ("bf16", "fp16"):
+        with config.change_flags(dot_precision=precision):
+            f = gpuscan.function([x], T.dot(x, x.T), device="emulated")
+        found[precision] = f(np.full((1, 1), 1e5, "f"))
+    assert np.isinf(found["fp16"])
+    assert np.abs(found["bf16"] - 1e10) < 1e10 * 2.0**-7
+
+
+def test_outside_of_loops_a_gpu_without_the_type_computes_in_float32(monkeypatch):
+    from gpuscan.codegen.limits import of
+    from gpuscan.runtime.emulated import Emulated
+
+    monkeypatch.setattr(Emulated, "limits", of("t4"))
+    found, x, w = product_of_two("bf16")
+    assert found.tobytes() == (x @ w).tobytes()
+    found, x, w = product_of_two("fp16")
+    assert found.tobytes() != (x @ w).tobytes()
+
+
+@pytest.mark.parametrize("fuse", ["never", "auto"])
+def test_launches_take_the_precision_of_when_the_function_was_made(monkeypatch, fuse):
+    """In a loop that is launches, too: one that is found to be quicker so at its first call."""
+    from gpuscan import compile_cuda
+    from gpuscan.runtime.emulated import Emulated
+
+    monkeypatch.setattr(compile_cuda, "in_launches", lambda launch, sequence: sequence())
+    product, seen = Emulated.product, []
+
+    def noted(self, x, y, precision):
+        seen.append(precision)
+        return product(self, x, y, precision)
+
+    monkeypatch.setattr(Emulated, "product", noted)
+    x, h0, w = T.tensor3("x"), T.matrix("h0"), T.matrix("w")
+    h, _ = gpuscan.scan(
+        lambda x, h: T.tanh(T.dot(x, w) + T.dot(h, w)), sequences=x, outputs_info=h0
+    )
+    with config.change_flags(dot_precision="tf32"):
+        f = gpuscan.function([x, h0, w], h[-1], device="emulated", fuse=fuse)
+    f(np.ones((3, 2, 5), "f"), np.zeros((2, 5), "f"), np.ones((5, 5), "f"))
+    assert seen == ["tf32"] * len(seen)
+    assert len(seen) == 4  # of the inputs at once, and one a step
+
+
+# ---- which there are ----------------------------------------------------------------------------
 
 
 def test_an_unknown_precision_is_refused():

@@ -7,6 +7,7 @@ import pytest
 
 from gpuscan.errors import BuildError, DeviceError
 from gpuscan.runtime import compiler, emulator
+from gpuscan.runtime.emulated import rounded
 
 pytestmark = pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing())
 
@@ -558,8 +559,7 @@ def matrices():
 
 
 def to_bfloat16(x):
-    u = np.asarray(x, "f").view(np.uint32)
-    return ((u + 0x7FFF + (u >> 16 & 1)) >> 16).astype(np.uint16)
+    return (rounded(x, "bf16").view(np.uint32) >> 16).astype(np.uint16)
 
 
 def from_bfloat16(h):
@@ -623,6 +623,8 @@ def test_floats_of_16_bits_round_to_nearest_even(matrices):
         np.testing.assert_array_equal(b[number], to_bfloat16(x[number]))
         finite = np.isfinite(x) & (abs(x) < 1e38) & (abs(x) > 1e-37)
         assert (abs(t - x)[finite] <= abs(x[finite]) * 2.0**-11).all()
+        no_tie = number & (x.view(np.uint32) & 0x1FFF != 0x1000)
+        np.testing.assert_array_equal(t[no_tie], rounded(x, "tf32")[no_tie])
     assert not (t[finite].view(np.uint32) & 0x1FFF).any()
 
     wide, wider = np.zeros(65536, "f"), np.zeros(65536, "f")

@@ -326,12 +326,12 @@ def test_what_can_not_be_recorded_is_run_one_by_one(
     f = made(inputs, outputs[0])
     product = Emulated.product
 
-    def refused(self: Any, x: Any, y: Any) -> Any:
+    def refused(self: Any, *given: Any) -> Any:
         from gpuscan.runtime.emulated import _own
 
         if _own.recorded is not None:
             raise DeviceError("a product can't be recorded\nfor a reason")
-        return product(self, x, y)
+        return product(self, *given)
 
     monkeypatch.setattr(Emulated, "product", refused)
     given = values(np.random.RandomState(0), 36)

@@ -38,11 +38,12 @@ _ORDERING = re.compile(r"\b(MEMBAR|ERRBAR|ATOMG?|REDG?|CCTL|LDG?)\b(\S*)")
 
 
 def ordering(text, kernel):
-    """The instructions that order memory, in their order, without what differs by address type."""
+    """The instructions that order memory, in their order, without what differs by address type, or
+    by whether anybody takes what an addition gives back."""
     body = text.partition(f".text.{kernel}:")[2].partition("//-----")[0]
     found = []
     for word, modifiers in _ORDERING.findall(body):
-        kind = {"ATOM": "ATOMG", "RED": "REDG", "LD": "LDG"}.get(word, word)
+        kind = {"ATOM": "REDG", "ATOMG": "REDG", "RED": "REDG", "LD": "LDG"}.get(word, word)
         if kind != "LDG" or "STRONG" in modifiers:
             found.append((kind, tuple(m for m in ("SC", "ALL", "GPU", "STRONG") if m in modifiers)))
     return found

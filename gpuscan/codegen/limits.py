@@ -103,6 +103,13 @@ def of(name: str) -> Limits:
     raise ValueError(f"no GPU {name!r} is described; there are: {names}")
 
 
+def without(precision: str, limits: Limits) -> str:
+    """Why a GPU has no products of this precision, or nothing."""
+    if precision in ("bf16", "tf32") and limits.architecture == "sm_75":
+        return f"{precision!r} needs sm_80, and {limits.name} is an sm_75"
+    return ""
+
+
 def occupancy(limits: Limits, threads: int, registers: int, shared: int) -> int:
     """How many blocks a multiprocessor runs together; 0 where not even one.
 

@@ -18,7 +18,7 @@ from .block_kernel import Blocks, by_units
 from .chain_kernel import chain_launch
 from .cost import StepCost, all_units, predict, work_of
 from .launches import DoesNotFit, Sized
-from .limits import Limits, memory_text
+from .limits import Limits, memory_text, without
 from .program import Launch
 
 
@@ -48,13 +48,6 @@ def launch_of(
 
 def _none(reasons: Mapping[str, str]) -> DoesNotFit:
     return DoesNotFit("; ".join(f"not {s}: {why}" for s, why in reasons.items()))
-
-
-def without(precision: str, limits: Limits) -> str:
-    """Why a GPU has no products of this precision, or nothing."""
-    if precision in ("bf16", "tf32") and limits.architecture == "sm_75":
-        return f"{precision!r} needs sm_80, and {limits.name} is an sm_75"
-    return ""
 
 
 _NARROWEST_FIRST = ("thread", "block", "grid")

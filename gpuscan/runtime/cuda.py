@@ -12,8 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from ..codegen.limits import Limits
-from ..codegen.lower import FAILED, returns
+from ..codegen.limits import Limits, without
 from ..codegen.program import (
     Done,
     Exchanged,
@@ -106,8 +105,9 @@ class CudaDevice(Protocol):
         """Starts a kernel. Raises DeviceError where that is refused, or fails."""
         ...
 
-    def product(self, x: Any, y: Any) -> Any:
-        """x @ y, of matrices of floats on the device, which may be views."""
+    def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
+        """x @ y, of matrices of floats on the device, which may be views. precision: to what
+        factors of float32 may be rounded, as config.dot_precision has it; sums are of float32."""
         ...
 
     def copy(self, target: Any, source: Any) -> None:
@@ -264,6 +264,7 @@ class CudaLoop(Op):
     n_sizes   how many inputs behind the operands are sizes
     launch_of values of all integers, by name -> the kernel for them; raises where there is none
     instead   of a kernel the loop as launches for each step, where that is quicker
+    runs_through  whether it runs all its steps, whatever the values
     """
 
     definition: Scan
@@ -271,6 +272,7 @@ class CudaLoop(Op):
     n_sizes: int
     launch_of: Callable[..., Launch] = field(compare=False)
     instead: Callable[[Launch], CudaSequence | None] = field(compare=False)
+    runs_through: bool
     device: CudaDevice
     node: Variable = field(compare=False)  # the Scan as it was written
     inputs: tuple[Variable, ...] = field(compare=False)  # what this op's inputs stand for
@@ -335,8 +337,6 @@ class _LoopRunner:
         self.n_inputs = self.n_operands + op.n_sizes
         self.first_init = 1 + len(step.seqs)
         self.n_seqs = len(step.seqs)
-        # whether it runs all its steps, whatever the values
-        self.runs_through = step.stop is None and not returns(op.program.kernel.body, FAILED)
         self.read = read_operands(op.program)
         self.plans: _Places[_LoopPlan] = _Places(op.device, op.program)
         self.constants = _Constants(self.device)
@@ -371,7 +371,7 @@ class _LoopRunner:
         memory = _Memory(self, plan, steps, arrays, initials)
         arguments = [memory.argument(x) for x in launch.arguments]
         self.device.launch(plan.kernel, launch, arguments)
-        if self.runs_through:
+        if self.op.runs_through:
             if launch.cooperative:
                 self._read_later(launch, memory.done)
             return memory.results(steps)
@@ -606,15 +606,20 @@ class _NestRunner:
 
 @record
 class CudaProduct(Op):
-    """A Dot of two matrices of floats, by the device's library."""
+    """A Dot of two matrices of floats, by the device's library, which has tensor cores where it
+    may round. A GPU that has none of the precision computes in float32."""
 
     device: CudaDevice
+    precision: str
 
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
         return Dot().infer(x, y)
 
     def eval(self, x: Any, y: Any) -> Any:
-        return self.device.product(self.device.there(x), self.device.there(y))
+        device, precision = self.device, self.precision
+        if precision != "float32" and without(precision, device.limits):
+            precision = "float32"
+        return device.product(device.there(x), device.there(y), precision)
 
 
 # ---- other ops -----------------------------------------------------------------------------------

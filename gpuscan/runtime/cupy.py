@@ -4,7 +4,9 @@ by the driver (driver.py)."""
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +20,11 @@ from . import driver
 
 _OLDEST = 12  # of CuPy's major versions
 _PER_THREAD = 2  # the stream that is another one in each thread
+# cublas_api.h: CUBLAS_COMPUTE_32F and _64F; CUBLAS_COMPUTE_32F_FAST_16F, _16BF and _TF32
+_COMPUTE = {"float32": 68, "float64": 70, "fp16": 74, "bf16": 75, "tf32": 77}
+_KIND = {"float32": 0, "float64": 1}  # CUDA_R_32F and _64F
+_NUMBERS = {dtype: np.array([1, 0], dtype) for dtype in _KIND}  # cuBLAS reads them from the host
+_DEFAULT, _TENSOR_OP = -1, 99  # CUBLAS_GEMM_DEFAULT and _TENSOR_OP
 _INSTALL = "pip install cupy-cuda13x (for CUDA 13) or cupy-cuda12x"
 
 
@@ -67,6 +74,31 @@ def _check_place(x: Any) -> None:
             f"call within cupy.cuda.Device({there}), or copy the array: "
             f"with cupy.cuda.Device({_own.device}): x = cupy.asarray(x)"
         )
+
+
+def _by_rows(x: Any) -> tuple[Any, int, int]:
+    """A matrix that is not empty as cuBLAS can read it: where rows, or else (1) columns, are dense;
+    and how many elements they are apart. Another one is copied."""
+    (rows, columns), size = x.shape, x.itemsize
+    down, right = x.strides
+    if (right == size or columns == 1) and (down >= columns * size or rows == 1):
+        return x, 0, columns if rows == 1 else down // size
+    if (down == size or rows == 1) and (right >= rows * size or columns == 1):
+        return x, 1, rows if columns == 1 else right // size
+    return x.copy(order="C"), 0, columns
+
+
+@functools.cache
+def _cublas(version: int) -> Any:
+    """The library that CuPy has loaded; version: as cuBLAS says it."""
+    major = version // (10000 if version >= 100000 else 1000)
+    library = ctypes.CDLL(f"libcublas.so.{major}", mode=getattr(os, "RTLD_NOLOAD", 0))
+    at, n = ctypes.c_void_p, ctypes.c_int
+    library.cublasSetStream_v2.argtypes = at, at
+    library.cublasGemmEx.argtypes = (
+        at, n, n, n, n, n, at, at, n, n, at, n, n, at, at, n, n, n, n,
+    )  # fmt: skip
+    return library
 
 
 class CuPy:
@@ -165,11 +197,44 @@ class CuPy:
     def launch(self, kernel: Any, launch: Launch, arguments: Sequence[int]) -> None:
         driver.launch(kernel, launch, arguments, self.cupy.cuda.get_current_stream().ptr)
 
-    def product(self, x: Any, y: Any) -> Any:
+    def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
+        rounds = precision != "float32" and x.dtype == "float32"
+        records = _own.graph is not None and len(x) * y.shape[1] > 1  # CuPy has one number's kernel
         try:
-            return self.cupy.matmul(x, y)
+            if (rounds or records) and x.size and y.size and x.shape[1] == len(y):
+                return self._gemm(x, y, precision if rounds else x.dtype.name)
+            return self.cupy.matmul(x, y)  # which knows what to do of nothing, or what is wrong
         except self.cupy.cuda.cublas.CUBLASError as e:
             raise driver.failed(e, "a product by cuBLAS") from e
+
+    def _gemm(self, x: Any, y: Any, how: str) -> Any:
+        """By cuBLAS, which has matrices by columns: of what is by rows it finds y.T and x.T in
+        memory, and it leaves (x @ y).T, which is y.T @ x.T."""
+        x, x_turned, x_apart = _by_rows(x)
+        y, y_turned, y_apart = _by_rows(y)
+        (rows, depth), wide = x.shape, y.shape[1]
+        dtype = x.dtype.name
+        found = self.empty((rows, wide), dtype)
+        kind, one = _KIND[dtype], _NUMBERS[dtype].ctypes.data
+        algorithm = _DEFAULT
+        if how == dtype and self.limits.architecture != "sm_75":
+            algorithm = _TENSOR_OP  # as CuPy has it, so that a graph computes what steps do
+        cuda = self.cupy.cuda
+        handle = cuda.device.get_cublas_handle()
+        given = (
+            handle, y_turned, x_turned, wide, rows, depth, one, y.data.ptr, kind, y_apart,
+            x.data.ptr, kind, x_apart, one + x.itemsize, found.data.ptr, kind, wide,
+            _COMPUTE[how], algorithm,
+        )  # fmt: skip
+        if _own.graph is None:
+            cuda.cublas.gemmEx(*given)
+            return found
+        # CuPy refuses to call cuBLAS where that is recorded (cupy/cupy#6290), which it can be
+        library = _cublas(cuda.cublas.getVersion(handle))
+        stream = cuda.get_current_stream().ptr
+        if status := library.cublasSetStream_v2(handle, stream) or library.cublasGemmEx(*given):
+            raise DeviceError(f"cuBLAS failed with status {status}")
+        return found
 
     def copy(self, target: Any, source: Any) -> None:
         if target.size:

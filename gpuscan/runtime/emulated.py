@@ -55,6 +55,23 @@ class Uploads:
         np.copyto(*copy)
 
 
+_DROPPED = {"tf32": 13, "bf16": 16}  # of the bits of a float32
+
+
+def rounded(x: Any, precision: str) -> Any:
+    """Values of float32 as factors of a precision, to the nearest, ties to even; others as they
+    are."""
+    if precision == "float32" or x.dtype != "float32":
+        return x
+    if precision == "fp16":
+        with np.errstate(over="ignore"):
+            return x.astype("float16").astype("float32")
+    dropped, bits = _DROPPED[precision], x.view("uint32")
+    odd = bits >> dropped & 1
+    nearest = (bits + (odd + (1 << dropped - 1) - 1)) >> dropped << dropped
+    return np.where(np.isfinite(x), nearest.view("float32"), x)
+
+
 class Emulated:
     """limits: of the GPU that it stands for; scope: in which loops run that have a kernel of it;
     schedule: whose turn it is, as `emulator.launch` says, None: another one in each launch, and two
@@ -127,9 +144,9 @@ class Emulated:
             _agreed.add(kernel.function)
             _agree(kernel.name, run, memory)
 
-    def product(self, x: Any, y: Any) -> Any:
+    def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
         found = self.empty((x.shape[0], y.shape[1]), np.result_type(x, y).name)
-        self._do(lambda: np.matmul(x, y, out=found))
+        self._do(lambda: np.matmul(rounded(x, precision), rounded(y, precision), out=found))
         return found
 
     def copy(self, target: Any, source: Any) -> None:

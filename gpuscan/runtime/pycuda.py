@@ -1,8 +1,8 @@
 """CUDA by PyCUDA: its arrays and memory pool in the GPU's primary context, which CuPy and PyTorch
 use, too. The kernels are started by the driver (driver.py), on the default stream.
 
-PyCUDA has no matrix product: ours is a plain one of tiles, several times slower than cuBLAS. Its
-arrays belong to the thread that made them.
+PyCUDA has no matrix product: ours is a plain one of tiles, several times slower than cuBLAS, and
+of float32 whatever precision would do. Its arrays belong to the thread that made them.
 """
 
 from __future__ import annotations
@@ -344,7 +344,7 @@ class PyCUDA:
     def launch(self, kernel: Any, launch: Launch, arguments: Sequence[int]) -> None:
         driver.launch(kernel, launch, arguments, _own.stream)
 
-    def product(self, x: Any, y: Any) -> Any:
+    def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
         (rows, depth), wide = x.shape, y.shape[1]
         found = self.empty((rows, wide), x.dtype)
         if rows and wide:
