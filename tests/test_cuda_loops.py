@@ -206,7 +206,8 @@ def test_an_input_that_stays_is_waited_for_once(monkeypatch):
 
 
 def test_what_a_meeting_drops_from_the_cache_is_read_from_shared_memory(seen, monkeypatch):
-    """Biases once, before the loop, and the cell state while the product is computed."""
+    """Biases once, before the loop, and what others write too while the product is computed. A cell
+    state, which has no other readers, stays there, and is left in the end as a trace or a state."""
     monkeypatch.setattr(Emulated, "scope", "grid")
     hidden = 12
     u = gpuscan.shared(np.eye(hidden, dtype="float32"), name="U")
@@ -215,16 +216,24 @@ def test_what_a_meeting_drops_from_the_cache_is_read_from_shared_memory(seen, mo
 
     def step(x, h, c):
         c = 0.5 * c + T.tanh(x + h @ u + b)
-        return T.tanh(c), c
+        return T.tanh(c) * h + 0.5, c
 
-    (h, _), _ = gpuscan.scan(step, sequences=x, outputs_info=[h0, c0])
-    given = [np.ones((5, 3, hidden), "float32"), *np.zeros((2, 3, hidden), "float32")]
-    f, reference = (gpuscan.function([x, h0, c0], h, device=d) for d in ("emulated", "reference"))
-    assert_close([f(*given)], [reference(*given)])
-    before, _, text = seen.loops[0].source.partition("for (long long t")
-    assert re.search(r"gs_copy\(\w+_kept", before)
-    behind = text.partition("gs_leave")[2]
-    assert re.search(r"gs_copy\(\w+_met", behind.partition(".multiply_far(")[0])
+    (h, c), _ = gpuscan.scan(step, sequences=x, outputs_info=[h0, c0])
+    numbers = np.random.default_rng(0).normal(size=(2, 5, 3, hidden)).astype("float32")
+    for cells in (c[-1], c):
+        f, reference = (
+            gpuscan.function([x, h0, c0], [h, cells], device=d) for d in ("emulated", "reference")
+        )
+        for steps in (1, 4, 5):
+            given = [numbers[0, :steps], *numbers[1, :2]]
+            assert_close(f(*given), reference(*given))
+        before, _, text = seen.loops[-1].source.partition("for (long long t")
+        assert re.search(r"gs_copy\(\w+_kept", before)
+        assert re.search(r"\w+_late\[.*\] = a1\[", before)
+        loop = text.partition("gs_leave")[2].partition("    if (last > 0)")[0]
+        waiting, _, work = loop.partition("gs_gemm_f32(")
+        assert re.search(r"gs_copy\(\w+_met", waiting)
+        assert re.search(r"= (\w+_late)\[(?s:.)*\1\[.*\] = ", work)
 
 
 def test_a_thread_loads_first_and_stores_last_but_for_what_may_be_the_same():

@@ -110,11 +110,18 @@ class _Step:
         share: Share = body[k]
         self._work_on(share)
         inner, fetch = self._fetched(share.body, inputs)
+        ends = any(isinstance(s, Finish) for s in everywhere(body))
+        gone: list[Point] = []
+        rows: list[Store] = []
+        if k > at and not ends:
+            inner, gone, rows = self._own(inner, traces)
+        body = [s for s in body if s not in gone]
+        at, k = body.index(self.body[at]), body.index(share)
         inner, met = self._met(inner, body[at + 1 : k], states) if k > at else (inner, [])
         inner = self._kept(inner, inputs, bool(fetch or met))
         read = {a.name for s in body for a in _read(s)}
-        ends = any(isinstance(s, Finish) for s in everywhere(body))
         inner, write = self._delayed(inner, set() if ends else set(traces) - read)
+        write += rows
         loop = [*([_COPIED] if fetch or met else []), replace(share, body=tuple(inner))]
         # loops behind the meeting are this step's; those before it have been: the next are due
         between = self._written(write, k > at) + self._read_in(fetch, k < at)
@@ -190,6 +197,52 @@ class _Step:
             self.ahead += [] if waits else [_COPIED]
         return inner
 
+    def _own(
+        self, body: Sequence[Any], traces: Collection[str]
+    ) -> tuple[list[Any], list[Point], list[Store]]:
+        """The body with states in shared memory of which a thread reads only what it wrote itself,
+        in the last step and at the same positions; the names that these states have no use for
+        any more, and what writes the rows of their traces."""
+        points = [s for s in self.body if isinstance(s, Point)]
+        gone: list[Point] = []
+        rows: list[Store] = []
+        for p in points:
+            nexts = [q for q in points if q.written and (q.a, q.b) == (p.b, p.a)]
+            target = p.a[0] if p.a[0].name in traces else nexts[0].array if nexts else None
+            stores = [
+                s for s in everywhere(self.body) if isinstance(s, Store) and s.array == target
+            ]
+            if p.written or len(stores) != 1 or stores[0] not in body:
+                continue
+            (store,) = stores
+            place = at_step(store.offset, Number(0))
+            reads = [s for s in body if isinstance(s, Let) and s.value == Load(p.array, place)]
+            touched = [a for s in self.body if s not in (p, *nexts) for a in _read(s)]
+            alone = touched.count(p.array) == len(reads) > 0 and target not in touched
+            if not alone or set(names(place)) - self.known:
+                continue
+            staged = Staged(Array(f"{store.array.name}_late", store.array.dtype),
+                            product(self.share.sizes))  # fmt: skip
+            if not self.room(staged):
+                continue
+            here = Load(staged.array, self._position())
+            first = Store(
+                staged.array, self._position(), Load(p.b[0], binary("add", p.b[1], place))
+            )
+            self.ahead.append(replace(self.share, body=(first,)))
+            put = Store(staged.array, self._position(), store.value)
+            body = [
+                Let(s.name, here) if s in reads else put if s == store else s for s in body
+            ]  # fmt: skip
+            gone += [p, *nexts]
+            if nexts:  # of the two that steps write by turns the last one is left
+                end = replace(nexts[0], condition=at_step(nexts[0].condition, LAST - 1))
+                left = replace(self.share, body=(Store(store.array, store.offset, here),))
+                self.behind.append(If(LAST > 0, (end, left)))
+            else:
+                rows.append(Store(store.array, store.offset, here))
+        return list(body), gone, rows
+
     def _met(
         self, body: Sequence[Any], between: Sequence[Any], states: Collection[str]
     ) -> tuple[list[Any], list[Any]]:
@@ -263,7 +316,7 @@ class _Step:
         if not last_step:
             return [replace(self.share, body=tuple(write))]
         end = replace(self.share, body=tuple(_at(x, LAST - 1) for x in write))
-        self.behind = [If(LAST > 0, (end,))]
+        self.behind.append(If(LAST > 0, (end,)))
         before = replace(self.share, body=tuple(_at(x, T - 1) for x in write))
         return [If(T > 0, (before,))]
 

@@ -20,7 +20,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     h0_grad_0 += row * 256;
     h0_grad_1 += row * 256;
     meeting += group * GS_GRID_MEETING;
-    gs_held<float, 256, 64, 256, 1> p7_held;
+    gs_u64 met = gs_times_met(meeting);
+    gs_held<float, 256, 64, 256, 1, 8, true> p7_held;
     p7_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const x1_early = (float *)(shared + x1_early_place);
@@ -51,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v9 = v5 * v8;
             y0[t * z0 + i1 * 256 + i2] = v9;
         }
-        const gs_u64 ticket = gs_enter(meeting, members, member);
+        gs_enter(meeting, members, member);
         if (t + 1 < last) {
             for (int all_i2 = threadIdx.x; all_i2 < n0 * u0_count; all_i2 += blockDim.x) {
                 const long long i1 = all_i2 / (int)u0_count;
@@ -60,8 +61,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
                 gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + (t + 1) * s1_0 + i1 * s1_1 + i2);
             }
         }
-        if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
-        p7_held.multiply(n0, y0 + t * z0, 256, 1, 256, sums_float32, h0_grad_next + u0_first);
+        if (gs_leave(meeting, met, members)) return gs_unmet(done);
+        p7_held.multiply_far(n0, y0 + t * z0, 256, 1, 256, sums_float32, h0_grad_next + u0_first);
     }
     gs_finish(done, last);
 }

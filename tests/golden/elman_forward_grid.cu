@@ -18,7 +18,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     y0 += row * 256;
     h0_0 += row * 256;
     meeting += group * GS_GRID_MEETING;
-    gs_held<float, 256, 64, 256, 1> p7_held;
+    gs_u64 met = gs_times_met(meeting);
+    gs_held<float, 256, 64, 256, 1, 8, true> p7_held;
     p7_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w6 = (float *)(shared + w6_place);
@@ -32,14 +33,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     }
     for (long long t = 0; t < last; t++) {
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
-        const gs_u64 ticket = gs_enter(meeting, members, member);
+        gs_enter(meeting, members, member);
         for (int all_i2 = threadIdx.x; all_i2 < n2 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
             gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + t * s1_0 + i1 * s1_1 + i2);
         }
-        if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
-        p7_held.multiply(n2, h0_now, 256, 1, u0_count, sums_float32, w6);
+        if (gs_leave(meeting, met, members)) return gs_unmet(done);
+        p7_held.multiply_far(n2, h0_now, 256, 1, u0_count, sums_float32, w6);
         __syncthreads();
         gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n2 * u0_count; all_i2 += blockDim.x) {

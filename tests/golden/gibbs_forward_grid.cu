@@ -19,9 +19,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     rng_1_1 += blockIdx.x * 3;
     rng_0_0 += blockIdx.x * 3;
     rng_0_1 += blockIdx.x * 3;
-    gs_held<float, 384, 4, 256, 1> p18_held;
+    gs_u64 met = gs_times_met(meeting);
+    gs_held<float, 384, 4, 256, 1, 8, true> p18_held;
     p18_held.clear();
-    gs_held<float, 256, 4, 256, 1> p21_held;
+    gs_held<float, 256, 4, 256, 1, 8, true> p21_held;
     p21_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w15 = (float *)(shared + w15_place);
@@ -56,8 +57,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         __syncthreads();
         gs_uniform_rows_f32(rng_1_now, 384, u0_first, n7, 384, u0_count, w15, u0_count);
         gs_uniform_rows_f32(rng_0_now, 256, u1_first, n7, 256, u1_count, w16, u1_count);
-        if (gs_meet(meeting)) return gs_unmet(done);
-        p18_held.multiply(n7, c0, 384, 1, u1_count, sums_float32, w17);
+        if (gs_meet(meeting, met)) return gs_unmet(done);
+        p18_held.multiply_far(n7, c0, 384, 1, u1_count, sums_float32, w17);
         __syncthreads();
         for (int all_i11 = threadIdx.x; all_i11 < n7 * u1_count; all_i11 += blockDim.x) {
             const long long i10 = all_i11 / (int)u1_count;
@@ -71,8 +72,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v18 = v17 ? 1.0f : 0.0f;
             w19[i10 * 256 + i11] = v18;
         }
-        if (gs_meet(meeting)) return gs_unmet(done);
-        p21_held.multiply(n7, w19, 256, 1, u0_count, sums_float32, w20);
+        if (gs_meet(meeting, met)) return gs_unmet(done);
+        p21_held.multiply_far(n7, w19, 256, 1, u0_count, sums_float32, w20);
         __syncthreads();
         for (int all_i20 = threadIdx.x; all_i20 < n7 * u0_count; all_i20 += blockDim.x) {
             const long long i19 = all_i20 / (int)u0_count;

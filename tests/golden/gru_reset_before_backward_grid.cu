@@ -29,9 +29,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     h0_grad_0 += row * 256;
     h0_grad_1 += row * 256;
     meeting += group * GS_GRID_MEETING;
-    gs_held<float, 512, 20, 256, 1> p20_held;
+    gs_u64 met = gs_times_met(meeting);
+    gs_held<float, 512, 20, 256, 1, 8, true> p20_held;
     p20_held.clear();
-    gs_held<float, 256, 20, 256, 1> p17_held;
+    gs_held<float, 256, 20, 256, 1, 8, true> p17_held;
     p17_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w15 = (float *)(shared + w15_place);
@@ -74,15 +75,15 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y0[t * z0 + 256 + 256 + i2 * n18 + i3] = v14;
             y1[t * z1 + 256 + i2 * 512 + i3] = v23;
         }
-        const gs_u64 ticket = gs_enter(meeting, members, member);
+        gs_enter(meeting, members, member);
         for (int all_i25 = threadIdx.x; all_i25 < n0 * u0_count; all_i25 += blockDim.x) {
             const long long i24 = all_i25 / (int)u0_count;
             const long long i25 = u0_first + all_i25 % (int)u0_count;
             gs_copy(x2_early + i24 * u0_count + (i25 - u0_first), x2 + t * s3_0 + i24 * s3_1 + i25);
             gs_copy(h0_early + i24 * u0_count + (i25 - u0_first), h0 + t * s4_0 + i24 * s4_1 + i25);
         }
-        if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
-        p17_held.multiply(n0, y0 + t * z0 + 256 + 256, n18, 1, u0_count, sums_float32, w16);
+        if (gs_leave(meeting, met, members)) return gs_unmet(done);
+        p17_held.multiply_far(n0, y0 + t * z0 + 256 + 256, n18, 1, u0_count, sums_float32, w16);
         __syncthreads();
         gs_copied();
         for (int all_i25 = threadIdx.x; all_i25 < n0 * u0_count; all_i25 += blockDim.x) {
@@ -115,8 +116,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v43 = y1[t * z1 + 256 + i41 * 512 + i42];
             y0[t * z0 + 256 + i41 * n18 + i42] = v43;
         }
-        if (gs_meet(meeting, members, member)) return gs_unmet(done);
-        p20_held.multiply(n0, y1 + t * z1, 512, 1, u0_count, sums_float32, w19);
+        if (gs_meet(meeting, met, members, member)) return gs_unmet(done);
+        p20_held.multiply_far(n0, y1 + t * z1, 512, 1, u0_count, sums_float32, w19);
         __syncthreads();
         for (int all_i47 = threadIdx.x; all_i47 < n0 * u0_count; all_i47 += blockDim.x) {
             const long long i46 = all_i47 / (int)u0_count;

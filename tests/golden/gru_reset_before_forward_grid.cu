@@ -29,9 +29,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     y3 += row * 256;
     h0_0 += row * 256;
     meeting += group * GS_GRID_MEETING;
-    gs_held<float, 256, 20, 256, 2> p13_held;
+    gs_u64 met = gs_times_met(meeting);
+    gs_held<float, 256, 20, 256, 2, 8, true> p13_held;
     p13_held.clear();
-    gs_held<float, 256, 20, 256, 1> p20_held;
+    gs_held<float, 256, 20, 256, 1, 8, true> p20_held;
     p20_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w12 = (float *)(shared + w12_place);
@@ -52,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     p20_held.load(0, U + u0_first * s5_1, s5_0, s5_1, u0_count, sums_float32);
     for (long long t = 0; t < last; t++) {
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
-        const gs_u64 ticket = gs_enter(meeting, members, member);
+        gs_enter(meeting, members, member);
         if (t > 0) {
             for (int all_i2 = threadIdx.x; all_i2 < n11 * u0_count; all_i2 += blockDim.x) {
                 const long long i1 = all_i2 / (int)u0_count;
@@ -67,13 +68,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             gs_copy(x0_early + i1 * u0_count + (i2 - u0_first), x0 + t * s1_0 + i1 * s1_1 + i2);
             gs_copy(x2_early + i1 * u0_count + (i2 - u0_first), x2 + t * s3_0 + i1 * s3_1 + i2);
         }
-        if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
+        if (gs_leave(meeting, met, members)) return gs_unmet(done);
         for (int all_i2 = threadIdx.x; all_i2 < n11 * u0_count; all_i2 += blockDim.x) {
             const long long i1 = all_i2 / (int)u0_count;
             const long long i2 = u0_first + all_i2 % (int)u0_count;
             gs_copy(h0_now_met + i1 * u0_count + (i2 - u0_first), h0_now + i1 * 256 + i2);
         }
-        p13_held.multiply(n11, h0_now, 256, 1, u0_count, sums_float32, w12, w14);
+        p13_held.multiply_far(n11, h0_now, 256, 1, u0_count, sums_float32, w12, w14);
         __syncthreads();
         gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n11 * u0_count; all_i2 += blockDim.x) {
@@ -97,8 +98,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             w17[i1 * 256 + i2] = v13;
             w18[0 - u0_first + i1 * u0_count + i2] = v14;
         }
-        if (gs_meet(meeting, members, member)) return gs_unmet(done);
-        p20_held.multiply(n11, w17, 256, 1, u0_count, sums_float32, w19);
+        if (gs_meet(meeting, met, members, member)) return gs_unmet(done);
+        p20_held.multiply_far(n11, w17, 256, 1, u0_count, sums_float32, w19);
         __syncthreads();
         for (int all_i16 = threadIdx.x; all_i16 < n11 * u0_count; all_i16 += blockDim.x) {
             const long long i15 = all_i16 / (int)u0_count;

@@ -33,7 +33,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     a1 += row * 256;
     b1 += row * 256;
     meeting += group * GS_GRID_MEETING;
-    gs_held<float, 1024, 16, 256, 1> p15_held;
+    gs_u64 met = gs_times_met(meeting);
+    gs_held<float, 1024, 16, 256, 1, 8, true> p15_held;
     p15_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const x5_early = (float *)(shared + x5_early_place);
@@ -105,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y0[t * z0 + 256 + 256 + 256 + i1 * 1024 + i2] = v33;
             d1[i1 * 256 + i2] = v34;
         }
-        const gs_u64 ticket = gs_enter(meeting, members, member);
+        gs_enter(meeting, members, member);
         if (t + 1 < last) {
             for (int all_i2 = threadIdx.x; all_i2 < n8 * u0_count; all_i2 += blockDim.x) {
                 const long long i1 = all_i2 / (int)u0_count;
@@ -119,8 +120,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
                 gs_copy(x3_early + i1 * u0_count + (i2 - u0_first), x3 + (t + 1) * s4_0 + i1 * s4_1 + i2);
             }
         }
-        if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
-        p15_held.multiply(n8, y0 + t * z0, 1024, 1, 256, sums_float32, h0_grad_next + u0_first);
+        if (gs_leave(meeting, met, members)) return gs_unmet(done);
+        p15_held.multiply_far(n8, y0 + t * z0, 1024, 1, 256, sums_float32, h0_grad_next + u0_first);
     }
     gs_finish(done, last);
 }

@@ -9,7 +9,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         long long *done, long long last, long long rows, long long rows_a_group, long long members,
         long long sums_float32_place, long long w21_place, long long w23_place, long long w25_place,
         long long w27_place, long long x0_early_place, long long x1_early_place,
-        long long x2_early_place, long long x3_early_place, long long c1_met_place,
+        long long x2_early_place, long long x3_early_place, long long y1_late_place,
         long long b_kept_place, long long b_3_kept_place, long long b_5_kept_place,
         long long b_7_kept_place, long long y2_late_place, long long y5_late_place,
         long long y3_late_place, long long y4_late_place, long long s1_0, long long s1_1,
@@ -38,7 +38,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     h0_0 += row * 256;
     a1 += row * 256;
     meeting += group * GS_GRID_MEETING;
-    gs_held<float, 256, 16, 256, 4> p22_held;
+    gs_u64 met = gs_times_met(meeting);
+    gs_held<float, 256, 16, 256, 4, 8, true> p22_held;
     p22_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w21 = (float *)(shared + w21_place);
@@ -49,7 +50,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     float *const x1_early = (float *)(shared + x1_early_place);
     float *const x2_early = (float *)(shared + x2_early_place);
     float *const x3_early = (float *)(shared + x3_early_place);
-    float *const c1_met = (float *)(shared + c1_met_place);
+    float *const y1_late = (float *)(shared + y1_late_place);
     float *const b_kept = (float *)(shared + b_kept_place);
     float *const b_3_kept = (float *)(shared + b_3_kept_place);
     float *const b_5_kept = (float *)(shared + b_5_kept_place);
@@ -68,6 +69,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
         const long long i1 = all_i2 / (int)u0_count;
         const long long i2 = u0_first + all_i2 % (int)u0_count;
+        y1_late[i1 * u0_count + (i2 - u0_first)] = a1[i1 * 256 + i2];
+    }
+    for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
+        const long long i1 = all_i2 / (int)u0_count;
+        const long long i2 = u0_first + all_i2 % (int)u0_count;
         gs_copy(b_kept + i1 * u0_count + (i2 - u0_first), b + i2);
         gs_copy(b_3_kept + i1 * u0_count + (i2 - u0_first), b_3 + i2);
         gs_copy(b_5_kept + i1 * u0_count + (i2 - u0_first), b_5 + i2);
@@ -75,8 +81,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     }
     for (long long t = 0; t < last; t++) {
         const float *const h0_now = t ? y0 + (t - 1) * z0 : h0_0;
-        const float *const c1 = t ? y1 + (t - 1) * z1 : a1;
-        const gs_u64 ticket = gs_enter(meeting, members, member);
+        gs_enter(meeting, members, member);
         if (t > 0) {
             for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
                 const long long i1 = all_i2 / (int)u0_count;
@@ -85,6 +90,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
                 y5[(t - 1) * z5 + i1 * 256 + i2] = y5_late[i1 * u0_count + (i2 - u0_first)];
                 y3[(t - 1) * z3 + i1 * 256 + i2] = y3_late[i1 * u0_count + (i2 - u0_first)];
                 y4[(t - 1) * z4 + i1 * 256 + i2] = y4_late[i1 * u0_count + (i2 - u0_first)];
+                y1[(t - 1) * z1 + i1 * 256 + i2] = y1_late[i1 * u0_count + (i2 - u0_first)];
             }
         }
         for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
@@ -95,13 +101,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             gs_copy(x2_early + i1 * u0_count + (i2 - u0_first), x2 + t * s3_0 + i1 * s3_1 + i2);
             gs_copy(x3_early + i1 * u0_count + (i2 - u0_first), x3 + t * s4_0 + i1 * s4_1 + i2);
         }
-        if (gs_leave(meeting, ticket, members)) return gs_unmet(done);
-        for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
-            const long long i1 = all_i2 / (int)u0_count;
-            const long long i2 = u0_first + all_i2 % (int)u0_count;
-            gs_copy(c1_met + i1 * u0_count + (i2 - u0_first), c1 + i1 * 256 + i2);
-        }
-        p22_held.multiply(n20, h0_now, 256, 1, u0_count, sums_float32, w21, w23, w25, w27);
+        if (gs_leave(meeting, met, members)) return gs_unmet(done);
+        p22_held.multiply_far(n20, h0_now, 256, 1, u0_count, sums_float32, w21, w23, w25, w27);
         __syncthreads();
         gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n20 * u0_count; all_i2 += blockDim.x) {
@@ -119,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v21 = x3_early[i1 * u0_count + (i2 - u0_first)];
             const float v22 = w27[0 - u0_first + i1 * u0_count + i2];
             const float b_24 = b_7_kept[i1 * u0_count + (i2 - u0_first)];
-            const float v27 = c1_met[i1 * u0_count + (i2 - u0_first)];
+            const float v27 = y1_late[i1 * u0_count + (i2 - u0_first)];
             const float v5 = v3 + v4;
             const float v7 = v5 + b_value;
             const float v8 = gs_sigmoid_f32(v7);
@@ -141,7 +142,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y5_late[i1 * u0_count + (i2 - u0_first)] = v14;
             y3_late[i1 * u0_count + (i2 - u0_first)] = v20;
             y4_late[i1 * u0_count + (i2 - u0_first)] = v26;
-            y1[t * z1 + i1 * 256 + i2] = v30;
+            y1_late[i1 * u0_count + (i2 - u0_first)] = v30;
             y0[t * z0 + i1 * 256 + i2] = v32;
         }
     }
@@ -153,6 +154,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y5[(last - 1) * z5 + i1 * 256 + i2] = y5_late[i1 * u0_count + (i2 - u0_first)];
             y3[(last - 1) * z3 + i1 * 256 + i2] = y3_late[i1 * u0_count + (i2 - u0_first)];
             y4[(last - 1) * z4 + i1 * 256 + i2] = y4_late[i1 * u0_count + (i2 - u0_first)];
+            y1[(last - 1) * z1 + i1 * 256 + i2] = y1_late[i1 * u0_count + (i2 - u0_first)];
         }
     }
     gs_finish(done, last);
