@@ -821,6 +821,7 @@ def test_a_loop_stops_where_a_piece_of_it_ends(monkeypatch: Any) -> None:
 LONG = """
     import numpy as np, signal, time, gpuscan
     from gpuscan import tensor as T
+    from gpuscan.runtime import threads
     # a shell's background jobs, and what they start, ignore interrupts unless they ask for them
     signal.signal(signal.SIGINT, signal.default_int_handler)
     x = gpuscan.shared({initial}, name="x")
@@ -828,7 +829,8 @@ LONG = """
     y, _ = gpuscan.scan(lambda x: {step}, outputs_info=[x], n_steps=n)
     f = gpuscan.function([n], y[-1].sum(), updates=[(x, y[-1])], device="native")
     assert f.explain().scans[0].path == "fused"
-    f(3)
+    run = lambda: {short}
+    run()
     before = x.get_value()
     print("ready", flush=True)
     began = time.monotonic()
@@ -837,30 +839,34 @@ LONG = """
         print("ran to its end in", time.monotonic() - began)
     except KeyboardInterrupt:
         print("interrupted", time.time(), bool((x.get_value() == before).all()))
-    print(f(3) == f(3))
+    run()
+    print("runs again", threads.library().gs_workers())
 """
 
 
+INNER = "gpuscan.scan(lambda y: T.tanh(y), outputs_info=[x], n_steps={})[0][-1]"
+
+
 @pytest.mark.parametrize(
-    ("initial", "step", "steps"),
+    ("initial", "step", "steps", "workers"),
     [
-        ("np.float32(1)", "T.tanh(x) + np.float32(0.5)", 10**12),
-        ("np.ones((600, 600), 'float32')", "T.tanh(x) + np.float32(0.5)", 10**9),
-        (
-            "np.float32(1)",
-            "gpuscan.scan(lambda y: T.tanh(y), outputs_info=[x], n_steps=3 * 10**6)[0][-1]",
-            10**9,
-        ),
+        ("np.float32(1)", "T.tanh(x) + np.float32(0.5)", 10**12, 0),
+        ("np.ones((600, 600), 'float32')", "T.tanh(x) + np.float32(0.5)", 10**9, 1),
+        ("np.float32(1)", INNER.format("n"), 10**12, 0),
+        ("np.ones((200, 200), 'float32')", INNER.format(10**9), 1, 0),
+        ("np.ones((200, 200), 'float32')", INNER.format(10**9), 1, 1),
     ],
-    ids=["scalar", "matrix", "loop in a loop"],
+    ids=["scalar", "matrix", "loop in a loop", "of one thread", "of two threads"],
 )
 def test_an_interrupt_stops_a_long_loop_and_leaves_shared_variables(
-    initial: str, step: str, steps: int, tmp_path: Path
+    initial: str, step: str, steps: int, workers: int, tmp_path: Path
 ) -> None:
-    program = textwrap.dedent(LONG).format(initial=initial, step=step, steps=steps)
+    short = "f(3)" if steps > 1 else "None"
+    program = textwrap.dedent(LONG).format(initial=initial, step=step, steps=steps, short=short)
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "GPUSCAN_FLAGS": f"threads={workers + 1}"},
+    )  # fmt: skip
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n"
@@ -872,10 +878,40 @@ def test_an_interrupt_stops_a_long_loop_and_leaves_shared_variables(
         process.kill()
         process.wait()
         process.stdout.close()
-    word, at, unchanged, *_ = out.split()
+    word, at, *others = out.split()
     assert word == "interrupted", out
     assert float(at) - sent < 1.0
-    assert unchanged == "True"
+    assert others == ["True", "runs", "again", str(workers)]
+
+
+def test_a_signal_in_a_loop_in_a_loop_calls_functions_and_the_loop_goes_on() -> None:
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("no timer signals")
+
+    def step(y: Any) -> Any:
+        z, _ = scan(lambda z: z * 0.5 + 1, outputs_info=[y], n_steps=120_000)
+        return T.exp(-z[-1])
+
+    x = T.matrix()
+    y, _ = scan(step, outputs_info=[x], n_steps=2)
+    w = np.eye(300, dtype="float32")
+    h, _ = scan(lambda h: T.tanh(T.dot(h, w)), outputs_info=[T.ones((1, 300))], n_steps=4)
+    ones, found = np.ones((128, 128), "float32"), []
+    with config.change_flags(threads=2):
+        f = function([x], y[-1], device="native")
+        g = function([], h[-1], device="native")
+        assert f.explain().scans[0].path == g.explain().scans[0].path == "fused"
+        expected, other = f(ones), g()
+        before = signal.signal(signal.SIGALRM, lambda number, frame: found.append(g()))
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            began = time.monotonic()
+            while not found and time.monotonic() - began < 20:
+                np.testing.assert_array_equal(f(ones), expected)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    np.testing.assert_array_equal(found, [other])
 
 
 def decay(x0: Any, n: Any) -> Any:

@@ -15,11 +15,13 @@ from ..types import FLOATS
 from .frame import Frame
 from .kernel import (
     Array,
+    Assign,
     Declare,
     If,
     Kernel,
     Let,
     Load,
+    Local,
     Name,
     Number,
     Point,
@@ -47,6 +49,7 @@ from .program import (
     Trace,
     Unit,
     Units,
+    Watch,
 )
 from .program import Step as Stepping
 from .schedule import schedule
@@ -54,6 +57,8 @@ from .sizes import outside_of, scope_of
 from .stages import LEAST_UNITS, LEAST_UNITS_OF_BLOCKS, Kept, Stages
 
 T = Name("t")
+LEFT = Number(-2)  # what a kernel returns that was interrupted
+_PACE = 3  # integers, as kernels/watch.h has it
 
 # Of a user's name, x of "x[t]". Taken are the names that kernels make, C++'s words, and macros.
 _STEM = re.compile(r"[A-Za-z]\w*")
@@ -113,6 +118,7 @@ class Loop(Frame):
         self._counts: list[Any] = []  # of rows of products that are computed ahead
         self._shared_sizes: list[Any] = []
         self._shared_products: list[tuple[Any, ...]] = []
+        self._watch: Array | None = None
         outside = outside_of(op, o)
         self.learn([scope_of(op.step, outside), *self.enter_loops(op.step, outside)])
 
@@ -355,6 +361,20 @@ class Loop(Frame):
         room = [*self._room(v)[:-1], end - first]
         array = self._memory(product(room), v.dtype)
         return Memory(array, row_major(own), binary("sub", Number(0), first))
+
+    def look(self) -> None:
+        """Now and then whether the call was interrupted. A GPU's kernel runs to its end."""
+        if not self.has_lanes:
+            return
+        if self._watch is None:
+            self._watch = self.pointer(Array("watch", "int64"), True, Watch())
+        left = self.fresh("left", "int64")
+        pace = Array(f"{left.text}_pace", "int64")
+        self.before += [Declare(left, Number(0)), Local(pace, _PACE), Use("gs_start", (pace,))]
+        ended = If(binary("lt", left, Number(0)), (Return(LEFT),))
+        anew = Use("gs_look", (self._watch, pace)), Assign(left, Load(pace, Number(0))), ended
+        self.emit(Assign(left, left - 1))
+        self.emit(If(binary("lt", left, Number(0)), anew))
 
     # ---- units that workers share -----------------------------------------------------------
 

@@ -112,6 +112,11 @@ class Meeting:
 
 
 @record
+class Watch:
+    """Where a loop in a step looks whether it is to be left."""
+
+
+@record
 class Carry:
     """How a carry lives: in a trace's rows, in two buffers by turns, or as a number."""
 
@@ -126,7 +131,7 @@ class LoopProgram:
     """A loop in one kernel: run it over steps first .. last-1, as often as one likes."""
 
     kernel: Kernel
-    pointers: tuple[Any, ...]  # Given, Trace, State, Fixed, Scratch, Meeting: what each one is
+    pointers: tuple[Any, ...]  # Given, Trace, State, Fixed, Scratch, Meeting, Watch: each one
     integers: tuple[Any, ...]  # Size, Stride, Step, FirstRow, Together, Unit: what each integer is
     carries: tuple[Carry, ...]
     rows: tuple[tuple[str, tuple[Any, ...]], ...]  # per trace the dtype and shape of a row
