@@ -914,6 +914,38 @@ def test_a_signal_in_a_loop_in_a_loop_calls_functions_and_the_loop_goes_on() -> 
     np.testing.assert_array_equal(found, [other])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_zeros_and_floats_that_no_integers_are_come_out_alike_in_a_loop(
+    device: str, dtype: str
+) -> None:
+    some = [
+        0.0,
+        -0.0,
+        1.5,
+        -1.5,
+        np.nan,
+        np.inf,
+        -np.inf,
+        *(s * 1.5**k for k in range(115) for s in (1, -1)),
+    ]
+    pairs = np.array(list(itertools.product(some[:7], some)), dtype)
+    integers = [f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)]
+
+    def step(x: Any, y: Any) -> Any:
+        found = [T.maximum(x, y), T.minimum(x, y), T.maximum(x, 0), T.clip(y, x, -0.0)]
+        return y, x, *found, *(T.cast(y, d) for d in integers)
+
+    x, y = (T.TensorType(dtype, (None, None))() for _ in range(2))
+    (_, _, *traces), _ = scan(step, outputs_info=[x, y, *[None] * 12], n_steps=2)
+    given = [np.ascontiguousarray(v.reshape(7, -1)) for v in pairs.T]
+    with np.errstate(all="ignore"):
+        got, wanted = (function([x, y], traces, device=d)(*given) for d in (device, "reference"))
+    for a, b in zip(got, wanted):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(np.signbit(a) & (a == 0), np.signbit(b) & (b == 0))
+
+
 def decay(x0: Any, n: Any) -> Any:
     return scan(lambda x: T.tanh(x) + 0.5, outputs_info=[x0[0]], n_steps=n)
 

@@ -83,9 +83,13 @@ def library() -> ctypes.CDLL:
     found.gs_init.restype = None
     python = ctypes.pythonapi
     found.gs_init(python.PyEval_SaveThread, python.PyEval_RestoreThread, python.PyErr_CheckSignals)
-    run = ctypes.PYFUNCTYPE(ctypes.c_longlong, *[ctypes.c_void_p] * 4)  # with Python's lock
-    found.gs_run = run(("gs_run", found))
     return found
+
+
+@functools.cache
+def _gs_run() -> Any:
+    """That of the library, called with the interpreter's lock, which it gives back itself."""
+    return ctypes.PYFUNCTYPE(ctypes.c_longlong, *[ctypes.c_void_p] * 4)(("gs_run", library()))
 
 
 def size(most: int) -> int:
@@ -98,4 +102,4 @@ def run(kernel: int, shares: Shares, ends: bytes, arrays: Sequence[Any]) -> int:
     """All shares of the kernel at an address; the least of what they gave. ends: per share the
     integers `first` and `last`. Raises what a signal's handler raises meanwhile."""
     found = struct.pack(f"{len(arrays)}Q", *map(id, arrays))
-    return int(library().gs_run(kernel, ends, shares.table, found))
+    return int(_gs_run()(kernel, ends, shares.table, found))
