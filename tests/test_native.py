@@ -532,6 +532,51 @@ def test_sizes_that_do_not_fit_in_a_step_raise_the_references_error(step: str) -
     agree((f, g), *map(numbers, sizes))
 
 
+def walk(k: Any, x: Any, table: Any) -> Any:
+    return k + 1, x * 0.5 + table[k]
+
+
+def rows_of_a_table(k: Any, x: Any, table: Any) -> Any:
+    return k + 1, x * table[k + T.cast(x[:, 0] > 0, "int64") * 10]
+
+
+def a_loop_inside(k: Any, x: Any, table: Any) -> Any:
+    y, _ = scan(lambda j, y: y * 0.5 + table[k + j], T.arange(3), x, n_steps=3)
+    return k + 1, y[-1]
+
+
+def a_branch(k: Any, x: Any, table: Any) -> Any:
+    y = T.ifelse(T.gt(k % 4, 0), x * 0.5, x + table[k])
+    return [k + 1, y], until(k < 0)
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["last", "all"])
+@pytest.mark.parametrize("step", [walk, rows_of_a_table, a_loop_inside, a_branch])
+def test_an_index_that_is_wrong_late_raises_the_references_error_at_once(
+    step: Callable[..., Any], last: bool, monkeypatch: Any
+) -> None:
+    n, table, x0, k0 = T.lscalar(), T.matrix("table"), T.matrix("x0"), shared(np.int64(0), "k0")
+    (k, x), _ = scan(step, outputs_info=[k0, x0], non_sequences=table, n_steps=n, name="walk")
+    out = [x[-1]] if last else [x, k]
+    f, g = (function([n, table, x0], out, updates=[(k0, k[-1])], device=d)
+            for d in ("native", "reference"))  # fmt: skip
+    assert f.explain().scans[0].path == "fused"
+    late = {rows_of_a_table: 91, a_loop_inside: 99, a_branch: 104}.get(step, 101)
+    values = [150, np.ones((101, 8), "float32"), numbers(300, 8)]
+    values[2][:, 0] = -1
+    values[2][200, 0] = 1  # of two workers the second one's
+    errors = []
+    with monkeypatch.context() as patched:
+        patched.setattr(native._Runner, "definition", None)  # all steps by NumPy
+        for call, count in ((f, 1), (f, 2), (g, 1)):
+            with config.change_flags(threads=count), pytest.raises(IndexError) as e:
+                call(*values)
+            errors.append([str(e.value), *e.value.__notes__])
+            assert k0.get_value() == 0
+    assert errors[0] == errors[1] == errors[2]
+    assert "is out of bounds" in errors[0][0] and f"in step {late}" in errors[0][-1]
+
+
 def test_outputs_do_not_alias_inputs_shared_variables_or_each_other() -> None:
     s = shared(numbers(3))
     x = T.vector()

@@ -87,6 +87,7 @@ class FirstRow:
 # out by so many.
 PANEL = 64
 ROWS_AHEAD = 16  # of a product: enough for the routine to be at its best
+FAILED_AT = -(2**62)  # what a loop's kernel adds to the step in which a check failed, to give that
 
 
 @record
