@@ -963,16 +963,8 @@ def test_a_signal_in_a_loop_in_a_loop_calls_functions_and_the_loop_goes_on() -> 
 def test_zeros_and_floats_that_no_integers_are_come_out_alike_in_a_loop(
     device: str, dtype: str
 ) -> None:
-    some = [
-        0.0,
-        -0.0,
-        1.5,
-        -1.5,
-        np.nan,
-        np.inf,
-        -np.inf,
-        *(s * 1.5**k for k in range(115) for s in (1, -1)),
-    ]
+    some = [0.0, -0.0, 1.5, -1.5, np.nan, np.inf, -np.inf]
+    some += [s * 1.5**k for k in range(115) for s in (1, -1)]
     pairs = np.array(list(itertools.product(some[:7], some)), dtype)
     integers = [f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)]
 
@@ -1005,11 +997,25 @@ def lags(x0: Any, n: Any) -> Any:
     return scan(lambda one, three: 0.5 * one - 0.2 * three + 1, outputs_info=info, n_steps=n)
 
 
-@pytest.mark.parametrize("model", [decay, noise, lags], ids=lambda f: f.__name__)
-def test_the_last_value_of_a_loop_needs_no_trace(device: str, model: Callable[..., Any]) -> None:
+READ: dict[str, Callable[[Any, Any], Any]] = {
+    "x[-1]": lambda x, n: x[-1],
+    "x[n - 1]": lambda x, n: x[n - 1],
+    "x[-3:]": lambda x, n: x[-3:],
+    "x.sum(0)": lambda x, n: x.sum(0),
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "read"),
+    [*itertools.product([decay, noise, lags], ["x[-1]"]), *((decay, read) for read in [*READ][1:])],
+    ids=lambda x: x if isinstance(x, str) else x.__name__,
+)
+def test_the_last_values_of_a_loop_and_sums_need_no_trace(
+    device: str, model: Callable[..., Any], read: str
+) -> None:
     n, x0 = T.lscalar(), T.matrix()
     x, updates = model(x0, n)
-    f = function([n, x0], x[-1], updates=updates, device=device)
+    f = function([n, x0], READ[read](x, n), updates=updates, device=device)
     many = 10**6 if device == "native" else 2000
     assert device != "native" or f.explain().scans[0].path == "fused"
     start = numbers(3, 50)

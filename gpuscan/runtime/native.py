@@ -124,7 +124,7 @@ class _Runner:
         if plan is not self.plan:
             self.plan = plan
             self.op.told(inputs)
-        if steps < 1 or not plan.fits or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs]):
+        if steps < 0 or not plan.fits or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs]):
             return self.definition(*inputs)
         looked_up = {(k, size_value(size, plan.sizes)) for k, size in self.program.looked_up}
         if not all(_are_there(operands[k][:steps], size) for k, size in looked_up):
@@ -133,7 +133,8 @@ class _Runner:
         run = self._run(steps, steps, plan, split, operands, arrays)
         if run is None:
             return self.definition(*inputs)
-        plan.took(split, (time.perf_counter() - began) / steps)
+        if steps:
+            plan.took(split, (time.perf_counter() - began) / steps)
         done, states, traces, histories = run
         if done >= 0:
             found = self._results(done, operands, traces, states)
@@ -210,7 +211,7 @@ class _Runner:
         for carry, (first, second) in zip(self.program.carries, states):
             match carry.kind:
                 case "trace":
-                    finals.append(traces[carry.trace][t - 1].copy())
+                    finals.append((traces[carry.trace][t - 1] if t else first).copy())
                 case "buffers":
                     finals.append(second if t % 2 else first)
                 case _:
