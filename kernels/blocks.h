@@ -23,11 +23,11 @@ struct gs_sum {
 struct gs_prod {
     template <class T> GS_MEMBER T operator()(T a, T b) const { return (T)(a * b); }
 };
-struct gs_max { /* NaN wins */
-    template <class T> GS_MEMBER T operator()(T a, T b) const { return a >= b || a != a ? a : b; }
+struct gs_max { /* as gs_max_f32 */
+    template <class T> GS_MEMBER T operator()(T a, T b) const { return a <= b || b != b ? b : a; }
 };
 struct gs_min {
-    template <class T> GS_MEMBER T operator()(T a, T b) const { return a <= b || a != a ? a : b; }
+    template <class T> GS_MEMBER T operator()(T a, T b) const { return a >= b || b != b ? b : a; }
 };
 struct gs_any {
     template <class T> GS_MEMBER T operator()(T a, T b) const { return (T)(a || b); }

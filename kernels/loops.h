@@ -1,4 +1,4 @@
-/* What a loop on the host calls for whole operands: draws, products, and meetings. */
+/* What a loop on the host calls: for whole operands draws and products, and meetings and watches. */
 #ifndef GS_LOOPS_H
 #define GS_LOOPS_H
 
@@ -6,6 +6,7 @@
 #include "philox.h"
 #include "products.h"
 #include "scalars.h"
+#include "watch.h"
 
 /* Elements first .. first + count - 1 of a draw with rows of `row` elements. */
 static __attribute__((noinline, unused)) void gs_uniforms_f32(

@@ -16,10 +16,11 @@
 typedef unsigned int gs_word_i8, gs_word_i16, gs_word_i32, gs_word_u8, gs_word_u16, gs_word_u32;
 typedef unsigned long long gs_word_i64, gs_word_u64;
 
-/* NumPy's maximum and minimum: NaN wins. */
+/* NumPy's maximum and minimum: NaN wins, and of two zeros the second. For this order of the
+ * questions, of which a constant b answers one, compilers have vectors. */
 #define GS_ORDER(type, t)                                                                 \
-    GS_FN type gs_max_##t(type a, type b) { return (a >= b || a != a) ? a : b; }          \
-    GS_FN type gs_min_##t(type a, type b) { return (a <= b || a != a) ? a : b; }
+    GS_FN type gs_max_##t(type a, type b) { return (a <= b || b != b) ? b : a; }          \
+    GS_FN type gs_min_##t(type a, type b) { return (a >= b || b != b) ? b : a; }
 GS_FLOATS(GS_ORDER)
 GS_INTEGERS(GS_ORDER)
 GS_ORDER(unsigned char, b8)
@@ -88,5 +89,29 @@ GS_FN unsigned char gs_abs_b8(unsigned char a) { return a; }
     GS_FN int gs_isinf_##t(type a) { return GS_LIBM(fabs##f)(a) == gs_inf_##t(); }
 GS_REAL(float, f32, f)
 GS_REAL(double, f64, )
+
+/* Floats as integers, cut to whole numbers; `ops.scalar` says what comes of the others. C leaves
+ * that open, CPUs and GPUs differ. */
+#define GS_CUT(type, t, f)                                                                \
+    GS_FN int gs_int32_##t(type x) {                                                      \
+        const type end = 2147483648.0##f;                                                 \
+        return GS_LIBM(fabs##f)(x) < end ? (int)x : -2147483647 - 1;                      \
+    }                                                                                     \
+    GS_FN gs_i64 gs_int64_##t(type x) {                                                   \
+        const type end = 9223372036854775808.0##f;                                        \
+        return GS_LIBM(fabs##f)(x) < end ? (gs_i64)x : -9223372036854775807ll - 1;        \
+    }                                                                                     \
+    GS_FN gs_u64 gs_uint64_##t(type x) {                                                  \
+        const type end = 9223372036854775808.0##f;                                        \
+        const int far = x >= end;                                                         \
+        return (gs_u64)gs_int64_##t(far ? x - end : x) ^ ((gs_u64)far << 63);             \
+    }                                                                                     \
+    GS_FN signed char gs_int8_##t(type x) { return (signed char)gs_int32_##t(x); }        \
+    GS_FN short gs_int16_##t(type x) { return (short)gs_int32_##t(x); }                   \
+    GS_FN unsigned char gs_uint8_##t(type x) { return (unsigned char)gs_int32_##t(x); }   \
+    GS_FN unsigned short gs_uint16_##t(type x) { return (unsigned short)gs_int32_##t(x); } \
+    GS_FN unsigned int gs_uint32_##t(type x) { return (unsigned int)gs_int64_##t(x); }
+GS_CUT(float, f32, f)
+GS_CUT(double, f64, )
 
 #endif

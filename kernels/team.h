@@ -109,10 +109,15 @@ static long long gs_team_size(long long shares) {
     return found < shares ? found : shares;
 }
 
+static void (*gs_team_meanwhile)(void); /* what a caller does now and then while it waits */
+
 static void gs_team_wait(const long long *until_0) {
     for (int i = 0; __atomic_load_n(until_0, __ATOMIC_SEQ_CST); i++)
         if (i < GS_TEAM_SPINS) gs_pause();
-        else sched_yield();
+        else {
+            sched_yield();
+            if (gs_team_meanwhile) gs_team_meanwhile();
+        }
 }
 
 /* All shares; the least of what they gave. `meet`: they wait for each other, so there must be as

@@ -532,6 +532,51 @@ def test_sizes_that_do_not_fit_in_a_step_raise_the_references_error(step: str) -
     agree((f, g), *map(numbers, sizes))
 
 
+def walk(k: Any, x: Any, table: Any) -> Any:
+    return k + 1, x * 0.5 + table[k]
+
+
+def rows_of_a_table(k: Any, x: Any, table: Any) -> Any:
+    return k + 1, x * table[k + T.cast(x[:, 0] > 0, "int64") * 10]
+
+
+def a_loop_inside(k: Any, x: Any, table: Any) -> Any:
+    y, _ = scan(lambda j, y: y * 0.5 + table[k + j], T.arange(3), x, n_steps=3)
+    return k + 1, y[-1]
+
+
+def a_branch(k: Any, x: Any, table: Any) -> Any:
+    y = T.ifelse(T.gt(k % 4, 0), x * 0.5, x + table[k])
+    return [k + 1, y], until(k < 0)
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["last", "all"])
+@pytest.mark.parametrize("step", [walk, rows_of_a_table, a_loop_inside, a_branch])
+def test_an_index_that_is_wrong_late_raises_the_references_error_at_once(
+    step: Callable[..., Any], last: bool, monkeypatch: Any
+) -> None:
+    n, table, x0, k0 = T.lscalar(), T.matrix("table"), T.matrix("x0"), shared(np.int64(0), "k0")
+    (k, x), _ = scan(step, outputs_info=[k0, x0], non_sequences=table, n_steps=n, name="walk")
+    out = [x[-1]] if last else [x, k]
+    f, g = (function([n, table, x0], out, updates=[(k0, k[-1])], device=d)
+            for d in ("native", "reference"))  # fmt: skip
+    assert f.explain().scans[0].path == "fused"
+    late = {rows_of_a_table: 91, a_loop_inside: 99, a_branch: 104}.get(step, 101)
+    values = [150, np.ones((101, 8), "float32"), numbers(300, 8)]
+    values[2][:, 0] = -1
+    values[2][200, 0] = 1  # of two workers the second one's
+    errors = []
+    with monkeypatch.context() as patched:
+        patched.setattr(native._Runner, "definition", None)  # all steps by NumPy
+        for call, count in ((f, 1), (f, 2), (g, 1)):
+            with config.change_flags(threads=count), pytest.raises(IndexError) as e:
+                call(*values)
+            errors.append([str(e.value), *e.value.__notes__])
+            assert k0.get_value() == 0
+    assert errors[0] == errors[1] == errors[2]
+    assert "is out of bounds" in errors[0][0] and f"in step {late}" in errors[0][-1]
+
+
 def test_outputs_do_not_alias_inputs_shared_variables_or_each_other() -> None:
     s = shared(numbers(3))
     x = T.vector()
@@ -821,6 +866,7 @@ def test_a_loop_stops_where_a_piece_of_it_ends(monkeypatch: Any) -> None:
 LONG = """
     import numpy as np, signal, time, gpuscan
     from gpuscan import tensor as T
+    from gpuscan.runtime import threads
     # a shell's background jobs, and what they start, ignore interrupts unless they ask for them
     signal.signal(signal.SIGINT, signal.default_int_handler)
     x = gpuscan.shared({initial}, name="x")
@@ -828,7 +874,8 @@ LONG = """
     y, _ = gpuscan.scan(lambda x: {step}, outputs_info=[x], n_steps=n)
     f = gpuscan.function([n], y[-1].sum(), updates=[(x, y[-1])], device="native")
     assert f.explain().scans[0].path == "fused"
-    f(3)
+    run = lambda: {short}
+    run()
     before = x.get_value()
     print("ready", flush=True)
     began = time.monotonic()
@@ -837,30 +884,34 @@ LONG = """
         print("ran to its end in", time.monotonic() - began)
     except KeyboardInterrupt:
         print("interrupted", time.time(), bool((x.get_value() == before).all()))
-    print(f(3) == f(3))
+    run()
+    print("runs again", threads.library().gs_workers())
 """
 
 
+INNER = "gpuscan.scan(lambda y: T.tanh(y), outputs_info=[x], n_steps={})[0][-1]"
+
+
 @pytest.mark.parametrize(
-    ("initial", "step", "steps"),
+    ("initial", "step", "steps", "workers"),
     [
-        ("np.float32(1)", "T.tanh(x) + np.float32(0.5)", 10**12),
-        ("np.ones((600, 600), 'float32')", "T.tanh(x) + np.float32(0.5)", 10**9),
-        (
-            "np.float32(1)",
-            "gpuscan.scan(lambda y: T.tanh(y), outputs_info=[x], n_steps=3 * 10**6)[0][-1]",
-            10**9,
-        ),
+        ("np.float32(1)", "T.tanh(x) + np.float32(0.5)", 10**12, 0),
+        ("np.ones((600, 600), 'float32')", "T.tanh(x) + np.float32(0.5)", 10**9, 1),
+        ("np.float32(1)", INNER.format("n"), 10**12, 0),
+        ("np.ones((200, 200), 'float32')", INNER.format(10**9), 1, 0),
+        ("np.ones((200, 200), 'float32')", INNER.format(10**9), 1, 1),
     ],
-    ids=["scalar", "matrix", "loop in a loop"],
+    ids=["scalar", "matrix", "loop in a loop", "of one thread", "of two threads"],
 )
 def test_an_interrupt_stops_a_long_loop_and_leaves_shared_variables(
-    initial: str, step: str, steps: int, tmp_path: Path
+    initial: str, step: str, steps: int, workers: int, tmp_path: Path
 ) -> None:
-    program = textwrap.dedent(LONG).format(initial=initial, step=step, steps=steps)
+    short = "f(3)" if steps > 1 else "None"
+    program = textwrap.dedent(LONG).format(initial=initial, step=step, steps=steps, short=short)
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "GPUSCAN_FLAGS": f"threads={workers + 1}"},
+    )  # fmt: skip
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n"
@@ -872,10 +923,64 @@ def test_an_interrupt_stops_a_long_loop_and_leaves_shared_variables(
         process.kill()
         process.wait()
         process.stdout.close()
-    word, at, unchanged, *_ = out.split()
+    word, at, *others = out.split()
     assert word == "interrupted", out
     assert float(at) - sent < 1.0
-    assert unchanged == "True"
+    assert others == ["True", "runs", "again", str(workers)]
+
+
+def test_a_signal_in_a_loop_in_a_loop_calls_functions_and_the_loop_goes_on() -> None:
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("no timer signals")
+
+    def step(y: Any) -> Any:
+        z, _ = scan(lambda z: z * 0.5 + 1, outputs_info=[y], n_steps=120_000)
+        return T.exp(-z[-1])
+
+    x = T.matrix()
+    y, _ = scan(step, outputs_info=[x], n_steps=2)
+    w = np.eye(300, dtype="float32")
+    h, _ = scan(lambda h: T.tanh(T.dot(h, w)), outputs_info=[T.ones((1, 300))], n_steps=4)
+    ones, found = np.ones((128, 128), "float32"), []
+    with config.change_flags(threads=2):
+        f = function([x], y[-1], device="native")
+        g = function([], h[-1], device="native")
+        assert f.explain().scans[0].path == g.explain().scans[0].path == "fused"
+        expected, other = f(ones), g()
+        before = signal.signal(signal.SIGALRM, lambda number, frame: found.append(g()))
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            began = time.monotonic()
+            while not found and time.monotonic() - began < 20:
+                np.testing.assert_array_equal(f(ones), expected)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    np.testing.assert_array_equal(found, [other])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_zeros_and_floats_that_no_integers_are_come_out_alike_in_a_loop(
+    device: str, dtype: str
+) -> None:
+    some = [0.0, -0.0, 1.5, -1.5, np.nan, np.inf, -np.inf]
+    some += [s * 1.5**k for k in range(115) for s in (1, -1)]
+    pairs = np.array(list(itertools.product(some[:7], some)), dtype)
+    integers = [f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)]
+
+    def step(x: Any, y: Any) -> Any:
+        found = [T.maximum(x, y), T.minimum(x, y), T.maximum(x, 0), T.clip(y, x, -0.0)]
+        return y, x, *found, *(T.cast(y, d) for d in integers)
+
+    x, y = (T.TensorType(dtype, (None, None))() for _ in range(2))
+    (_, _, *traces), _ = scan(step, outputs_info=[x, y, *[None] * 12], n_steps=2)
+    given = [np.ascontiguousarray(v.reshape(7, -1)) for v in pairs.T]
+    with np.errstate(all="ignore"):
+        got, wanted = (function([x, y], traces, device=d)(*given) for d in (device, "reference"))
+    for a, b in zip(got, wanted):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(np.signbit(a) & (a == 0), np.signbit(b) & (b == 0))
 
 
 def decay(x0: Any, n: Any) -> Any:
@@ -892,11 +997,25 @@ def lags(x0: Any, n: Any) -> Any:
     return scan(lambda one, three: 0.5 * one - 0.2 * three + 1, outputs_info=info, n_steps=n)
 
 
-@pytest.mark.parametrize("model", [decay, noise, lags], ids=lambda f: f.__name__)
-def test_the_last_value_of_a_loop_needs_no_trace(device: str, model: Callable[..., Any]) -> None:
+READ: dict[str, Callable[[Any, Any], Any]] = {
+    "x[-1]": lambda x, n: x[-1],
+    "x[n - 1]": lambda x, n: x[n - 1],
+    "x[-3:]": lambda x, n: x[-3:],
+    "x.sum(0)": lambda x, n: x.sum(0),
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "read"),
+    [*itertools.product([decay, noise, lags], ["x[-1]"]), *((decay, read) for read in [*READ][1:])],
+    ids=lambda x: x if isinstance(x, str) else x.__name__,
+)
+def test_the_last_values_of_a_loop_and_sums_need_no_trace(
+    device: str, model: Callable[..., Any], read: str
+) -> None:
     n, x0 = T.lscalar(), T.matrix()
     x, updates = model(x0, n)
-    f = function([n, x0], x[-1], updates=updates, device=device)
+    f = function([n, x0], READ[read](x, n), updates=updates, device=device)
     many = 10**6 if device == "native" else 2000
     assert device != "native" or f.explain().scans[0].path == "fused"
     start = numbers(3, 50)

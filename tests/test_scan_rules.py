@@ -124,6 +124,69 @@ def test_the_last_row_of_a_draw_is_carried():
     np.testing.assert_array_equal(first, whole()[-1])
 
 
+@pytest.mark.parametrize("until", [False, True])
+def test_the_row_before_the_number_of_steps_is_the_last(until):
+    s, n = T.vector("s"), T.iscalar("n")
+    step = lambda v: (T.tanh(v), theano.until(v[0] < 0.3)) if until else T.tanh(v)  # noqa: E731
+    values, _ = theano.scan(step, outputs_info=s, n_steps=n)
+    last = values.shape[0] - 1 if until else n - 1
+    (given,) = numbers((4,))
+    f = rewritten([s, n], [values[last], values[last, 1:]], *([given, k] for k in (1, 5)))
+    (loop,) = loops(f)
+    assert loop.op.step.traces == ()
+    with pytest.raises(IndexError, match="index -1 is out of bounds"):
+        f(given, 0)
+
+
+@pytest.mark.parametrize("last", ["states", "parts"])
+def test_the_last_rows_are_a_loop_of_the_last_steps(last):
+    x, h0, n = T.matrix("x"), T.vector("h0"), T.lscalar("n")
+    (h, y), _ = theano.scan(
+        lambda x_t, h: (T.tanh(x_t + h), x_t * h), x, [h0, None], n_steps=n, name="walk"
+    )
+    outputs = {"states": [h[-3:]], "parts": [h[-3:, 1:], y[-2:]]}[last]
+    xs, h_0 = numbers((9, 4), (4,))
+    f = rewritten([x, h0, n], [*outputs, h[-1]], *([xs, h_0, k] for k in range(1, 10)))
+    first, then = loops(f)
+    assert first.op.step.traces == () and then.op.is_end
+    assert rewritten([x, h0, n], outputs, [xs, h_0, 0])
+    with pytest.raises(ValueError, match="Sequence is shorter") as e:
+        f(xs, h_0, 10)
+    assert "10, x (tap 0) of scan 'walk', (9, 4)" in str(e.value)
+    # one of a few steps, one that stops, and one whose trace is read as a whole stay as they are
+    few, _ = theano.scan(lambda h: h * 2, None, h0, n_steps=5)
+    stops, _ = theano.scan(lambda h: (h * 2, theano.until(h[0] > 9)), None, h0, n_steps=n)
+    f = theano.function([x, h0, n], [few[-3:], stops[-3:], y[-2:], y])
+    assert len(loops(f)) == 3
+
+
+def test_an_error_in_the_last_steps_says_so():
+    k, v, n = T.lscalar("k"), T.vector("v"), T.lscalar("n")
+    (_, y), _ = theano.scan(
+        lambda k, y: (k + 1, y + v[k]), None, [k, T.zeros(())], n_steps=n, name="walk"
+    )
+    f = theano.function([k, v, n], y[-3:])
+    with pytest.raises(IndexError, match="index 8 is out of bounds") as e:
+        f(0, np.ones(8, "f"), 9)
+    assert "in step 2 of the last 3 of scan 'walk'" in e.value.__notes__[-1]
+
+
+def test_sums_of_states_over_the_steps_need_no_trace():
+    h0, m0, n = T.vector("h0"), T.matrix("m0"), T.lscalar("n")
+    (h, m, s, i), _ = theano.scan(
+        lambda h, m, s, i: (T.tanh(h) * 0.9, T.dot(m, m) + h, s * 1.5, i + 2), None,
+        [h0, m0, h0[0], T.zeros((), "int64")], n_steps=n,
+    )  # fmt: skip
+    outputs = [h.sum(0), h.mean(0), m.sum(axis=0), s.sum(), i.sum()]
+    f = rewritten([h0, m0, n], outputs, *([*numbers((3,), (3, 3)), k] for k in (0, 1, 9)))
+    (loop,) = loops(f)
+    assert loop.op.step.traces == () and len(loop.op.step.carries) == 8
+    # one that is read otherwise too is summed behind the loop
+    f = theano.function([h0, m0, n], [h.sum(0), h])
+    (loop,) = loops(f)
+    assert len(loop.op.step.carries) == len(loop.op.step.traces) == 1
+
+
 def test_the_last_row_of_a_constant_number_of_steps_needs_no_check():
     s = T.vector("s")
     values, _ = theano.scan(lambda v: T.tanh(v), outputs_info=s, n_steps=10)

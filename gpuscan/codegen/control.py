@@ -101,6 +101,9 @@ class Control(Whole):
         """Memory for a trace of n rows."""
         raise NotImplementedError
 
+    def look(self) -> None:
+        """What a step of a loop in a step begins with: it may be the end of the kernel."""
+
     def whole(
         self, v: Variable, stored: dict[Variable, Memory], results: Sequence[Variable]
     ) -> None:
@@ -193,6 +196,7 @@ class Control(Whole):
             carries[j] = _Carry(first, second, history is not None, self.in_registers)
 
         with self.block() as body:
+            self.look()
             self._enter(step, o, t, numbers, carries)
             nexts: list[Memory | None] = [None] * len(step.carries)
             for j, c in carries.items():

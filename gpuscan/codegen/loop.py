@@ -10,16 +10,20 @@ from ..graph import Constant, Item, Variable, clients
 from ..ops.index import Lookup
 from ..ops.linalg import Dot
 from ..ops.shape import as_int64
+from ..record import replace
 from ..scan.op import Scan
 from ..types import FLOATS
 from .frame import Frame
 from .kernel import (
     Array,
+    Assign,
     Declare,
+    For,
     If,
     Kernel,
     Let,
     Load,
+    Local,
     Name,
     Number,
     Point,
@@ -34,6 +38,7 @@ from .kernel import (
 from .lower import FAILED, Memory, returns
 from .plan import Plan, deep, in_size, keeps_rows_apart, walk
 from .program import (
+    FAILED_AT,
     ROWS_AHEAD,
     Carry,
     FirstRow,
@@ -47,6 +52,7 @@ from .program import (
     Trace,
     Unit,
     Units,
+    Watch,
 )
 from .program import Step as Stepping
 from .schedule import schedule
@@ -54,6 +60,8 @@ from .sizes import outside_of, scope_of
 from .stages import LEAST_UNITS, LEAST_UNITS_OF_BLOCKS, Kept, Stages
 
 T = Name("t")
+LEFT = Number(-2)  # what a kernel returns that was interrupted
+_PACE = 3  # integers, as kernels/watch.h has it
 
 # Of a user's name, x of "x[t]". Taken are the names that kernels make, C++'s words, and macros.
 _STEM = re.compile(r"[A-Za-z]\w*")
@@ -77,8 +85,7 @@ def lower_loop(node: Variable, name: str, lanes: bool = True) -> tuple[LoopProgr
     step has no kernel."""
     loop = Loop(node, lanes=lanes)
     program = loop.program(name)
-    steps = [s for s in program.kernel.body if isinstance(s, Steps)]
-    if loop.stages is not None and returns(steps, FAILED):
+    if loop.stages is not None and loop.may_fail:
         loop = Loop(node, "a worker whose check fails would be waited for", lanes=lanes)
         program = loop.program(name)
     if loop.row_size() is None and (count := constant_rows(node)):
@@ -113,6 +120,8 @@ class Loop(Frame):
         self._counts: list[Any] = []  # of rows of products that are computed ahead
         self._shared_sizes: list[Any] = []
         self._shared_products: list[tuple[Any, ...]] = []
+        self._watch: Array | None = None
+        self.may_fail = False  # in a step
         outside = outside_of(op, o)
         self.learn([scope_of(op.step, outside), *self.enter_loops(op.step, outside)])
 
@@ -290,13 +299,17 @@ class Loop(Frame):
         if last is not None:
             self.emit(If(last, (*after, Return(binary("add", T, Number(1))))))
             whole = binary("add", whole, Number(1))
+        steps = self.statements()
+        self.may_fail = returns(steps, FAILED)
+        if self.has_lanes:
+            steps = _failed_by(steps, (*after, Return(binary("add", T, Number(FAILED_AT)))))
         why, rows, axes = self._rows_apart()
         units = self._units()
         kernel = Kernel(
             name,
             tuple(p for p, _ in self.pointers),
             tuple(n for n, _ in self.integers),
-            (*self.before, Steps(self.statements()), *after, Return(whole)),
+            (*self.before, Steps(steps), *after, Return(whole)),
         )
         return LoopProgram(
             kernel,
@@ -355,6 +368,20 @@ class Loop(Frame):
         room = [*self._room(v)[:-1], end - first]
         array = self._memory(product(room), v.dtype)
         return Memory(array, row_major(own), binary("sub", Number(0), first))
+
+    def look(self) -> None:
+        """Now and then whether the call was interrupted. A GPU's kernel runs to its end."""
+        if not self.has_lanes:
+            return
+        if self._watch is None:
+            self._watch = self.pointer(Array("watch", "int64"), True, Watch())
+        left = self.fresh("left", "int64")
+        pace = Array(f"{left.text}_pace", "int64")
+        self.before += [Declare(left, Number(0)), Local(pace, _PACE), Use("gs_start", (pace,))]
+        ended = If(binary("lt", left, Number(0)), (Return(LEFT),))
+        anew = Use("gs_look", (self._watch, pace)), Assign(left, Load(pace, Number(0))), ended
+        self.emit(Assign(left, left - 1))
+        self.emit(If(binary("lt", left, Number(0)), anew))
 
     # ---- units that workers share -----------------------------------------------------------
 
@@ -480,6 +507,22 @@ class Loop(Frame):
                     axes.append(None)
         names = [n for n, _ in self.integers]
         return None, names.index(rows), tuple(axes)
+
+
+def _failed_by(body: Sequence[Any], ends: Sequence[Any]) -> tuple[Any, ...]:
+    """Statements that come to these ends where a check fails."""
+    found: list[Any] = []
+    for s in body:
+        match s:
+            case Return(value) if value == FAILED:
+                found += ends
+            case For(body=inner):
+                found.append(replace(s, body=_failed_by(inner, ends)))
+            case If(condition, inner, other):
+                found.append(If(condition, _failed_by(inner, ends), _failed_by(other, ends)))
+            case _:
+                found.append(s)
+    return tuple(found)
 
 
 def _is_weight(p: Variable, user: Variable) -> bool:

@@ -87,6 +87,7 @@ class FirstRow:
 # out by so many.
 PANEL = 64
 ROWS_AHEAD = 16  # of a product: enough for the routine to be at its best
+FAILED_AT = -(2**62)  # what a loop's kernel adds to the step in which a check failed, to give that
 
 
 @record
@@ -112,6 +113,11 @@ class Meeting:
 
 
 @record
+class Watch:
+    """Where a loop in a step looks whether it is to be left."""
+
+
+@record
 class Carry:
     """How a carry lives: in a trace's rows, in two buffers by turns, or as a number."""
 
@@ -126,7 +132,7 @@ class LoopProgram:
     """A loop in one kernel: run it over steps first .. last-1, as often as one likes."""
 
     kernel: Kernel
-    pointers: tuple[Any, ...]  # Given, Trace, State, Fixed, Scratch, Meeting: what each one is
+    pointers: tuple[Any, ...]  # Given, Trace, State, Fixed, Scratch, Meeting, Watch: each one
     integers: tuple[Any, ...]  # Size, Stride, Step, FirstRow, Together, Unit: what each integer is
     carries: tuple[Carry, ...]
     rows: tuple[tuple[str, tuple[Any, ...]], ...]  # per trace the dtype and shape of a row

@@ -401,7 +401,10 @@ class Renderer:
             x = operands[0]
             if e.of == "bool" and e.dtype in FLOATS:  # gcc vectorises a choice, not this cast
                 return f"({x} ? {_literal(1, e.dtype)} : {_literal(0, e.dtype)})"
-            return f"({x} != 0)" if e.dtype == "bool" else f"(({self.type(e.dtype)}){x})"
+            if e.dtype == "bool":
+                return f"({x} != 0)"
+            if e.of not in FLOATS or e.dtype in FLOATS:
+                return f"(({self.type(e.dtype)}){x})"
         if e.of == "bool" and name in ("add", "mul", "maximum", "minimum"):
             word = "|" if name in ("add", "maximum") else "&"
             return f"({operands[0]} {word} {operands[1]})"

@@ -204,7 +204,7 @@ def cast(x: Any, dtype: Any) -> Variable:
         return x
     if (value := constant_value(x)) is not None and x.name is None:
         with np.errstate(all="ignore"):
-            return constant_leaf(value.astype(name))
+            return constant_leaf(np.asarray(scalars[f"cast_{name}"].numpy(value)))
     return Elemwise(scalars[f"cast_{name}"])(x)
 
 

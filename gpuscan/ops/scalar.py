@@ -277,10 +277,32 @@ def _cast_derivative(x: Any, y: Any, g: Any) -> Any:
     return g.astype(x.dtype) if x.type.is_float else g  # gradients are never integers
 
 
-for _dtype in DTYPES:
+def _whole(x: Any, dtype: str) -> Any:
+    """Floats as integers, cut to whole numbers. What no integer is comes out as on x86, by NumPy's
+    loops for one element (those for many differ for uint32): int32 stands for dtypes up to its
+    size, but int64 for uint32, and its least for what it does not hold, NaN too; of that these
+    have the low bits. uint64 has 2**63 added to what int64 makes of the rest, from 2**63 on."""
+    bits = 31 if np.dtype(dtype).itemsize < 4 or dtype == "int32" else 63
+    if x.dtype == "float16":
+        x = x.astype("float32")  # which has 2**63
+    wide, end = f"int{bits + 1}", x.dtype.type(2.0**bits)
+    if x.size and x.min() >= -end and x.max() < end:  # no NaN, either
+        return x.astype(wide).astype(dtype)
+    far = x >= end if dtype == "uint64" else np.zeros((), bool)
+    rest = np.where(far, x - end, x)
+    found = np.where((rest >= -end) & (rest < end), rest, -end).astype(wide).astype(dtype)
+    return found ^ (far.astype(dtype) << np.asarray(63, dtype)) if dtype == "uint64" else found
+
+
+def _cast(x: Any, dtype: str) -> Any:
+    is_cut = x.dtype.kind == "f" and np.dtype(dtype).kind in "iu"
+    return _whole(x, dtype) if is_cut else x.astype(dtype)
+
+
+for _dtype in DTYPES:  # the expression is that of floats as integers; else it is C's own
     scalar(
-        f"cast_{_dtype}", 1, "any", _dtype, lambda x, d=_dtype: x.astype(d),
-        "gs_cast_{t}({0})", _cast_derivative,
+        f"cast_{_dtype}", 1, "any", _dtype, lambda x, d=_dtype: _cast(x, d),
+        f"gs_{_dtype}_{{t}}({{0}})", _cast_derivative,
     )  # fmt: skip
 
 identity = scalar(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.program import LoopProgram, NestProgram, size_value
+from ..codegen.program import FAILED_AT, LoopProgram, NestProgram, size_value
 from ..evaluate import Program
 from ..graph import Op, Variable
 from ..ops.shape import Join
@@ -21,6 +21,7 @@ from .plans import (
     LoopPlan,
     NestPlan,
     Plans,
+    Split,
     addresses,
     constants,
     laid_out,
@@ -86,6 +87,7 @@ class _Runner:
         self.longer_traces = op.longer_traces
         self.plan: LoopPlan | None = None  # of the last run
         self._interpreted: Any = None
+        self._by_steps: Any = None
 
     def definition(self, *inputs: Any) -> Any:
         """The loop as NumPy runs it: what says why an operand is wrong."""
@@ -93,6 +95,26 @@ class _Runner:
         if self._interpreted is None:
             self._interpreted = Program(list(given), [self.op.node])
         return (*self._interpreted(*given.values())[0], *[None for _ in self.op.histories])
+
+    def definition_from(
+        self, t: int, carries: Sequence[Any], traces: list[Any], *inputs: Any
+    ) -> Any:
+        """The same where the first t steps were run: their carries, and traces for all steps."""
+        node = self.op.node
+        assert isinstance(node.op, Scan)
+        given = dict(zip(self.op.inputs, inputs))
+        if self._by_steps is None:
+            step = node.op.step
+            self._by_steps = (
+                Program(list(given), node.inputs), Program(step.params, step.outputs)
+            )  # fmt: skip
+        operands, step = self._by_steps
+
+        def ahead(now: int, *held: Any) -> tuple[Any, ...]:
+            return (0, *held) if now else (t, carries, traces)
+
+        found = node.op.run(node, step, *operands(*given.values()), ahead=ahead)
+        return (*found, *[None for _ in self.op.histories])
 
     def __call__(self, *inputs: Any) -> Any:
         operands = inputs[: self.n_operands]
@@ -102,18 +124,44 @@ class _Runner:
         if plan is not self.plan:
             self.plan = plan
             self.op.told(inputs)
-        if steps < 1 or not plan.fits or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs]):
+        if steps < 0 or not plan.fits or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs]):
             return self.definition(*inputs)
         looked_up = {(k, size_value(size, plan.sizes)) for k, size in self.program.looked_up}
         if not all(_are_there(operands[k][:steps], size) for k, size in looked_up):
             return self.definition(*inputs)
-        histories = {}  # per trace its rows with the initial value in front
+        split, began = plan.split(steps), time.perf_counter()
+        run = self._run(steps, steps, plan, split, operands, arrays)
+        if run is None:
+            return self.definition(*inputs)
+        if steps:
+            plan.took(split, (time.perf_counter() - began) / steps)
+        done, states, traces, histories = run
+        if done >= 0:
+            found = self._results(done, operands, traces, states)
+            return (*found, *[x[: done + 1] for x in histories.values()])
+        t = done - FAILED_AT
+        if not 0 < t < steps:
+            return self.definition(*inputs)
+        if split.shares.count > 1:  # the others went on
+            run = self._run(steps, t, plan, split, operands, arrays)
+            assert run is not None
+            _, states, traces, _ = run
+        return self.definition_from(t, self._finals(t, traces, states), traces, *inputs)
+
+    def _run(
+        self, steps: int, n: int, plan: LoopPlan, split: Split, operands: Sequence[Any],
+        arrays: Mapping[int, Any],
+    ) -> tuple[int, list[Any], list[Any], dict[int, Any]] | None:  # fmt: skip
+        """The first n of all steps: how many these were, or what the kernel gave that failed; the
+        states, the traces, and per trace its rows with the initial value in front. None where an
+        initial value has not the shape of a state."""
+        histories = {}
         for i in self.longer_traces:
             shape, dtype = plan.rows[i]
             histories[i] = memory.empty((steps + 1, *shape), dtype)
         states = self._states(operands, plan.states, histories)
         if states is None:
-            return self.definition(*inputs)
+            return None
         traces = [
             histories[i][1:] if i in histories else memory.empty((steps, *shape), dtype)
             for i, (shape, dtype) in enumerate(plan.rows)
@@ -122,19 +170,12 @@ class _Runner:
         for pair in states:
             held += pair
         held += self.constants
-        split = plan.split(steps)
         held += [made(what, held) for what in split.made]
-        began = time.perf_counter()
-        done = self._advance(steps, plan.piece, split.shares, held)
-        plan.took(split, (time.perf_counter() - began) / steps)
-        if done < 0:
-            return self.definition(*inputs)
-        found = self._results(done, operands, traces, states)
-        return (*found, *[x[: done + 1] for x in histories.values()])
+        return self._advance(n, plan.piece, split.shares, held), states, traces, histories
 
     def _advance(self, n: int, piece: int, shares: Shares, arrays: Sequence[Any]) -> int:
-        """Steps until n or until the loop stops; -1 where a check failed. In pieces, so that an
-        interrupt is seen."""
+        """Steps until n or until the loop stops; where a check failed what the kernel gave, which
+        is less than 0. In pieces, so that an interrupt is seen."""
         t = 0
         while t < n:
             last = min(n, t + piece)
@@ -164,18 +205,23 @@ class _Runner:
             states.append((first, second))
         return states
 
-    def _results(
-        self, done: int, operands: Sequence[Any], traces: list[Any], states: list[Any]
-    ) -> tuple[Any, ...]:
+    def _finals(self, t: int, traces: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+        """The carries after t steps."""
         finals = []
         for carry, (first, second) in zip(self.program.carries, states):
             match carry.kind:
                 case "trace":
-                    finals.append(traces[carry.trace][done - 1].copy())
+                    finals.append((traces[carry.trace][t - 1] if t else first).copy())
                 case "buffers":
-                    finals.append(second if done % 2 else first)
+                    finals.append(second if t % 2 else first)
                 case _:
                     finals.append(first[()])
+        return finals
+
+    def _results(
+        self, done: int, operands: Sequence[Any], traces: list[Any], states: list[Any]
+    ) -> tuple[Any, ...]:
+        finals = self._finals(done, traces, states)
         whole = done == int(operands[0])
         return (*finals, *(x if whole else x[:done] for x in traces), np.int64(done))
 

@@ -28,6 +28,7 @@ from ..codegen.program import (
     Together,
     Trace,
     Unit,
+    Watch,
     size_value,
 )
 from ..record import record
@@ -276,6 +277,7 @@ class LoopPlan(SizedPlan):
         meetings = [i for i, s in enumerate(program.pointers) if isinstance(s, Meeting)]
         if meetings:
             of_all |= dict.fromkeys(meetings, (new(MeetingOf(n if by_units else 1)), 0))
+        of_all |= {i: threads.WATCH for i, s in enumerate(program.pointers) if s == Watch()}
         copied = self._copied(by_units) if n > 1 else set()
         pointers, before = [], 0
         for k, (part, (offsets, size)) in enumerate(zip(parts, own)):
@@ -422,7 +424,7 @@ def array_numbers(program: LoopProgram | NestProgram) -> tuple[list[int | None],
         order += [Result(i) for i in range(len(program.shapes))]
     order += [s for s in program.pointers if isinstance(s, Fixed)]
     numbers = [
-        None if isinstance(s, Scratch | Meeting)
+        None if isinstance(s, Scratch | Meeting | Watch)
         else order.index(s.operand if isinstance(s, Given) else s)
         for s in program.pointers
     ]  # fmt: skip

@@ -27,6 +27,7 @@ WORTH_SHARING = 32768  # elements; to start and join a team takes some microseco
 OF_DATA = object.__basicsize__
 
 Place = tuple[int, int]  # the number of an array, and an offset in bytes
+WATCH: Place = (-2, 0)  # where a call's watch is
 
 
 @record
@@ -76,11 +77,19 @@ def library() -> ctypes.CDLL:
     """What `kernels/team.c` holds."""
     text = (kernels_dir() / "team.c").read_text()
     found = compiler.library(f"#define OF_DATA {OF_DATA}\n{text}")
-    for name in ("gs_size", "gs_workers", "gs_run"):
+    for name in ("gs_size", "gs_workers"):
         getattr(found, name).restype = ctypes.c_longlong
     found.gs_size.argtypes = [ctypes.c_longlong]
-    found.gs_run.argtypes = [ctypes.c_void_p] * 4
+    found.gs_init.restype = None
+    python = ctypes.pythonapi
+    found.gs_init(python.PyEval_SaveThread, python.PyEval_RestoreThread, python.PyErr_CheckSignals)
     return found
+
+
+@functools.cache
+def _gs_run() -> Any:
+    """That of the library, called with the interpreter's lock, which it gives back itself."""
+    return ctypes.PYFUNCTYPE(ctypes.c_longlong, *[ctypes.c_void_p] * 4)(("gs_run", library()))
 
 
 def size(most: int) -> int:
@@ -91,6 +100,6 @@ def size(most: int) -> int:
 
 def run(kernel: int, shares: Shares, ends: bytes, arrays: Sequence[Any]) -> int:
     """All shares of the kernel at an address; the least of what they gave. ends: per share the
-    integers `first` and `last`."""
+    integers `first` and `last`. Raises what a signal's handler raises meanwhile."""
     found = struct.pack(f"{len(arrays)}Q", *map(id, arrays))
-    return int(library().gs_run(kernel, ends, shares.table, found))
+    return int(_gs_run()(kernel, ends, shares.table, found))

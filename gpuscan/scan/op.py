@@ -133,6 +133,7 @@ class Scan(Op):
     name: str | None = field(default=None, compare=False)
     memory: Memory = Memory()  # what is held for the gradient
     segments_of: Scan | None = None  # whose steps a step runs, many at once
+    is_end: bool = False  # of a loop of which these are the last steps
 
     @property
     def is_frugal(self) -> bool:
@@ -226,8 +227,9 @@ class Scan(Op):
         shapes = [c.shape for c in carries]
         traces: list[np.ndarray] = []
         t = 0
+        end = f" of the last {n}" if self.is_end else ""
         while t < n:
-            where = f"in step {t}"
+            where = f"in step {t}{end}"
             try:
                 if ahead is not None:
                     where = f"in a step from {t} on"
@@ -235,7 +237,7 @@ class Scan(Op):
                     if many:
                         t += many
                         continue
-                    where = f"in step {t}"
+                    where = f"in step {t}{end}"
                 out = step(*[s[t] for s in seqs], *carries, *consts)
             except Exception as error:
                 error.add_note(f"{where} of scan '{self.name or 'scan_fn'}'.{built_at(node)}")

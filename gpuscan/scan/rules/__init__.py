@@ -1,6 +1,8 @@
 """Rules for loops. Each takes a Scan node and which of its results are read, and gives variables
 that stand for those results, or None where it has nothing to say.
 
+Before all others, sums over the steps and last rows get by without a trace.
+
 In the order in which they run: drop what nobody reads; simplify the step; unify equal operands
 and carries; hoist what does not change; batch what depends on sequences; move outputs that
 nothing in the loop needs, and sums over the steps, behind it; run a single step without a loop.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...graph import Item, Variable, inherit, made_for, rebuild, toposort
+from ...graph import Item, Variable, clients, inherit, made_for, rebuild, toposort
 from ...rewrite import Rules
 from ..op import Scan
 from .before import batch_sequences, hoist_invariants, traced_sequences
@@ -25,6 +27,7 @@ from .merge import merge_loops
 from .operands import drop_unread, inline_one_step, unify_operands
 from .segments import in_segments, with_lengths
 from .slices import push_slices
+from .unstored import unstored
 
 Optimise = Callable[[Sequence[Variable]], list[Variable]]
 
@@ -52,7 +55,7 @@ def loop_pass(outputs: Sequence[Variable], optimise: Optimise) -> list[Variable]
         return list(outputs)
     outputs = merge_loops(outputs)
     used: dict[Variable, set[int]] = {}
-    order = toposort(outputs)
+    order, readers = toposort(outputs), clients(outputs)
     for v in order:
         if isinstance(v.op, Item):
             used.setdefault(v.inputs[0], set()).add(v.op.index)
@@ -64,8 +67,12 @@ def loop_pass(outputs: Sequence[Variable], optimise: Optimise) -> list[Variable]
             new[v] = rebuild(v, [new[i] for i in v.inputs]) if v.inputs else v
             continue
         node = rebuild(v, [new[i] for i in v.inputs])
-        found = _one_loop(node, frozenset(used.get(v, ())), optimise)
         new[v] = node
+        if (shorter := unstored(v, node, readers)) is not None:
+            found, parts = shorter
+            new |= {u: inherit(x, u) for u, x in parts.items()}
+        else:
+            found = _one_loop(node, frozenset(used.get(v, ())), optimise)
         for i, x in enumerate(found):
             if x is not None:
                 new[Item(i)(v)] = inherit(x, Item(i)(v))

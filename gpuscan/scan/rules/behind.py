@@ -168,7 +168,7 @@ def _with_parts(row: Variable, rows: Variable) -> dict[Variable, Variable]:
     return found
 
 
-def _loop_needs(step: Step, without: Iterable[int] = ()) -> set[Variable]:
+def loop_needs(step: Step, without: Iterable[int] = ()) -> set[Variable]:
     """What the next step, or the stop, depends on; `without` some of the carries."""
     skipped = set(without)
     roots = [x for j, x in enumerate(step.new) if j not in skipped]
@@ -184,7 +184,7 @@ def sink_outputs(v: Variable, used: frozenset[int]) -> Found | None:
     one product of many (`h[t] @ V` for every t), or needs nothing more to be stored."""
     step = scan_op(v).step
     k = len(step.carries)
-    inner = _loop_needs(step)
+    inner = loop_needs(step)
     wanted = [i for i, row in enumerate(step.traces) if k + i in used and row not in inner]
     sink = _Sink(v, inner, used)
     sunk = {i: x for i in wanted if (x := _sunk(sink, step.traces[i])) is not None}
@@ -229,15 +229,16 @@ def sink_sums(v: Variable, used: frozenset[int]) -> Found | None:
         return None
     k = len(step.carries)
     stored = [row for i, row in enumerate(step.traces) if k + i in used]
-    inner = {*_loop_needs(step, sums), *stored}
+    needed = loop_needs(step, sums)
+    inner = {*needed, *stored}
     sink = _Sink(v, inner, used)
     left: dict[int, list[Variable]] = {j: list(t) for j, t in sums.items()}
     behind: dict[int, list[Variable]] = {}
     for products in (True, False):  # products first: what they store serves the others
         for j, terms in left.items():
             for term in list(terms):
-                if _has_effects(term, inner):
-                    continue
+                if _has_effects(term, inner) or (products and term in needed.difference(stored)):
+                    continue  # or there anyway, and not to be stored
                 found = _summed(sink, term, step.carries[j].type, products)
                 if found is not None:
                     terms.remove(term)

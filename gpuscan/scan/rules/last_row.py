@@ -15,12 +15,14 @@ from ...graph import (
     toposort,
 )
 from ...ops.control import Require
+from ...ops.elemwise import Elemwise, scalars
 from ...ops.index import Subtensor
-from ...ops.patterns import At
-from ...ops.scalar import lt
+from ...ops.patterns import HOLE, At
+from ...ops.scalar import lt, sub
 from ...ops.shape import (
     Specify,
     broadcast_to,
+    number,
     specify,
 )
 from ...record import replace
@@ -28,12 +30,14 @@ from ...rewrite import rule
 from ..op import Scan
 from .build import applied, scan_op
 
+_INT64 = Elemwise(scalars["cast_int64"])
+
 
 @rule(Subtensor)
 def last_row(v: Variable) -> Variable | None:
-    """trace[-1] of a carry's values is the final carry, and of another value it is computed from
-    the final carries, or carried along: then nobody reads the trace. Of a loop that may run no
-    steps it is that after a check."""
+    """trace[-1], or trace[steps - 1], of a carry's values is the final carry, and of another value
+    it is computed from the final carries, or carried along: then nobody reads the trace. Of a loop
+    that may run no steps it is that after a check."""
     return _last(v, (_final, _carried))
 
 
@@ -47,18 +51,21 @@ def _last(
     v: Variable, ways: Sequence[Callable[[Variable, Variable], Variable | None]]
 ) -> Variable | None:
     pattern, (trace, *operands) = v.op.pattern, v.inputs  # type: ignore[attr-defined]
-    if pattern[:1] == (At(-1),) and len(pattern) > 1:  # a part of it
-        row = _last(Subtensor(pattern[:1])(trace), ways)
-        if row is None:
-            return None
-        return specify(Subtensor(pattern[1:])(row, *operands), v.type.shape)
-    if not v.op.is_last_row:  # type: ignore[attr-defined]
-        return None
+    rows = trace
     while isinstance(trace.op, Specify):
         trace = trace.inputs[0]
     if not isinstance(trace.op, Item) or not isinstance(trace.inputs[0].op, Scan):
         return None
     loop = trace.inputs[0]
+    if pattern[:1] == (At(HOLE),) and _is_end(operands[0], loop):
+        return _last(Subtensor((At(-1), *pattern[1:]))(rows, *operands[1:]), ways)
+    if pattern[:1] == (At(-1),) and len(pattern) > 1:  # a part of it
+        row = _last(Subtensor(pattern[:1])(rows), ways)
+        if row is None:
+            return None
+        return specify(Subtensor(pattern[1:])(row, *operands), v.type.shape)
+    if not v.op.is_last_row:  # type: ignore[attr-defined]
+        return None
     op = scan_op(loop)
     if trace not in op.results(loop).traces:
         return None
@@ -72,6 +79,14 @@ def _last(
         return last
     message = f"index -1 is out of bounds: scan '{op.name or 'scan_fn'}' ran no step"
     return Require(message, "IndexError")(last, lt(0, n))
+
+
+def _is_end(position: Variable, loop: Variable) -> bool:
+    """Whether this is the position of a trace's last row: one less than the number of steps."""
+    op = scan_op(loop)
+    steps = op.split(loop.inputs).n if op.step.stop is None else op.results(loop).steps
+    at, n = (x.inputs[0] if x.op == _INT64 else x for x in (position, steps))
+    return at.op == Elemwise(sub) and at.inputs[0] is n and number(at.inputs[1]) == 1
 
 
 def _final(loop: Variable, row: Variable) -> Variable | None:

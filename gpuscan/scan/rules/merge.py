@@ -40,7 +40,7 @@ def _mergeable(loops: Sequence[Variable]) -> tuple[Variable, Variable] | None:
 def _are_alike(a: Variable, b: Variable) -> bool:
     """Neither stops early, or both are the same loop up to their traces; and both are to hold
     little, or neither."""
-    if scan_op(a).is_frugal != scan_op(b).is_frugal:
+    if any(getattr(scan_op(a), x) != getattr(scan_op(b), x) for x in ("is_frugal", "is_end")):
         return False
     p, q = scan_op(a).step, scan_op(b).step
     if p.stop is None and q.stop is None:
