@@ -71,14 +71,14 @@ class Subtensor(Indexing):
     def steering(self) -> tuple[int, ...]:  # type: ignore[override]
         return tuple(range(1, len(holes(self.pattern)) + 1))
 
-    def last_axis_slice(self, ndim: int) -> tuple[int, int] | None:
-        """(start, stop) where this is x[..., start:stop] of a tensor of ndim dimensions with
-        positions that are fixed and count from the front, otherwise None."""
-        if len(self.pattern) != ndim or any(e != FULL for e in self.pattern[:-1]):
-            return None
-        match self.pattern[-1]:
-            case Slice(None | int() as start, int(stop), None) if (start or 0) >= 0 <= stop:
-                return start or 0, stop
+    @property
+    def fixed_slice(self) -> tuple[int, int, int] | None:
+        """(axis, start, stop) where this is a slice along one axis alone, with positions that are
+        fixed and count from the front, otherwise None."""
+        cut = [axis for axis, e in enumerate(self.pattern) if e != FULL]
+        match [self.pattern[axis] for axis in cut]:
+            case [Slice(None | int() as start, int(stop), None)] if (start or 0) >= 0 <= stop:
+                return cut[0], start or 0, stop
         return None
 
     def infer(self, x: TensorType, *operands: TensorType) -> TensorType:

@@ -182,7 +182,7 @@ def _read_of(
     parts = [u for u in users[v] if u is not None and savable(u)]
     if len(parts) < len(users[v]):
         return [v]
-    if (len(parts) == 1 and _is_no_larger(parts[0], v)) or _are_apart(parts, v):
+    if (len(parts) == 1 and _is_no_larger(parts[0], v)) or _are_apart(parts):
         return [x for u in parts for x in _read_of(u, users, savable)]
     return [v]
 
@@ -198,11 +198,13 @@ def _is_no_larger(u: Variable, v: Variable) -> bool:
     )
 
 
-def _are_apart(parts: Sequence[Variable], v: Variable) -> bool:
-    """Whether the parts are slices of v that do not overlap."""
-    found = [u.op.last_axis_slice(v.ndim) for u in parts if isinstance(u.op, Subtensor)]
-    bounds = sorted(b for b in found if b is not None)
-    return len(bounds) == len(parts) and all(a[1] <= b[0] for a, b in itertools.pairwise(bounds))
+def _are_apart(parts: Sequence[Variable]) -> bool:
+    """Whether the parts are slices along one axis that do not overlap."""
+    found = [u.op.fixed_slice for u in parts if isinstance(u.op, Subtensor)]
+    known = sorted(b for b in found if b is not None)
+    return len(known) == len(parts) and all(
+        a[0] == b[0] and a[2] <= b[1] for a, b in itertools.pairwise(known)
+    )
 
 
 def like(g: Variable | None, x: Variable) -> Variable:

@@ -4,9 +4,9 @@ that stand for those results, or None where it has nothing to say.
 Before all others, sums over the steps and last rows get by without a trace.
 
 In the order in which they run: drop what nobody reads; simplify the step; unify equal operands
-and carries; hoist what does not change; batch what depends on sequences; move outputs that
-nothing in the loop needs, and sums over the steps, behind it; run a single step without a loop.
-Then loops of equal length are merged.
+and carries; hoist what does not change; turn states that hold examples in columns; batch what
+depends on sequences; move outputs that nothing in the loop needs, and sums over the steps, behind
+it; run a single step without a loop. Then loops of equal length are merged.
 
 Of a loop that is to hold little nothing is batched or moved behind it: that takes memory for all
 steps. Loops in segments are found before all rules, and how long segments are after them.
@@ -22,6 +22,7 @@ from ..op import Scan
 from .before import batch_sequences, hoist_invariants, traced_sequences
 from .behind import sink_outputs, sink_sums
 from .build import Found, applied, scan_op
+from .columns import turn_columns
 from .last_row import last_row
 from .merge import merge_loops
 from .operands import drop_unread, inline_one_step, unify_operands
@@ -40,6 +41,7 @@ RULES = (
     unify_operands,
     inline_one_step,
     hoist_invariants,
+    turn_columns,
     batch_sequences,
     traced_sequences,
     sink_sums,
