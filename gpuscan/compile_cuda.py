@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from .codegen.chain import lower_chain
@@ -283,6 +283,10 @@ def _replaced(
     device."""
     device = target.device
     nest_of = {v: nest for nest in nests for v in nest.values}
+    wanted: dict[Variable, set[int]] = {v: set() for v in loops}
+    for v in toposort(outputs):
+        if isinstance(v.op, Item) and v.inputs[0] in wanted:
+            wanted[v.inputs[0]].add(v.op.index)
 
     def needs(v: Variable) -> Sequence[Variable]:
         if v in nest_of:
@@ -306,7 +310,7 @@ def _replaced(
                 made[id(nest)] = kernel(*inputs)
             new[v] = inherit(results(made[id(nest)])[nest.values.index(v)], v)
         elif v in loops:
-            new[v] = inherit(_loop(v, loops[v], target)(*inputs), v)
+            new[v] = inherit(_loop(v, loops[v], wanted[v], target)(*inputs), v)
         elif not v.inputs or isinstance(v.op, Item | Dim) or getattr(v.op, "is_lazy", False):
             new[v] = rebuild(v, inputs) if v.inputs else v
         elif is_product(v):
@@ -334,7 +338,9 @@ def _launch_of(nest: Nest, device: CudaDevice) -> Callable[[Mapping[str, int]], 
     return lambda values: nest_launch(program, values, device.limits)
 
 
-def _loop(v: Variable, f: Fused | _Sequence, target: Target) -> CudaLoop | CudaSequence:
+def _loop(
+    v: Variable, f: Fused | _Sequence, wanted: Iterable[int], target: Target
+) -> CudaLoop | CudaSequence:
     assert isinstance(v.op, Scan)
     device = target.device
     told = functools.partial(target.met.__setitem__, v)
@@ -357,7 +363,7 @@ def _loop(v: Variable, f: Fused | _Sequence, target: Target) -> CudaLoop | CudaS
     runs_through = v.op.step.stop is None and not returns(f.program.kernel.body, FAILED)
     return CudaLoop(
         v.op, f.program, len(f.sizes), functools.partial(f.launch_of, device), instead,
-        runs_through, device, v, (*v.inputs, *f.sizes), told,
+        runs_through, frozenset(wanted), device, v, (*v.inputs, *f.sizes), told,
     )  # fmt: skip
 
 

@@ -77,11 +77,19 @@ GS_FN void gs_fail(long long *meeting) {
 #endif
 
 /* How often all have met; a block may ask until it arrives. */
-GS_FN gs_u64 gs_times_met(const long long *meeting) { return gs_look((gs_u64 *)meeting) >> 32; }
+GS_FN gs_u32 gs_times_met(const long long *meeting) {
+    return (gs_u32)(gs_look((gs_u64 *)meeting) >> 32);
+}
 
 /* A block's part of a meeting, in two halves: between them it may do what nobody waits for. They are
- * called by all threads of all blocks, the second with how often all had met before, which it
- * counts. Those who meet are all blocks, or so many members, each with a number among them. */
+ * called by all threads of all blocks, the second with how often all had met before, which thread 0
+ * counts: in the block's shared memory, where it takes no register. Those who meet are all blocks,
+ * or so many members, each with a number among them. */
+GS_FN gs_u32 *gs_met_before(const long long *meeting, void *place) {
+    gs_u32 *const met = (gs_u32 *)place;
+    if (threadIdx.x == 0) *met = gs_times_met(meeting);
+    return met;
+}
 GS_FN void gs_enter(long long *meeting, gs_u32 members, gs_u32 member) {
     __syncthreads(); /* the block's writes are there */
     if (members == 1 || threadIdx.x) return;
@@ -91,7 +99,7 @@ GS_FN void gs_enter(long long *meeting, gs_u32 members, gs_u32 member) {
 GS_FN void gs_enter(long long *meeting) { gs_enter(meeting, gridDim.x, blockIdx.x); }
 
 /* Waits for the others; whether it was in vain. */
-GS_FN int gs_wait_for_others(long long *meeting, gs_u64 times) {
+GS_FN int gs_wait_for_others(long long *meeting, gs_u32 times) {
     if (gs_failed(meeting)) return 1;
     long long polls = 0;
     while (gs_times_met(meeting) == times) {
@@ -109,17 +117,16 @@ GS_FN int gs_wait_for_others(long long *meeting, gs_u64 times) {
 
 /* Not 0 where blocks were waited for in vain: then every block must leave the kernel, and what it
  * computed is worth nothing. */
-GS_FN int gs_leave(long long *meeting, gs_u64 &met, gs_u32 members) {
+GS_FN int gs_leave(long long *meeting, gs_u32 *met, gs_u32 members) {
     if (members == 1) {
         __syncthreads();
         return 0;
     }
     int failed = 0;
-    if (threadIdx.x == 0) failed = gs_wait_for_others(meeting, met);
-    met++;
+    if (threadIdx.x == 0) failed = gs_wait_for_others(meeting, (*met)++);
     return __syncthreads_or(failed);
 }
-GS_FN int gs_leave(long long *meeting, gs_u64 &met) { return gs_leave(meeting, met, gridDim.x); }
+GS_FN int gs_leave(long long *meeting, gs_u32 *met) { return gs_leave(meeting, met, gridDim.x); }
 
 /* Starts to copy an element from the device's memory to the block's: it is there for this thread
  * behind gs_copied(), while others need a barrier too. What has fewer bytes than four, and whatever
@@ -178,16 +185,16 @@ template <int BUT> GS_FN void gs_copied_but() {
 }
 
 /* Both halves. */
-GS_FN int gs_meet(long long *meeting, gs_u64 &met, gs_u32 members, gs_u32 member) {
+GS_FN int gs_meet(long long *meeting, gs_u32 *met, gs_u32 members, gs_u32 member) {
     gs_enter(meeting, members, member);
     return gs_leave(meeting, met, members);
 }
-GS_FN int gs_meet(long long *meeting, gs_u64 &met) {
+GS_FN int gs_meet(long long *meeting, gs_u32 *met) {
     return gs_meet(meeting, met, gridDim.x, blockIdx.x);
 }
 GS_FN int gs_meet(long long *meeting) {
-    gs_u64 met = gs_times_met(meeting);
-    return gs_meet(meeting, met);
+    gs_u32 met = gs_times_met(meeting);
+    return gs_meet(meeting, &met);
 }
 
 #endif

@@ -127,7 +127,7 @@ def test_gates_are_held_as_one_matrix(seen, monkeypatch):
     assert_close([f(*given)], [wanted])
     (loop,) = seen.loops
     assert loop.meetings == 1
-    assert loop.source.count(".multiply_far(") == 1
+    assert loop.source.count(".multiply(") == 1
     assert loop.source.count(".load(") == 4
 
 

@@ -223,7 +223,7 @@ def with_grid_header(k: Kernel, words: str, others: str) -> str:
 @pytest.mark.parametrize(
     ("words", "others"),
     [
-        ("atom.release.gpu", "atom.release.cta"), ("atom.release.gpu", "atom.relaxed.gpu"),
+        ("red.release.gpu", "red.release.cta"), ("red.release.gpu", "red.relaxed.gpu"),
         ("ld.acquire.gpu", "ld.acquire.cta"), ("ld.acquire.gpu", "ld.relaxed.gpu"),
     ],
 )  # fmt: skip

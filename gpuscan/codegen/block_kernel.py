@@ -14,18 +14,18 @@ from .kernel import (
     HeldWeight,
     InShared,
     Let,
+    MetBefore,
     Name,
     Number,
     Pointer,
     Shift,
-    TimesMet,
     Use,
     binary,
     names,
     product,
 )
 from .known import Known
-from .launches import FOLD_BYTES, THREADS, DoesNotFit, Parameters, Sized
+from .launches import FOLD_BYTES, MET_PLACE, THREADS, DoesNotFit, Parameters, Sized
 from .limits import Limits
 from .operands import beside, published
 from .overlap import Staged, fetched_ahead, overlapped
@@ -51,6 +51,7 @@ from .weights import (
     EIGHT_ROWS,
     LEAST_HELD,
     OTHER_REGISTERS,
+    STAGED_FROM,
     VECTOR,
     Fragments,
     Layout,
@@ -66,7 +67,11 @@ MOST_ROWS = 32  # of a block
 BLOCK, BLOCKS = Name("blockIdx.x"), Name("gridDim.x")
 MEMBER, MEMBERS, GROUP = Name("member"), Name("members"), Name("group")
 TRIALS = 3  # of numbers of groups
-OF_A_GROUP = 64  # registers of a thread for the weights that a group of blocks holds, at most
+# registers of a thread for the weights that a group holds, where blocks meet more than twice a
+# step: then its own values need the others
+OF_MANY_STAGES = 64
+# of groups whose products are of fragments: these are of 16 rows, and fewer take no less time
+FRAGMENT_GROUPS = 2
 
 
 def by_units(loop: Sized, limits: Limits, precision: str) -> Launch:
@@ -146,17 +151,21 @@ class Blocks:
         shapes = panels(self.program.kernel.body).values()
         size = 2 if self.precision in ("bf16", "fp16") else 4
         weights = size * sum(self.loop.value(product(shape), whole) for shape in shapes)
-        least = max(2, -(-weights // (4 * OF_A_GROUP * self.threads)))
-        most = self.limits.multiprocessors // least
-        yield from range(most, max(1, most - TRIALS), -1)
+        assert self.program.units is not None
+        registers = self.registers if self.program.units.meetings <= 2 else OF_MANY_STAGES
+        members = max(2, -(-weights // (4 * registers * self.threads)))
+        most = self.limits.multiprocessors if self.precision == "float32" else FRAGMENT_GROUPS
+        tried = (self.limits.multiprocessors // (members + k) for k in range(TRIALS))
+        yield from dict.fromkeys(min(n, most) for n in tried if n > 1)
 
     def is_in_registers(self) -> bool:
         """Whether a block's registers hold its weights, but for those that are as well in shared
         memory."""
         self._lay_out()
         left = sum(p.size for p in self.placed if p.place != "registers")
-        taken = sum(w.layout.registers for w in self.weights)
-        return bool(self.placed) and taken <= OF_A_GROUP and left < 4 * LEAST_HELD
+        layouts = [w.layout for w in self.weights]
+        direct = [x.registers for x in layouts if isinstance(x, Layout) and not x.staged]
+        return bool(self.placed) and left < 4 * LEAST_HELD and sum(direct) < STAGED_FROM
 
     def _lay_out(self) -> Known:
         """Finds what lies where, once."""
@@ -299,7 +308,7 @@ class Blocks:
                 if self.by_units:
                     self.parameters.pointer(pointer, Held(source, self.groups))
                     self._of_a_group(pointer.array, Name("GS_GRID_MEETING"))
-                    self.prologue.append(TimesMet(pointer.array))
+                    self.prologue.append(MetBefore(pointer.array, MET_PLACE))
             else:
                 self._outside(k, pointer, source)
         packed = [x for x in scratch if x[0].array.name in of_panels]
@@ -380,13 +389,12 @@ class Blocks:
     def _layout(
         self, depth: int, wide: int, parts: int, dtype: str, rows: int, room: int
     ) -> Layout | Fragments | None:
-        """How registers hold a matrix, where they and shared memory have room: with as much in
-        flight of the rows that all blocks exchange as there can be."""
+        """How registers hold a matrix, where they and shared memory have room."""
         whole = depth * np.dtype(dtype).itemsize % VECTOR == 0
         ways: list[Layout | Fragments] = [Layout(depth, wide, parts, self.threads, dtype)]
-        if self.by_units and whole:
-            staged = [replace(ways[0], rows=n, staged=True) for n in (8, 4)]
-            ways = [*staged, *ways]
+        # blocks that are no groups may need their shared memory for weights
+        if self.in_groups and whole and ways[0].registers >= STAGED_FROM:
+            ways.insert(0, replace(ways[0], staged=True))
         if self.precision != "float32" and dtype == "float32":
             ways = [Fragments(depth, wide, parts, self.threads, self.precision)]
         for x in ways:

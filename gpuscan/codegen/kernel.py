@@ -12,9 +12,10 @@
 and, where the threads of a block do together what one worker does (`threads`):
 
             | Share(loops, body, by) | Barrier() | Alone(body) | Combine(name, scalar, by)
-            | TimesMet(meeting) | Meet(meeting) | Enter(meeting) | MeetingOver(meeting) | Fail()
-            | Continue() | LastBlock(counter) | Finish(steps) | Leave() | Local(array, count)
-            | InShared(array, offset) | Shift(array, offset) | HeldWeight(array, type)
+            | MetBefore(meeting, offset) | Meet(meeting) | Enter(meeting) | MeetingOver(meeting)
+            | Fail() | Continue() | LastBlock(counter) | Finish(steps) | Leave()
+            | Local(array, count) | InShared(array, offset) | Shift(array, offset)
+            | HeldWeight(array, type)
 
 Positions and sizes are int64 expressions (`Binary`), values are expressions over the scalar
 functions of `ops.scalar` (`Call`), whose text they bring along. An array is a name with a dtype;
@@ -377,10 +378,12 @@ class Meet:
 
 
 @record
-class TimesMet:
-    """How often those of a meeting have met when the kernel starts, which the meetings count on."""
+class MetBefore:
+    """How often those of a meeting have met when the kernel starts, which the meetings count on, at
+    an offset in shared memory."""
 
     meeting: Array
+    offset: int
 
 
 @record

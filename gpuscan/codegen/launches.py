@@ -41,7 +41,8 @@ from .render import CUDA, Renderer
 from .threads import ended
 
 THREADS = 256  # of a block
-FOLD_BYTES = 256  # of shared memory, for sums over a block
+FOLD_BYTES = 256  # of shared memory, for sums over a block: an element a warp
+MET_PLACE = FOLD_BYTES - 8  # in them, behind those: how often blocks have met
 LAST = Name("last")
 
 

@@ -39,6 +39,7 @@ from .kernel import (
     Local,
     Meet,
     MeetingOver,
+    MetBefore,
     Name,
     Number,
     Point,
@@ -48,7 +49,6 @@ from .kernel import (
     Shift,
     Steps,
     Store,
-    TimesMet,
     Use,
     product,
 )
@@ -281,8 +281,9 @@ class Renderer:
             case Meet(meeting, among):
                 given = ", ".join([meeting.name, "met", *map(self.bare, among)])
                 yield f"{indent}if (gs_meet({given})) return gs_unmet(done);"
-            case TimesMet(meeting):
-                yield f"{indent}gs_u64 met = gs_times_met({meeting.name});"
+            case MetBefore(meeting, offset):
+                given = f"{meeting.name}, shared + {offset}"
+                yield f"{indent}gs_u32 *const met = gs_met_before({given});"
             case Enter(meeting, among):
                 given = ", ".join([meeting.name, *map(self.bare, among)])
                 yield f"{indent}gs_enter({given});"

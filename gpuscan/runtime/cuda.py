@@ -89,6 +89,10 @@ class CudaDevice(Protocol):
         """A new array on the device, in row-major order."""
         ...
 
+    def fill(self, x: Any, value: Any) -> None:
+        """Each element of an array of the device becomes a number of the host's."""
+        ...
+
     def host(self, x: Any) -> Any:
         """A device's array as NumPy's."""
         ...
@@ -213,6 +217,31 @@ class _Places(Generic[P]):
 # ---- loops --------------------------------------------------------------------------------------
 
 
+class _Pages(threading.local):
+    """Small arrays of the device with given numbers in them, each for one launch. They are parts of
+    one that is copied there at once: a copy from the host takes longer than a launch."""
+
+    def __init__(self, numbers: Sequence[int], count: int) -> None:
+        self.numbers, self.count = np.tile(np.asarray(numbers, "int64"), count), count
+        self.each = len(numbers)
+        self.left: dict[Any, tuple[Any, int]] = {}  # by GPU and stream
+
+    def take(self, device: CudaDevice, count: int = 1) -> Any:
+        """So many of them, one behind the other."""
+        if count > self.count:
+            return device.array(np.resize(self.numbers, count * self.each))
+        key = device, device.place, device.stream()
+        page, start = self.left.get(key, (None, self.count))
+        if start + count > self.count:
+            page, start = device.array(self.numbers.copy()), 0
+        self.left[key] = page, start + count
+        return page[start * self.each : (start + count) * self.each]
+
+
+_dones = _Pages((-1, 0), 128)  # a kernel that ends says its steps
+_meetings = _Pages((0,) * MEETING, 64)  # where nobody has met
+
+
 class _Unread(threading.local):
     """Loops whose blocks meet, and what each will have said of that when it is at its end."""
 
@@ -265,6 +294,7 @@ class CudaLoop(Op):
     launch_of values of all integers, by name -> the kernel for them; raises where there is none
     instead   of a kernel the loop as launches for each step, where that is quicker
     runs_through  whether it runs all its steps, whatever the values
+    wanted    which of its results are; a final state that is not may be None
     """
 
     definition: Scan
@@ -273,6 +303,7 @@ class CudaLoop(Op):
     launch_of: Callable[..., Launch] = field(compare=False)
     instead: Callable[[Launch], CudaSequence | None] = field(compare=False)
     runs_through: bool
+    wanted: frozenset[int]
     device: CudaDevice
     node: Variable = field(compare=False)  # the Scan as it was written
     inputs: tuple[Variable, ...] = field(compare=False)  # what this op's inputs stand for
@@ -401,7 +432,7 @@ class _Memory:
         self.arrays, self.initials = arrays, initials
         self.traces: dict[int, Any] = {}
         self.states: dict[tuple[int, int], Any] = {}
-        self.done = self.device.array(np.array([-1, 0]))  # a kernel that ends says its steps
+        self.done = _dones.take(self.device)
         self.held: list[Any] = []
 
     def argument(self, x: Any) -> int:
@@ -429,7 +460,7 @@ class _Memory:
             case State(j, parity):
                 return self._state(j, parity, held.copies)
             case Meeting():
-                return self.device.array(np.zeros(MEETING * held.copies, "int64"))
+                return _meetings.take(self.device, held.copies)
             case Scratch() | Exchanged():
                 return self.device.empty((max(1, held.copies * held.elements),), held.dtype)
         raise TypeError(held)
@@ -438,12 +469,16 @@ class _Memory:
         shape, dtype = self.plan.states[j], self.runner.program.carries[j].dtype
         x = self.states[j, parity] = self.device.empty((copies, *shape), dtype)
         if parity == 0:
-            x[...] = (
-                self.device.array(np.asarray(self.initials[j], dtype))
-                if isinstance(self.initials[j], np.ndarray | np.generic)
-                else self.device.there(self.initials[j])
-            )
+            self._begin(x, self.initials[j])
         return x
+
+    def _begin(self, x: Any, initial: Any) -> None:
+        if not isinstance(initial, np.ndarray | np.generic):
+            x[...] = self.device.there(initial)
+        elif initial.size and not any(initial.strides):  # one number, as of T.zeros
+            self.device.fill(x, initial.flat[0])
+        else:
+            x[...] = self.device.array(np.asarray(initial, x.dtype))
 
     def results(self, done: int) -> tuple[Any, ...]:
         for i in range(len(self.plan.rows)):  # one without elements no kernel asks for
@@ -453,10 +488,12 @@ class _Memory:
             for parity in (0, 1):
                 if (j, parity) not in self.states and 0 in self.plan.states[j]:
                     self._state(j, parity, 1)
-        finals = []
+        finals: list[Any] = []
         for j, carry in enumerate(self.runner.program.carries):
             kind = self.plan.kind(j)
-            if kind == "trace":
+            if j not in self.runner.op.wanted:
+                finals.append(None)
+            elif kind == "trace":
                 finals.append(self.traces[carry.trace][0, done - 1].copy())
             else:
                 finals.append(self.states[j, done % 2 if kind == "buffers" else 0][0, ...])
@@ -639,10 +676,12 @@ class OnDevice(Op):
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         call, device = self.definition.evaluator(self.node), self.device
+        is_reshape = isinstance(self.definition, Reshape)
 
         def run(x: Any, *others: Any) -> Any:
-            others = tuple(map(device.host, others))
-            if isinstance(self.definition, Reshape) and not isinstance(x, np.ndarray):
+            if others:
+                others = tuple([device.host(n) for n in others])
+            if is_reshape and not isinstance(x, np.ndarray):
                 x = device.array(x)
             found = call(x, *others)
             if device.has_own_arrays:

@@ -181,6 +181,9 @@ class CuPy:
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         return self.cupy.empty(tuple(shape), dtype)
 
+    def fill(self, x: Any, value: Any) -> None:
+        x.fill(value)
+
     def host(self, x: Any) -> Any:
         if not isinstance(x, self.cupy.ndarray):
             return x

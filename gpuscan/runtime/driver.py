@@ -368,9 +368,10 @@ def launch(kernel: Loaded, how: Launch, arguments: Sequence[int], stream: int) -
             ctypes.c_void_p(kernel.function), _KERNEL_MOST_SHARED, how.shared
         )
         _check(status, f"asking for {how.shared} bytes of shared memory for kernel {how.name!r}")
-    values = (ctypes.c_uint64 * len(arguments))(*(x & 0xFFFFFFFFFFFFFFFF for x in arguments))
+    n = len(arguments)
+    values = (ctypes.c_uint64 * n)(*[x & 0xFFFFFFFFFFFFFFFF for x in arguments])
     first = ctypes.addressof(values)
-    places = (ctypes.c_void_p * len(arguments))(*(first + 8 * i for i in range(len(arguments))))
+    places = (ctypes.c_void_p * n)(*range(first, first + 8 * n, 8))
     given = (kernel.function, how.grid, 1, 1, how.block, 1, 1, how.shared, stream, places)
     if how.cooperative:
         status = library.cuLaunchCooperativeKernel(*given)

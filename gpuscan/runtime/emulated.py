@@ -108,6 +108,9 @@ class Emulated:
             _own.recorded.held.append(x)
         return x
 
+    def fill(self, x: Any, value: Any) -> None:
+        x[...] = value
+
     def host(self, x: Any) -> Any:
         if _own.recorded is not None:
             of = x

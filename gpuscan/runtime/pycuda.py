@@ -330,6 +330,9 @@ class PyCUDA:
     def empty(self, shape: Sequence[int], dtype: Any) -> Any:
         return _made(shape, dtype)
 
+    def fill(self, x: Any, value: Any) -> None:
+        x[...] = self.array(np.full(x.shape, value, x.dtype))
+
     def host(self, x: Any) -> Any:
         if isinstance(x, np.ndarray) or not hasattr(x, "__cuda_array_interface__"):
             return x

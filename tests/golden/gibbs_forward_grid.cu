@@ -5,29 +5,38 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
         float *y0, float *a0, unsigned long long *rng_1_0, unsigned long long *rng_1_1,
         unsigned long long *rng_0_0, unsigned long long *rng_0_1, long long *meeting,
         const unsigned long long *__restrict__ l14, float *w19, long long *done, long long last,
-        long long sums_float32_place, long long w15_place, long long w16_place, long long w17_place,
+        long long rows, long long rows_a_group, long long members, long long sums_float32_place,
+        long long w15_place, long long w16_place, long long w17_place, long long w19_apart,
         long long w20_place, long long bh_kept_place, long long s4_0, long long s4_1,
-        long long s9_0, long long s9_1, long long n7, long long z0) {
+        long long s9_0, long long s9_1, long long z0) {
     GS_SHARED(shared);
-    const long long u0_first = 4 * (96 * blockIdx.x / gridDim.x);
-    const long long u0_end = 4 * (96 * (blockIdx.x + 1) / gridDim.x);
+    const long long group = blockIdx.x / members;
+    const long long member = blockIdx.x % members;
+    const long long row = group * rows_a_group;
+    const long long n7 = rows - row < rows_a_group ? rows - row : rows_a_group;
+    const long long u0_first = 4 * (96 * member / members);
+    const long long u0_end = 4 * (96 * (member + 1) / members);
     const long long u0_count = u0_end - u0_first;
-    const long long u1_first = 4 * (64 * blockIdx.x / gridDim.x);
-    const long long u1_end = 4 * (64 * (blockIdx.x + 1) / gridDim.x);
+    const long long u1_first = 2 * (128 * member / members);
+    const long long u1_end = 2 * (128 * (member + 1) / members);
     const long long u1_count = u1_end - u1_first;
+    y0 += row * 384;
+    a0 += row * 384;
     rng_1_0 += blockIdx.x * 3;
     rng_1_1 += blockIdx.x * 3;
     rng_0_0 += blockIdx.x * 3;
     rng_0_1 += blockIdx.x * 3;
-    gs_u64 met = gs_times_met(meeting);
-    gs_held<float, 384, 4, 256, 1, 8, true> p18_held;
+    meeting += group * GS_GRID_MEETING;
+    gs_u32 *const met = gs_met_before(meeting, shared + 248);
+    gs_held<float, 384, 38, 256, 1, 4> p18_held;
     p18_held.clear();
-    gs_held<float, 256, 4, 256, 1, 8, true> p21_held;
+    gs_held<float, 256, 56, 256, 1, 4> p21_held;
     p21_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w15 = (float *)(shared + w15_place);
     float *const w16 = (float *)(shared + w16_place);
     float *const w17 = (float *)(shared + w17_place);
+    w19 += group * w19_apart;
     float *const w20 = (float *)(shared + w20_place);
     float *const bh_kept = (float *)(shared + bh_kept_place);
     p18_held.load(0, W + u1_first * s4_1, s4_0, s4_1, u1_count, sums_float32);
@@ -55,10 +64,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             rng_0_next[i4] = v9;
         }
         __syncthreads();
-        gs_uniform_rows_f32(rng_1_now, 384, u0_first, n7, 384, u0_count, w15, u0_count);
-        gs_uniform_rows_f32(rng_0_now, 256, u1_first, n7, 256, u1_count, w16, u1_count);
-        if (gs_meet(meeting, met)) return gs_unmet(done);
-        p18_held.multiply_far(n7, c0, 384, 1, u1_count, sums_float32, w17);
+        gs_uniform_rows_f32(rng_1_now, 384, row * 384 + u0_first, n7, 384, u0_count, w15, u0_count);
+        gs_uniform_rows_f32(rng_0_now, 256, row * 256 + u1_first, n7, 256, u1_count, w16, u1_count);
+        if (gs_meet(meeting, met, members, member)) return gs_unmet(done);
+        p18_held.multiply(n7, c0, 384, 1, u1_count, sums_float32, w17);
         __syncthreads();
         for (int all_i11 = threadIdx.x; all_i11 < n7 * u1_count; all_i11 += blockDim.x) {
             const long long i10 = all_i11 / (int)u1_count;
@@ -72,8 +81,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const float v18 = v17 ? 1.0f : 0.0f;
             w19[i10 * 256 + i11] = v18;
         }
-        if (gs_meet(meeting, met)) return gs_unmet(done);
-        p21_held.multiply_far(n7, w19, 256, 1, u0_count, sums_float32, w20);
+        if (gs_meet(meeting, met, members, member)) return gs_unmet(done);
+        p21_held.multiply(n7, w19, 256, 1, u0_count, sums_float32, w20);
         __syncthreads();
         for (int all_i20 = threadIdx.x; all_i20 < n7 * u0_count; all_i20 += blockDim.x) {
             const long long i19 = all_i20 / (int)u0_count;

@@ -16,8 +16,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     const long long member = blockIdx.x % members;
     const long long row = group * rows_a_group;
     const long long n0 = rows - row < rows_a_group ? rows - row : rows_a_group;
-    const long long u0_first = 4 * (64 * member / members);
-    const long long u0_end = 4 * (64 * (member + 1) / members);
+    const long long u0_first = 2 * (128 * member / members);
+    const long long u0_end = 2 * (128 * (member + 1) / members);
     const long long u0_count = u0_end - u0_first;
     x0 += row * s1_1;
     x1 += row * s2_1;
@@ -29,10 +29,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     h0_grad_0 += row * 256;
     h0_grad_1 += row * 256;
     meeting += group * GS_GRID_MEETING;
-    gs_u64 met = gs_times_met(meeting);
-    gs_held<float, 512, 20, 256, 1, 8, true> p20_held;
+    gs_u32 *const met = gs_met_before(meeting, shared + 248);
+    gs_held<float, 512, 38, 256, 1, 4> p20_held;
     p20_held.clear();
-    gs_held<float, 256, 20, 256, 1, 8, true> p17_held;
+    gs_held<float, 256, 38, 256, 1, 4> p17_held;
     p17_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w15 = (float *)(shared + w15_place);
@@ -83,7 +83,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             gs_copy(h0_early + i24 * u0_count + (i25 - u0_first), h0 + t * s4_0 + i24 * s4_1 + i25);
         }
         if (gs_leave(meeting, met, members)) return gs_unmet(done);
-        p17_held.multiply_far(n0, y0 + t * z0 + 256 + 256, n18, 1, u0_count, sums_float32, w16);
+        p17_held.multiply(n0, y0 + t * z0 + 256 + 256, n18, 1, u0_count, sums_float32, w16);
         __syncthreads();
         gs_copied();
         for (int all_i25 = threadIdx.x; all_i25 < n0 * u0_count; all_i25 += blockDim.x) {
@@ -117,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             y0[t * z0 + 256 + i41 * n18 + i42] = v43;
         }
         if (gs_meet(meeting, met, members, member)) return gs_unmet(done);
-        p20_held.multiply_far(n0, y1 + t * z1, 512, 1, u0_count, sums_float32, w19);
+        p20_held.multiply(n0, y1 + t * z1, 512, 1, u0_count, sums_float32, w19);
         __syncthreads();
         for (int all_i47 = threadIdx.x; all_i47 < n0 * u0_count; all_i47 += blockDim.x) {
             const long long i46 = all_i47 / (int)u0_count;

@@ -17,8 +17,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     const long long member = blockIdx.x % members;
     const long long row = group * rows_a_group;
     const long long n11 = rows - row < rows_a_group ? rows - row : rows_a_group;
-    const long long u0_first = 4 * (64 * member / members);
-    const long long u0_end = 4 * (64 * (member + 1) / members);
+    const long long u0_first = 2 * (128 * member / members);
+    const long long u0_end = 2 * (128 * (member + 1) / members);
     const long long u0_count = u0_end - u0_first;
     x0 += row * s1_1;
     x1 += row * s2_1;
@@ -29,10 +29,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     y3 += row * 256;
     h0_0 += row * 256;
     meeting += group * GS_GRID_MEETING;
-    gs_u64 met = gs_times_met(meeting);
-    gs_held<float, 256, 20, 256, 2, 8, true> p13_held;
+    gs_u32 *const met = gs_met_before(meeting, shared + 248);
+    gs_held<float, 256, 38, 256, 2, 4> p13_held;
     p13_held.clear();
-    gs_held<float, 256, 20, 256, 1, 8, true> p20_held;
+    gs_held<float, 256, 38, 256, 1, 4> p20_held;
     p20_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
     float *const w12 = (float *)(shared + w12_place);
@@ -74,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             const long long i2 = u0_first + all_i2 % (int)u0_count;
             gs_copy(h0_now_met + i1 * u0_count + (i2 - u0_first), h0_now + i1 * 256 + i2);
         }
-        p13_held.multiply_far(n11, h0_now, 256, 1, u0_count, sums_float32, w12, w14);
+        p13_held.multiply(n11, h0_now, 256, 1, u0_count, sums_float32, w12, w14);
         __syncthreads();
         gs_copied();
         for (int all_i2 = threadIdx.x; all_i2 < n11 * u0_count; all_i2 += blockDim.x) {
@@ -99,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
             w18[0 - u0_first + i1 * u0_count + i2] = v14;
         }
         if (gs_meet(meeting, met, members, member)) return gs_unmet(done);
-        p20_held.multiply_far(n11, w17, 256, 1, u0_count, sums_float32, w19);
+        p20_held.multiply(n11, w17, 256, 1, u0_count, sums_float32, w19);
         __syncthreads();
         for (int all_i16 = threadIdx.x; all_i16 < n11 * u0_count; all_i16 += blockDim.x) {
             const long long i15 = all_i16 / (int)u0_count;
