@@ -124,7 +124,11 @@ class Kernel:
             if exchanges[:2] != (met, met) or not met <= exchanges[2] <= 2 * met:
                 found["releases, arrivals, acquires"] = exchanges
             kinds = {x.kind for x in self.code.flow}
-            found["copies that nobody waits for"] = "LDGSTS" in kinds and "LDGDEPBAR" not in kinds
+            copied = "LDGSTS" in kinds and "LDGDEPBAR" not in kinds
+            # a product waits for its own
+            text = self.launch.source
+            forgotten = "gs_copy(" in text and "gs_copied();" not in text
+            found["copies that nobody waits for"] = copied or forgotten
         return {what: x for what, x in found.items() if x}
 
     @property
@@ -294,8 +298,7 @@ class _Line:
     result: frozenset[str]
     read: frozenset[str]
     bank: tuple[range, ...]  # bytes of the constant bank
-    guard: str  # "P0", "!P0": when it is carried out; "": always
-    conditions: frozenset[str]  # that it may set, or reads
+    sure: bool  # whether it is always carried out
 
 
 class Code:
@@ -349,25 +352,27 @@ class Code:
         alone = f"__restrict__ {name}," in self.launch.source
         loads = [n for n in self.loop if self.lines[n].word.startswith("LDG")]
         return sum(
-            _is_pair(_reached(self.lines[n], tainted[n]))
+            _is_pair(self.lines[n].read & tainted[n])
             for n in loads
             if not alone or n not in self.turn or "CONSTANT" in self.lines[n].word.split(".")
         )
 
     def _tainted(self, place: range) -> list[frozenset[str]]:
         """Before each instruction the registers that hold what was computed from a parameter. A
-        function's are those of its calls in the loop; what it gives back is no address."""
+        function's are those of its calls in the loop; what it gives back is no address. It chooses
+        among no pointers: where it writes a register on a condition, nobody reads the old value."""
         state: list[frozenset[str]] = [frozenset()] * len(self.flow)
         waiting, inside = list(range(len(self.flow))), set(self.loop)
         while waiting:
             n = waiting.pop()
             line, before = self.lines[n], state[n]
-            found = _left(line, before)
+            over = line.sure or (n in inside and n not in self.turn)
+            found = before - line.result if over else before
             loads = line.word.startswith(("LDG", "LDS", "ATOM"))  # a value is no address
             if not loads:
                 if line.word.startswith(("LDC", "ULDC", "LDCU")):
                     found |= _of_place(line, place)
-                elif _reached(line, before) or any(set(b) & set(place) for b in line.bank):
+                elif line.read & before or any(set(b) & set(place) for b in line.bank):
                     found |= line.result
             called = self.flow[n].called if n in inside else -1
             for k in (*self.flow[n].next, *([called] if called >= 0 else [])):
@@ -397,8 +402,8 @@ def _lines(text: str, kernel: str) -> list[_Line]:
         if row.startswith("//---") or row.lstrip().startswith(".section"):
             break
         if match := sass._LINE.match(row):
-            _, inverted, predicate, word, operands = match.groups("")
-            found.append(_line(inverted + predicate, word, operands))
+            _, _, predicate, word, operands = match.groups()
+            found.append(_line(predicate is None, word, operands))
     return found
 
 
@@ -406,7 +411,7 @@ _WIDTH = {"64": 2, "128": 4, "WIDE": 2}  # registers
 _DOUBLE = ("CS2R", "DADD", "DMUL", "DFMA")
 
 
-def _line(guard: str, word: str, operands: str) -> _Line:
+def _line(sure: bool, word: str, operands: str) -> _Line:
     words = word.split(".")
     width = max(_WIDTH.get(w, 1) for w in words)
     if words[0] in _DOUBLE and "32" not in words:
@@ -431,37 +436,7 @@ def _line(guard: str, word: str, operands: str) -> _Line:
             pair = pair or ("[" in p and (kind == "UR" or "E" in words))  # an address
             read |= {f"{kind}{int(number) + i}" for i in range(1 + pair)}
     bank = tuple(range(int(b, 16), int(b, 16) + 4 * width) for b in _BANK.findall(operands))
-    conditions = frozenset(re.findall(r"\bU?P\d\b", operands))
-    return _Line(word, frozenset(result), frozenset(read), bank, guard, conditions)
-
-
-def _not(guard: str) -> str:
-    return guard[1:] if guard.startswith("!") else f"!{guard}"
-
-
-def _reached(line: _Line, tainted: frozenset[str]) -> frozenset[str]:
-    """Of the registers that it reads those that are tainted when it is carried out. "R1@P0" is one
-    that is only where P0 holds."""
-    clean = f"@{_not(line.guard)}" if line.guard else None
-    return line.read & {
-        t.partition("@")[0] for t in tainted if clean is None or not t.endswith(clean)
-    }
-
-
-def _left(line: _Line, tainted: frozenset[str]) -> frozenset[str]:
-    """What is tainted still when its results are written over."""
-    found = set()
-    for t in tainted:
-        register, _, when = t.partition("@")
-        if when.lstrip("!") in line.conditions:
-            t, when = register, ""
-        if register not in line.result:
-            found.add(t)
-        elif line.guard and not when:
-            found.add(f"{register}@{_not(line.guard)}")
-        elif line.guard and when != line.guard:
-            found.add(t)
-    return frozenset(found)
+    return _Line(word, frozenset(result), frozenset(read), bank, sure)
 
 
 if __name__ == "__main__":

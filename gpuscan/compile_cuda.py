@@ -28,6 +28,7 @@ from .ops.sample import Uniform
 from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Join, Reshape, Specify, number
 from .record import record, replace
 from .runtime import graphs
+from .runtime.calls import one_call
 from .runtime.cuda import (
     CudaDevice,
     CudaLoop,
@@ -36,7 +37,6 @@ from .runtime.cuda import (
     CudaSequence,
     OnDevice,
     OnHost,
-    one_call,
 )
 from .runtime.cuda_routines import CudaGather, CudaJoin, CudaScatter, CudaUniform
 from .runtime.products import is_product

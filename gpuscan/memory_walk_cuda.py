@@ -29,8 +29,8 @@ from .memory_walk import (
 )
 from .ops.control import Require
 from .ops.shape import Reshape
+from .runtime.calls import MEETING
 from .runtime.cuda import (
-    MEETING,
     CudaDevice,
     CudaLoop,
     CudaNest,

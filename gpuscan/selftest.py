@@ -19,7 +19,7 @@ from .function import Function, function
 from .gradient import grad
 from .graph import Variable
 from .record import record
-from .runtime.cuda import MEETING
+from .runtime.calls import MEETING
 from .runtime.device import missing, select
 from .scan.frontend import scan
 from .shared import shared

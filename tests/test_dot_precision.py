@@ -239,7 +239,7 @@ def test_half_as_many_bytes_are_exchanged():
     plans = {}
     for precision in ("float32", "fp16"):
         with config.change_flags(dot_precision=precision):
-            made = MODELS["lstm"](1024)  # of which no half of the GPU holds the weights
+            made = MODELS["lstm"](1600)  # of which no half of the GPU holds the weights
             f = made.function("reference")
             f(*made.values(16, 2, seed=0))
             plans[precision] = f.explain(target="h100").scans

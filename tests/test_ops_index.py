@@ -310,12 +310,13 @@ def test_shape_of_a_shape() -> None:
 def test_what_scan_rules_ask() -> None:
     x = tensor("float32", None, 12)
     assert x[-1].op.is_last_row and not x[-2].op.is_last_row
-    assert x[:, 4:8].op.last_axis_slice(2) == (4, 8)
-    assert x[:, :8].op.last_axis_slice(2) == (0, 8)
-    assert x[:, 8:].op.last_axis_slice(2) == (8, 12)
-    assert x[4:8].op.last_axis_slice(2) is None
-    assert x[:, ::2].op.last_axis_slice(2) is None
-    assert x[1:, 4:8].op.last_axis_slice(2) is None
+    assert x[:, 4:8].op.fixed_slice == (1, 4, 8)
+    assert x[:, :8].op.fixed_slice == (1, 0, 8)
+    assert x[:, 8:].op.fixed_slice == (1, 8, 12)
+    assert x[4:8].op.fixed_slice == (0, 4, 8)
+    assert x[:-1].op.fixed_slice is None
+    assert x[:, ::2].op.fixed_slice is None
+    assert x[1:, 4:8].op.fixed_slice is None
     assert x[0, 1:].op.pattern == (At(0), Slice(1, 12, None))
 
 

@@ -66,7 +66,7 @@ GRANULES = (4, 2)  # units that a block has are a multiple of one: 16 bytes, or 
 MOST_ROWS = 32  # of a block
 BLOCK, BLOCKS = Name("blockIdx.x"), Name("gridDim.x")
 MEMBER, MEMBERS, GROUP = Name("member"), Name("members"), Name("group")
-TRIALS = 3  # of numbers of groups
+TRIALS = 8  # of numbers of groups
 # registers of a thread for the weights that a group holds, where blocks meet more than twice a
 # step: then its own values need the others
 OF_MANY_STAGES = 64

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -31,7 +29,6 @@ from ..codegen.program import (
     Stride,
     Trace,
 )
-from ..errors import DeviceError
 from ..evaluate import Program
 from ..graph import Op, Variable
 from ..ops.linalg import Dot
@@ -39,17 +36,12 @@ from ..ops.shape import Reshape
 from ..record import field, record
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
+from .calls import MEETING, check_met, dones, meetings, read_later
 from .graphs import Graphs, StepLaunches
 from .plans import Plans, SizedPlan, is_laid_out, read_operands
 
-MEETING = 48  # integers, as kernels/grid.h has it
 _NOBODY = np.zeros(MEETING, "int64")
 P = TypeVar("P")
-_NOT_MET = (
-    "kernel {!r}: some of its {} blocks waited in vain for the others, so it gave up. The GPU may "
-    "be shared with other programs, or slow for a debugger; if not, please report it. "
-    "fuse='never' runs the loop without waiting"
-)
 
 
 class CudaDevice(Protocol):
@@ -217,74 +209,6 @@ class _Places(Generic[P]):
 # ---- loops --------------------------------------------------------------------------------------
 
 
-class _Pages(threading.local):
-    """Small arrays of the device with given numbers in them, each for one launch. They are parts of
-    one that is copied there at once: a copy from the host takes longer than a launch."""
-
-    def __init__(self, numbers: Sequence[int], count: int) -> None:
-        self.numbers, self.count = np.tile(np.asarray(numbers, "int64"), count), count
-        self.each = len(numbers)
-        self.left: dict[Any, tuple[Any, int]] = {}  # by GPU and stream
-
-    def take(self, device: CudaDevice, count: int = 1) -> Any:
-        """So many of them, one behind the other."""
-        if count > self.count:
-            return device.array(np.resize(self.numbers, count * self.each))
-        key = device, device.place, device.stream()
-        page, start = self.left.get(key, (None, self.count))
-        if start + count > self.count:
-            page, start = device.array(self.numbers.copy()), 0
-        self.left[key] = page, start + count
-        return page[start * self.each : (start + count) * self.each]
-
-
-_dones = _Pages((-1, 0), 128)  # a kernel that ends says its steps
-_meetings = _Pages((0,) * MEETING, 64)  # where nobody has met
-
-
-class _Unread(threading.local):
-    """Loops whose blocks meet, and what each will have said of that when it is at its end."""
-
-    loops: list[tuple[Launch, Any]] | None = None
-
-
-_unread = _Unread()
-_MOST_UNREAD = 64
-
-
-@contextlib.contextmanager
-def one_call(device: CudaDevice) -> Iterator[None]:
-    """Within it the host waits for no loop that runs all its steps: at the end of the call, and so
-    before a shared variable is updated, it reads whether blocks waited in vain. Raises DeviceError
-    where they did."""
-    if _unread.loops is not None:
-        yield
-        return
-    _unread.loops = []
-    try:
-        yield
-        _read_all(device)
-    except DeviceError:
-        raise
-    except Exception:  # it may be of values that are worth nothing
-        _read_all(device)
-        raise
-    finally:
-        _unread.loops = None
-
-
-def _read_all(device: CudaDevice) -> None:
-    assert _unread.loops is not None
-    for launch, done in _unread.loops:
-        _check_met(launch, *device.host(done))
-    _unread.loops.clear()
-
-
-def _check_met(launch: Launch, done: int, failed: int) -> None:
-    if failed or done < 0:
-        raise DeviceError(_NOT_MET.format(launch.name, launch.grid))
-
-
 @record
 class CudaLoop(Op):
     """A Scan on a device: (*the Scan's operands, *sizes, *others) -> the Scan's results.
@@ -404,20 +328,13 @@ class _LoopRunner:
         self.device.launch(plan.kernel, launch, arguments)
         if self.op.runs_through:
             if launch.cooperative:
-                self._read_later(launch, memory.done)
+                read_later(self.device, launch, memory.done)
             return memory.results(steps)
         done, failed = (int(x) for x in self.device.host(memory.done))
         if failed == 1:
             return self.definition(*inputs)
-        _check_met(launch, done, failed)
+        check_met(launch, done, failed)
         return memory.results(min(done, steps))  # one that stops says one more where none did
-
-    def _read_later(self, launch: Launch, done: Any) -> None:
-        with one_call(self.device):
-            assert _unread.loops is not None
-            _unread.loops.append((launch, done))
-            if len(_unread.loops) == _MOST_UNREAD:
-                _read_all(self.device)
 
 
 class _Memory:
@@ -432,7 +349,7 @@ class _Memory:
         self.arrays, self.initials = arrays, initials
         self.traces: dict[int, Any] = {}
         self.states: dict[tuple[int, int], Any] = {}
-        self.done = _dones.take(self.device)
+        self.done = dones.take(self.device)
         self.held: list[Any] = []
 
     def argument(self, x: Any) -> int:
@@ -460,7 +377,7 @@ class _Memory:
             case State(j, parity):
                 return self._state(j, parity, held.copies)
             case Meeting():
-                return _meetings.take(self.device, held.copies)
+                return meetings.take(self.device, held.copies)
             case Scratch() | Exchanged():
                 return self.device.empty((max(1, held.copies * held.elements),), held.dtype)
         raise TypeError(held)
