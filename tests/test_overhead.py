@@ -51,7 +51,7 @@ def test_a_call_that_updates_a_shared_variable_is_short(on_the_host):
     x, s = T.fvector("x"), gpuscan.shared(np.zeros(4, "float32"))
     f = gpuscan.function([x], s, updates=[(s, s + x)], device=on_the_host)
     value = np.ones(4, "float32")
-    assert microseconds(lambda: f(value)) < 15
+    assert microseconds(lambda: f(value)) < 25
     np.testing.assert_array_equal(s.get_value(), np.full(4, 50 * 200))
 
 
@@ -73,7 +73,7 @@ def test_a_call_of_a_short_loop_is_short():
     assert f.explain().scans[0].path == "fused"
     values = np.ones(10, "float32"), np.array(0, "float32"), np.array(1, "float32")
     assert f(*values) == 10
-    assert microseconds(lambda: f(*values)) < 30
+    assert microseconds(lambda: f(*values)) < 60  # 25 where it is quiet
 
 
 @with_compiler
@@ -119,7 +119,7 @@ print(json.dumps([own, children.ru_utime + children.ru_stime]))
 def test_the_first_call_comes_soon(tmp_path):
     """An LSTM with all its gradients, from the first line of its definition to its first results,
     where nothing is cached and where the kernels are. By the clock of a quiet machine 1.5 and
-    0.15 s; here processor time, the compiler's included, which a busy one lengthens too."""
+    0.15 s; here processor time, the compiler's included, which a busy or slow one lengthens."""
 
     def seconds(cache):
         done = subprocess.run(
@@ -138,5 +138,5 @@ def test_the_first_call_comes_soon(tmp_path):
         return sum(json.loads(done.stdout))
 
     seconds(tmp_path / "warm")  # writes the byte code and the kernels
-    assert min(seconds(tmp_path / f"cold {i}") for i in range(2)) < 2
-    assert min(seconds(tmp_path / "warm") for _ in range(5)) < 0.18
+    assert min(seconds(tmp_path / f"cold {i}") for i in range(2)) < 2.5
+    assert min(seconds(tmp_path / "warm") for _ in range(5)) < 0.25

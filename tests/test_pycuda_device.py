@@ -73,7 +73,7 @@ def test_the_memory_report_is_what_the_gpu_gives(environment: dict[str, str]) ->
     program = """
         import gc
         from gpuscan import shared
-        from gpuscan.runtime import pycuda
+        from gpuscan.runtime import calls, pycuda
 
         taken, make, drop = [0, 0], pycuda._Memory.__init__, pycuda._Memory.__del__
 
@@ -94,8 +94,11 @@ def test_the_memory_report_is_what_the_gpu_gives(environment: dict[str, str]) ->
             gc.collect()
             taken[1] = 0
             kept = f(*big)
-            assert taken[1] > 500_000, taken
-            assert 0 <= predicted.peak - taken[1] < 0.01 * taken[1], f"{taken} {predicted}"
+            # pages are all calls', and stay
+            pages = [*calls.dones.left.values(), *calls.meetings.left.values()]
+            own = taken[1] - sum(page.nbytes for page, _ in pages)
+            assert own > 500_000, taken
+            assert 0 <= predicted.peak - own < 0.01 * own, f"{taken} {own} {predicted}"
             return predicted
 
         check(elman("pycuda"), elman_values(200, 16, 33), elman_values(3, 16, 33))
@@ -168,7 +171,7 @@ def test_draws_are_the_same_bits(environment: dict[str, str]) -> None:
 def test_a_training_step_reads_from_the_gpu_what_it_gives_and_no_more(
     environment: dict[str, str],
 ) -> None:
-    """And how far its loops got."""
+    """Its loops run all their steps, and no blocks meet: of them there is nothing to read."""
     program = """
         from gpuscan import optim, shared
         from gpuscan.runtime import pycuda
@@ -185,7 +188,7 @@ def test_a_training_step_reads_from_the_gpu_what_it_gives_and_no_more(
         train(x)
         read.clear()
         train(x)
-        assert sorted(read) == [(), (), (2,), (2,)], read
+        assert read == [(), ()], read
         print("same")
     """
     assert run(environment, program) == "same\n"
