@@ -15,11 +15,13 @@ import functools
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from gpuscan.runtime.driver import without_collector
 
 from .gpu_cases import Loop, OnGpu
 
@@ -700,18 +702,6 @@ def cupy_graph(c: Any, precision: str, on_gpu: bool) -> Loop | None:
         return found
 
     return Loop(run, loop.host)
-
-
-@contextlib.contextmanager
-def without_collector() -> Iterator[None]:
-    """What the collector gives back on the way would be captured, or end the capture."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 class Captured:

@@ -437,7 +437,8 @@ def own_stream() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
+    """What the collector gives back on the way would be captured, or end the capture."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -456,7 +457,7 @@ def capture(graph: Graph, stream: int) -> Iterator[None]:
     if not all(hasattr(library, name) for name in _OF_GRAPHS):
         raise DeviceError("the driver is too old for CUDA graphs: CUDA 11.4 has what is needed")
     made, executable = ctypes.c_void_p(), ctypes.c_void_p()
-    with _without_collector():
+    with without_collector():
         status = library.cuStreamBeginCapture_v2(own, _THREAD_LOCAL)
         _check(status, "starting to record a stream")
         try:
