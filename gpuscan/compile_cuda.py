@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from .codegen.chain import lower_chain
 from .codegen.cost import GRAPH_KERNEL
@@ -23,6 +23,7 @@ from .evaluate import Program
 from .graph import Item, Variable, inherit, rebuild, results, toposort
 from .ops.control import Require
 from .ops.index import AdvancedIncSubtensor, AdvancedSubtensor, Subtensor
+from .ops.linalg import Dot
 from .ops.ordered import Ordered
 from .ops.sample import Uniform
 from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Join, Reshape, Specify, number
@@ -39,8 +40,8 @@ from .runtime.cuda import (
     OnHost,
 )
 from .runtime.cuda_routines import CudaGather, CudaJoin, CudaScatter, CudaUniform
-from .runtime.products import is_product
 from .runtime.scatter import is_scatter
+from .runtime.tapes import Taped, Tapes
 from .scan.op import Scan
 
 _INTEGERS = ("bool", *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)))
@@ -64,9 +65,13 @@ def compiled_cuda(
 ) -> Compiled:  # fmt: skip
     """A callable from the inputs' values to the outputs', and how each scan runs. stay: which
     outputs stay on the device."""
-    target = Target(device, fuse, config.dot_precision, {})
-    made, _, plans = _program(inputs, outputs, target)
-    run = CudaProgram(made, device, tuple(stay))
+    taped = Taped(device) if device.has_own_arrays else None
+    target = Target(cast(CudaDevice, taped or device), fuse, config.dot_precision, {})
+    made, values, plans = _program(inputs, outputs, target)
+    tapes = None
+    if taped is not None and _repeats(values):
+        tapes = Tapes(made, taped, stay, target.met)
+    run = CudaProgram(made, device, tuple(stay), tapes)
 
     def put(x: Any) -> Any:
         with device.active():
@@ -75,17 +80,32 @@ def compiled_cuda(
     return Compiled(run, device.name, plans, "", put if device.has_own_arrays else None, target.met)
 
 
+def _repeats(outputs: Iterable[Variable]) -> bool:
+    """Whether calls with such operands do the same, but for the numbers on the device. outputs: as
+    they run on the device."""
+    for v in toposort(outputs):
+        op = getattr(v.op, "definition", v.op)
+        has_effect = getattr(op, "has_effect", False) and not isinstance(op, Require)
+        if has_effect or getattr(op, "is_lazy", False) or isinstance(v.op, CudaSequence):
+            return False
+    return True
+
+
 @record
 class CudaProgram:
-    """A program that runs on a device; stay: which of its outputs stay there."""
+    """A program that runs on a device; stay: which of its outputs stay there; tapes: what makes
+    its calls again, where that can be."""
 
     program: Program
     device: CudaDevice
     stay: tuple[bool, ...]
+    tapes: Tapes | None
 
     def __call__(self, *values: Any) -> tuple[Any, ...]:
         device = self.device
         with device.active(), one_call(device):
+            if self.tapes is not None:
+                return tuple(self.tapes(values))
             found = zip(self.program(*values), self.stay)
             return tuple([device.array(x) if stays else device.host(x) for x, stays in found])
 
@@ -313,7 +333,7 @@ def _replaced(
             new[v] = inherit(_loop(v, loops[v], wanted[v], target)(*inputs), v)
         elif not v.inputs or isinstance(v.op, Item | Dim) or getattr(v.op, "is_lazy", False):
             new[v] = rebuild(v, inputs) if v.inputs else v
-        elif is_product(v):
+        elif isinstance(v.op, Dot) and v.dtype in ("float32", "float64"):
             new[v] = inherit(CudaProduct(device, target.precision)(*inputs), v)
         elif isinstance(v.op, Uniform) and v.dtype in ("float32", "float64"):
             new[v] = inherit(CudaUniform(v.op, device)(*inputs), v)

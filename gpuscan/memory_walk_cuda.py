@@ -203,7 +203,7 @@ class CudaWalk(Walk):
 
     def product(self, v: Variable, op: Any, inputs: list[Any]) -> Shape:
         x, y = (self._there(x, name_of(v)) for x in inputs)
-        shape = view_of(x).shape[0], view_of(y).shape[1]
+        shape = view_of(x).shape[:-1] + view_of(y).shape[1:]
         return self.empty(shape, v.dtype, "value", name_of(v))
 
     def gather(self, v: Variable, op: Any, inputs: list[Any]) -> Shape:

@@ -186,6 +186,8 @@ def test_a_training_step_reads_from_the_gpu_what_it_gives_and_no_more(
         train = function([X], [loss, norm], updates=updates, device="pycuda")
         x = r.randn(5, 3, 9).astype("f")
         train(x)
+        assert read == [(), ()], read
+        train(x)  # written to a tape, with all numbers on the GPU
         read.clear()
         train(x)
         assert read == [(), ()], read

@@ -34,7 +34,7 @@ class Pages(threading.local):
         """So many of them, one behind the other."""
         if count > self.count:
             return device.array(np.resize(self.numbers, count * self.each))
-        key = device, device.place, device.stream()
+        key = device.name, device.place, device.stream()
         page, start = self.left.get(key, (None, self.count))
         if start + count > self.count:
             page, start = device.array(self.numbers.copy()), 0

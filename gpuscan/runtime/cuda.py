@@ -36,9 +36,10 @@ from ..ops.shape import Reshape
 from ..record import field, record
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
-from .calls import MEETING, check_met, dones, meetings, read_later
+from .calls import MEETING, check_met, dones, meetings
 from .graphs import Graphs, StepLaunches
 from .plans import Plans, SizedPlan, is_laid_out, read_operands
+from .tapes import Tape, by_numpy, not_taped, read_later, said, take
 
 _NOBODY = np.zeros(MEETING, "int64")
 P = TypeVar("P")
@@ -50,6 +51,7 @@ class CudaDevice(Protocol):
     name: str
     has_own_arrays: bool  # else they are NumPy's
     scope: str  # in which loops run that have a kernel of it; "": each in the narrowest that it can
+    tape: Tape | None  # to which it writes what it does
 
     @property
     def limits(self) -> Limits:
@@ -109,6 +111,20 @@ class CudaDevice(Protocol):
     def copy(self, target: Any, source: Any) -> None:
         """Copies an array of the device to another of its shape and dtype; where they are not
         NumPy's, both are in row-major order."""
+        ...
+
+    def put(self, target: Any, source: Any) -> None:
+        """target[...] = source, of the device's arrays."""
+        ...
+
+    def allocate(self, size: int) -> tuple[Any, int]:
+        """So many bytes of the device's memory, and where they are."""
+        ...
+
+    def view(
+        self, base: Any, address: int, shape: Sequence[int], strides: Sequence[int], dtype: Any
+    ) -> Any:  # fmt: skip
+        """An array in the memory of another, or in what was allocated; strides: in bytes."""
         ...
 
     def stream(self) -> Any:
@@ -330,7 +346,8 @@ class _LoopRunner:
             if launch.cooperative:
                 read_later(self.device, launch, memory.done)
             return memory.results(steps)
-        done, failed = (int(x) for x in self.device.host(memory.done))
+        runs_all = self.op.definition.step.stop is None
+        done, failed = said(self.device, memory.done, expected=runs_all)
         if failed == 1:
             return self.definition(*inputs)
         check_met(launch, done, failed)
@@ -349,7 +366,7 @@ class _Memory:
         self.arrays, self.initials = arrays, initials
         self.traces: dict[int, Any] = {}
         self.states: dict[tuple[int, int], Any] = {}
-        self.done = dones.take(self.device)
+        self.done = take(self.device, dones)
         self.held: list[Any] = []
 
     def argument(self, x: Any) -> int:
@@ -377,7 +394,7 @@ class _Memory:
             case State(j, parity):
                 return self._state(j, parity, held.copies)
             case Meeting():
-                return meetings.take(self.device, held.copies)
+                return take(self.device, meetings, held.copies)
             case Scratch() | Exchanged():
                 return self.device.empty((max(1, held.copies * held.elements),), held.dtype)
         raise TypeError(held)
@@ -391,11 +408,11 @@ class _Memory:
 
     def _begin(self, x: Any, initial: Any) -> None:
         if not isinstance(initial, np.ndarray | np.generic):
-            x[...] = self.device.there(initial)
+            self.device.put(x, self.device.there(initial))
         elif initial.size and not any(initial.strides):  # one number, as of T.zeros
             self.device.fill(x, initial.flat[0])
         else:
-            x[...] = self.device.array(np.asarray(initial, x.dtype))
+            self.device.put(x, self.device.array(np.asarray(initial, x.dtype)))
 
     def results(self, done: int) -> tuple[Any, ...]:
         for i in range(len(self.plan.rows)):  # one without elements no kernel asks for
@@ -411,13 +428,13 @@ class _Memory:
             if j not in self.runner.op.wanted:
                 finals.append(None)
             elif kind == "trace":
-                finals.append(self.traces[carry.trace][0, done - 1].copy())
+                finals.append(copied(self.device, self.traces[carry.trace][0, done - 1, ...]))
             else:
                 finals.append(self.states[j, done % 2 if kind == "buffers" else 0][0, ...])
         traces = []
         for i in range(len(self.plan.rows)):
             x = self.traces[i]
-            x = x[0] if len(x) == 1 else x[0].copy()
+            x = x[0] if len(x) == 1 else copied(self.device, x[0])
             traces.append(x[:done] if done < self.steps else x)
         return (*finals, *traces, np.int64(done))
 
@@ -447,6 +464,7 @@ class CudaSequence(Op):
         graphs = Graphs(step, counts, self.stay, device, self.launches, self.told)
 
         def run(n: Any, *operands: Any) -> tuple[Any, ...]:
+            not_taped(device, "a loop runs step by step")
             n = int(device.host(n))
             if n == 0:  # the shapes are the host's work
                 return definition.run(self.node, self.step, n, *map(device.host, operands))
@@ -545,7 +563,7 @@ class _NestRunner:
                     zeros = self.constants.zeros()
                     held.append(copied(device, zeros))  # anew in each run of a graph
                 case Done():
-                    done = device.array(np.zeros(2, "int64"))
+                    done = take(device, dones)
                     held.append(done)
                 case _:
                     arguments.append(int(x))
@@ -553,15 +571,16 @@ class _NestRunner:
             arguments.append(device.address(held[-1]))
         if any(math.prod(shape) for shape, _ in plan.results):
             device.launch(plan.kernel, plan.launch, arguments)
-        if done is not None and device.host(done)[1]:
+        if done is not None and said(device, done, expected=True)[1]:
             return self.definition(*inputs)
         return tuple(results)
 
 
 @record
 class CudaProduct(Op):
-    """A Dot of two matrices of floats, by the device's library, which has tensor cores where it
-    may round. A GPU that has none of the precision computes in float32."""
+    """A Dot of floats, by the device's library, which has tensor cores where it may round; a vector
+    is a matrix of one row or column there. A GPU that has none of the precision computes in
+    float32."""
 
     device: CudaDevice
     precision: str
@@ -571,9 +590,16 @@ class CudaProduct(Op):
 
     def eval(self, x: Any, y: Any) -> Any:
         device, precision = self.device, self.precision
+        if x.shape[-1] != y.shape[0]:
+            return Dot().eval(x, y)  # which says so
         if precision != "float32" and without(precision, device.limits):
             precision = "float32"
-        return device.product(device.there(x), device.there(y), precision)
+        rows, wide = x.ndim == 2, y.ndim == 2
+        x, y = device.there(x), device.there(y)
+        x, y = x if rows else x[None, ...], y if wide else y[..., None]
+        found = device.product(x, y, precision)
+        found = found if rows else found[0, ...]
+        return found if wide else found[..., 0]
 
 
 # ---- other ops -----------------------------------------------------------------------------------
@@ -626,4 +652,4 @@ class OnHost(Op):
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         call, device = self.definition.evaluator(self.node), self.device
-        return lambda *inputs: call(*map(device.host, inputs))
+        return lambda *inputs: by_numpy(device, call, inputs)

@@ -4,7 +4,7 @@ a kernel whose text is the same for all sizes."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..ops.shape import Join
 from ..record import record
 from ..types import TensorType
 from .cuda import CudaDevice, copied, dense
+from .tapes import by_numpy
 
 _UNIFORMS = """#include "persistent.h"
 
@@ -151,6 +152,21 @@ class CudaJoin(Op):
         return run
 
 
+def _rows_at(device: CudaDevice, places: Any, x: Any, positions: Sequence[Any]) -> Any:
+    """The numbers of rows of x at positions, on the device, and the shape and width of all. Raises
+    IndexError."""
+    known: tuple[Any, ...] = ()
+
+    def find(*at: Any) -> Any:
+        nonlocal known
+        rows, *known = places(shape, at)
+        return rows
+
+    shape = x.shape
+    rows = by_numpy(device, find, positions)
+    return device.array(rows), *known
+
+
 @record
 class CudaGather(Op):
     """Elements of a tensor at positions that the host knows: they are checked there."""
@@ -163,20 +179,19 @@ class CudaGather(Op):
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         device, places = self.device, places_of(self.definition.pattern, node.inputs[1:])
-        by_numpy = self.definition.evaluator(node)
+        definition = self.definition.evaluator(node)
         item = np.dtype(node.dtype).itemsize
         kernel = Routine(device, "gather", _GATHER, _OF_BYTES[item])
 
         def run(x: Any, *operands: Any) -> Any:
-            at = [device.host(i) for i in operands]
             try:
-                rows, shape, wide = places(x.shape, at)
+                rows, shape, wide = _rows_at(device, places, x, operands)
             except IndexError:
-                return by_numpy(device.host(x), *at)  # which says so
+                return definition(*map(device.host, (x, *operands)))  # which says so
             out = device.empty(shape, node.dtype)
             if rows.size and wide:
-                given, where = dense(device, x), device.array(rows)
-                addresses = [device.address(a) for a in (out, given, where)]
+                given = dense(device, x)
+                addresses = [device.address(a) for a in (out, given, rows)]
                 kernel(rows.size * wide, *addresses, rows.size, wide)
             return out
 
@@ -196,19 +211,18 @@ class CudaScatter(Op):
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         device, places = self.device, places_of(self.definition.pattern, node.inputs[2:])
-        by_numpy = self.definition.evaluator(node)
+        definition = self.definition.evaluator(node)
         kind = "double" if node.dtype == "float64" else "float"
         kernel = Routine(device, "scatter", _SCATTER, kind)
 
         def run(x: Any, y: Any, *operands: Any) -> Any:
-            at = [device.host(i) for i in operands]
-            rows, shape, wide = places(x.shape, at)
+            rows, shape, wide = _rows_at(device, places, x, operands)
             if tuple(y.shape) != shape:
-                return by_numpy(device.host(x), device.host(y), *at)
+                return definition(*map(device.host, (x, y, *operands)))
             out = copied(device, device.array(x))
             if rows.size and wide:
-                given, where = dense(device, y), device.array(rows)
-                addresses = [device.address(a) for a in (out, given, where)]
+                given = dense(device, y)
+                addresses = [device.address(a) for a in (out, given, rows)]
                 kernel(wide, *addresses, rows.size, wide)
             return out
 

@@ -17,6 +17,7 @@ from ..codegen.limits import Limits
 from ..codegen.program import Launch
 from ..errors import DeviceError, first_line
 from . import driver
+from .tapes import Tape
 
 _OLDEST = 12  # of CuPy's major versions
 _PER_THREAD = 2  # the stream that is another one in each thread
@@ -108,6 +109,7 @@ class CuPy:
     name = "cupy"
     scope = ""
     has_own_arrays = True
+    tape: Tape | None = None
 
     def __init__(self) -> None:
         import cupy
@@ -243,6 +245,23 @@ class CuPy:
         if target.size:
             stream = self.cupy.cuda.get_current_stream().ptr
             driver.copy(target.data.ptr, source.data.ptr, target.nbytes, stream)
+
+    def put(self, target: Any, source: Any) -> None:
+        alike = target.shape == source.shape and target.dtype == source.dtype
+        if alike and target.flags.c_contiguous and source.flags.c_contiguous:
+            self.copy(target, source)
+        else:
+            target[...] = source
+
+    def allocate(self, size: int) -> tuple[Any, int]:
+        memory = self.cupy.cuda.alloc(size)
+        return memory, int(memory.ptr)
+
+    def view(
+        self, base: Any, address: int, shape: Sequence[int], strides: Sequence[int], dtype: Any
+    ) -> Any:  # fmt: skip
+        memory = base.data if isinstance(base, self.cupy.ndarray) else base
+        return self.cupy.ndarray(shape, dtype, memory + (address - memory.ptr), strides)
 
     def stream(self) -> Any:
         stream = self.cupy.cuda.get_current_stream().ptr

@@ -71,6 +71,7 @@ class Loaded:
     registers: int  # a thread
     static: int  # bytes of shared memory that the launch does not name
     limits: Limits = field(compare=False)
+    fitting: set[Any] = field(default_factory=set, compare=False)  # how it was started
 
 
 # ---- whether there is a GPU ----------------------------------------------------------------------
@@ -361,7 +362,10 @@ def _refused(library: Any, status: int, name: str) -> str:
 def launch(kernel: Loaded, how: Launch, arguments: Sequence[int], stream: int) -> None:
     """Starts a kernel on a stream of the current context. Raises DeviceError where it does not fit
     the GPU, or the driver refuses it."""
-    _check_fit(kernel, how)
+    start = how.grid, how.block, how.shared, how.cooperative
+    if start not in kernel.fitting:
+        _check_fit(kernel, how)
+        kernel.fitting.add(start)
     library = _driver()
     if how.shared + kernel.static > _SHARED_DEFAULT:
         status = library.cuFuncSetAttribute(

@@ -19,6 +19,7 @@ from ..codegen.limits import Limits, of
 from ..codegen.program import Done, Held, Launch
 from ..errors import DeviceError
 from . import emulator
+from .tapes import Tape
 
 _SCHEDULE = os.environ.get("GPUSCAN_EMULATED_SCHEDULE", "0")
 _schedules = itertools.count(-1)
@@ -79,6 +80,7 @@ class Emulated:
 
     name = "emulated"
     has_own_arrays = False
+    tape: Tape | None = None
     place = 0
     limits: Limits = of("emulated")
     scope = os.environ.get("GPUSCAN_EMULATED_SCOPE", "")
@@ -154,6 +156,9 @@ class Emulated:
 
     def copy(self, target: Any, source: Any) -> None:
         self._do(lambda: np.copyto(target, source))
+
+    def put(self, target: Any, source: Any) -> None:
+        target[...] = source
 
     def stream(self) -> Any:
         return 0

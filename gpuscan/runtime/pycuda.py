@@ -24,6 +24,7 @@ from ..codegen.program import Launch
 from ..errors import first_line
 from . import driver
 from .cuda_routines import dense_routine
+from .tapes import Tape
 
 _INSTALL = "pip install pycuda (it is built then, with a CUDA toolkit and a C++ compiler)"
 
@@ -247,6 +248,7 @@ class PyCUDA:
     name = "pycuda"
     scope = ""
     has_own_arrays = True
+    tape: Tape | None = None
     place = 0  # the one primary context
 
     def __init__(self) -> None:
@@ -361,6 +363,18 @@ class PyCUDA:
     def copy(self, target: Any, source: Any) -> None:
         if target.size:
             driver.copy(self.address(target), self.address(source), target.nbytes, _own.stream)
+
+    def put(self, target: Any, source: Any) -> None:
+        target[...] = source
+
+    def allocate(self, size: int) -> tuple[Any, int]:
+        memory = _Memory(size)
+        return memory, int(memory.held)
+
+    def view(
+        self, base: Any, address: int, shape: Sequence[int], strides: Sequence[int], dtype: Any
+    ) -> Any:  # fmt: skip
+        return _array_class()(shape, dtype, base=base, gpudata=address, strides=strides)
 
     def stream(self) -> Any:
         return 0

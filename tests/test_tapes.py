@@ -1,0 +1,241 @@
+"""Calls on a GPU that are made again from a tape: by CuPy's double, which says what they do."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from cupy_double import CuPy, cupy_double  # noqa: F401
+
+import gpuscan
+from gpuscan import function, scan, shared
+from gpuscan import tensor as T
+from gpuscan.runtime import tapes
+from gpuscan.runtime.tapes import Tape
+
+r = np.random.RandomState(5)
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return (0.3 * r.randn(*shape)).astype("float32")
+
+
+def training(device: str) -> Any:
+    """A recurrent network over words, which learns: the function, and what it changes."""
+    state = np.random.RandomState(1)
+    first = [(8, 6), (6, 6), (6,), (6, 8)]
+    E, W, b, V = (shared((0.4 * state.randn(*s)).astype("float32")) for s in first)
+    rate, count = shared(np.float32(0.1)), shared(np.float64(0))
+    words, targets, h0 = T.imatrix("words"), T.imatrix("targets"), T.fmatrix("h0")
+    hs, _ = scan(lambda x, h: T.tanh(x + T.dot(h, W) + b), sequences=E[words], outputs_info=h0)
+    p = T.nnet.softmax(T.dot(hs.reshape((-1, 6)), V))
+    loss = T.nnet.categorical_crossentropy(p, targets.flatten()).mean()
+    parameters = [E, W, b, V]
+    steps = {
+        x: T.cast(x - rate / (1 + count) * g, "float32")
+        for x, g in zip(parameters, T.grad(loss, parameters))
+    }
+    f = function([words, targets, h0], [loss, hs], updates={**steps, count: count + 1},
+                 device=device)  # fmt: skip
+    return f, [*parameters, count], rate
+
+
+def sentence(n: int, batch: int = 3) -> list[np.ndarray]:
+    words, targets = (r.randint(0, 8, (n, batch)).astype("int32") for _ in range(2))
+    return [words, targets, numbers(batch, 6)]
+
+
+def tapes_of(f: Any) -> tapes.Tapes:
+    found: tapes.Tapes = f._program.tapes
+    return found
+
+
+def written(f: Any) -> list[Tape]:
+    return [found[0] for found in tapes_of(f).made.values() if found]
+
+
+def without_graph(f: Any) -> None:
+    """From now on what is on no tape is an error."""
+
+    def run(*values: Any) -> Any:
+        raise AssertionError("the graph was walked")
+
+    tapes_of(f).run = run
+
+
+def test_the_third_call_of_a_kind_is_from_the_tape_and_equals_the_reference(cupy: CuPy) -> None:
+    f, held, rate = training("cupy")
+    g, other, rate2 = training("reference")
+    for i, n in enumerate([4, 4, 5, 4, 5, 4, 5, 5, 4]):
+        if i == 5:
+            without_graph(f)
+        for x in (rate, rate2):
+            x.set_value(np.float32(0.1 + 0.02 * i))
+        values = sentence(n)
+        for x, y in zip(f(*values), g(*values)):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+        for x, y in zip(held, other):
+            np.testing.assert_allclose(x.get_value(), y.get_value(), rtol=1e-5, atol=1e-6)
+    assert len(written(f)) == 2 and tapes_of(f).failed == 0
+    assert other[-1].get_value() == held[-1].get_value() == 9
+
+
+def launches(cupy: CuPy, call: Any) -> Counter[str]:
+    cupy.calls.clear()
+    call()
+    return Counter(c[0] for c in cupy.calls if c[0] != "allocate")
+
+
+def test_a_call_from_the_tape_does_what_the_others_do_and_takes_no_more_memory(
+    cupy: CuPy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f, *_ = training("cupy")
+    values = sentence(4)
+    found, allocator = [], cupy.allocator
+    for _ in range(4):
+        held: list[int] = [0, 0]  # now, and at most
+
+        class Counted:
+            """Memory of the allocator, counted while it is held."""
+
+            def __init__(self, size: int, of: Any = held) -> None:
+                self.held, self.size, self.of = allocator(size), size, of
+                self.ptr, self.mem = self.held.ptr, self.held.mem
+                of[0] += size
+                of[1] = max(of)
+
+            def __del__(self) -> None:
+                self.of[0] -= self.size
+
+        with monkeypatch.context() as m:
+            m.setattr(cupy, "allocator", Counted)
+            calls = launches(cupy, lambda: f(*values))
+        found.append((calls, held[1]))
+    first, _, third, fourth = found
+    assert third[0] == fourth[0]
+    kernels = "cuLaunchKernel", "cuLaunchCooperativeKernel", "matmul", "cuMemcpyDtoDAsync_v2"
+    assert [third[0][k] for k in kernels] == [first[0][k] for k in kernels]
+    assert third[0]["to the GPU"] <= first[0]["to the GPU"]
+    assert third[0]["to the host"] == first[0]["to the host"]
+    assert third[1] <= first[1]
+
+
+def test_numbers_by_which_the_host_goes_are_part_of_the_kind(cupy: CuPy) -> None:
+    n, i, a, x = T.lscalar("n"), T.lscalar("i"), T.fscalar("a"), T.fmatrix("x")
+    hs, _ = scan(lambda h, a: a * h, outputs_info=[x], non_sequences=[a], n_steps=n)
+    made = [function([n, i, a, x], [hs, hs[i, 0]], device=d) for d in ("cupy", "reference")]
+    for steps, at, factor in [(3, 0, 2), (3, 1, 3), (5, 4, 2), (3, 1, 5), (5, 4, 1), (3, 0, 7),
+                              (0, 0, 1), (0, 0, 1), (3, 1, 2), (5, 4, 9)]:  # fmt: skip
+        given = steps, at, np.float32(factor), numbers(2, 3)
+        if steps == 0:
+            for f in made:
+                with pytest.raises(IndexError):
+                    f(*given)
+            continue
+        for y, z in zip(*(f(*given) for f in made)):
+            np.testing.assert_array_equal(y, z)
+    assert len(written(made[0])) == 3
+
+
+def test_a_wrong_position_is_the_error_it_was_and_the_next_call_is_right(cupy: CuPy) -> None:
+    """On the host, where positions are looked up before a loop, and in a loop's kernel."""
+    E, i, h = T.fmatrix("E"), T.lmatrix("i"), T.fvector("h")
+    inside, _ = scan(lambda j, h, E: h + E[j[0]] * E[j[1]], i, h, E)
+    for value in (E[i].sum(0), inside):
+        f, g = (function([E, i, h], value, device=d, on_unused_input="ignore")
+                for d in ("cupy", "reference"))  # fmt: skip
+        for at in ([[0, 2], [1, 1]], [[2, 2], [1, 0]], [[1, 0], [0, 0]], [[0, 3], [1, 1]],
+                   [[0, 2], [1, 1]], [[2, -1], [1, 1]]):  # fmt: skip
+            given = numbers(3, 4), np.array(at), numbers(4)
+            if np.max(at) == 3:
+                with pytest.raises(IndexError) as wrong:
+                    f(*given)
+                with pytest.raises(IndexError) as other:
+                    g(*given)
+                assert str(wrong.value) == str(other.value)
+            else:
+                np.testing.assert_allclose(f(*given), g(*given), rtol=1e-6)
+        assert len(written(f)) == 1
+
+
+def test_arrays_on_the_gpu_may_be_views_and_the_same_twice(cupy: CuPy) -> None:
+    x, y = T.fmatrix("x"), T.fmatrix("y")
+    f = function([x, y], [T.dot(x, y.T), x - y, y.T], device="cupy")
+    for i in range(9):
+        a, b = numbers(4, 6), numbers(4, 6)
+        given = [cupy.asarray(a)[:, ::2], cupy.asarray(b)[:, ::2]]
+        if i % 3 == 2:
+            given[1], b = given[0], a
+        if i == 4:
+            without_graph(f)
+        found = f(*given)
+        a, b = a[:, ::2], b[:, ::2]
+        for u, v in zip(found, (a @ b.T, a - b, b.T)):
+            np.testing.assert_allclose(u, v, rtol=1e-5, atol=1e-6)
+
+
+def test_what_can_not_be_on_a_tape_is_tried_a_few_times(cupy: CuPy) -> None:
+    """A loop that ends by a value, and a choice."""
+    x, a = T.fvector("x"), T.fscalar("a")
+    hs, _ = scan(lambda h: (2 * h, gpuscan.until(T.sum(h) > 50)), outputs_info=[x], n_steps=9)
+    f = function([x], hs, device="cupy")
+    for n in range(1, 15):
+        for _ in range(3):
+            given = numbers(n) ** 2 + 1
+            expected = given[None] * 2.0 ** np.arange(1, 10)[:, None]
+            sums = np.concatenate([[given.sum()], expected[:-1].sum(1)])
+            steps = int(np.argmax(sums > 50)) + 1 if (sums > 50).any() else 9
+            np.testing.assert_allclose(f(given), expected[:steps], rtol=1e-5)
+    assert tapes_of(f).failed == 8 and not written(f)
+    choice = function([x, a], gpuscan.ifelse.ifelse(T.gt(a, 0), 2 * x, x), device="cupy")
+    assert tapes_of(choice) is None
+
+
+def test_a_result_is_nobody_elses(cupy: CuPy) -> None:
+    """Not of the next call, and no constant of the tape."""
+    x, s = T.fmatrix("x"), shared(np.ones((2, 2), "float32"))
+    out = [gpuscan.Out(v, borrow=True) for v in (x + s, x, T.zeros((2, 2), "float32"))]
+    f = function([x], out, updates={s: x}, device="cupy")
+    kept: list[Any] = []
+    for i in range(5):
+        found = f(np.full((2, 2), i, "float32"))
+        kept += [(y, i + (i - 1 if i else 1)) for y in found[:1]]
+        kept += [(found[1], i), (found[2], 0)]
+        assert len({y.data.ptr for y, _ in kept}) == len(kept)
+    for y, value in kept:
+        np.testing.assert_array_equal(y.memory, np.full((2, 2), value))
+
+
+def test_threads_play_one_tape(cupy: CuPy) -> None:
+    f, g = (function([v := T.fmatrix("v")], T.dot(T.tanh(v), v).sum(0), device=d)
+            for d in ("cupy", "reference"))  # fmt: skip
+    for _ in range(3):
+        f(numbers(5, 5))
+    without_graph(f)
+    wrong = []
+
+    def work() -> None:
+        for _ in range(20):
+            x = np.random.RandomState().rand(5, 5).astype("float32")
+            if not np.allclose(f(x), g(x), rtol=1e-5):
+                wrong.append(x)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_explain_speaks_of_the_last_call(cupy: CuPy) -> None:
+    x = T.fmatrix("x")
+    f = function([x], scan(lambda x, h: x + h, x, T.zeros_like(x[0]))[0], device="cupy")
+    said = []
+    for n in (3, 3, 3, 300, 3):
+        f(numbers(5, n))
+        said.append(str(f.explain()))
+    assert said[0] == said[2] == said[4] != said[3]
