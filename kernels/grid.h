@@ -6,9 +6,9 @@
  *     GS_MEETING_FAILED   1 where a block was waited for in vain
  *     GS_MEETING_POLLS    how often a block looks before it gives up; 0: GS_MEETING_PATIENCE times
  * Groups of blocks that meet apart have one each, one behind the other.
- * The low half is 0 again behind every meeting and the high half only grows, so a launch, or a
- * graph that is replayed, finds it as it must be, whatever the size of its grid. After a failure
- * every meeting fails at once, until the host writes zeros. */
+ * The low half is 0 again behind every meeting and the high half only grows, so where a kernel asks
+ * how often all have met, its next launch finds the meeting as it must be, whatever the size of its
+ * grid. After a failure every meeting fails at once, until the host writes zeros. */
 #ifndef GS_GRID_H
 #define GS_GRID_H
 
@@ -81,15 +81,17 @@ GS_FN gs_u32 gs_times_met(const long long *meeting) {
     return (gs_u32)(gs_look((gs_u64 *)meeting) >> 32);
 }
 
-/* A block's part of a meeting, in two halves: between them it may do what nobody waits for. They are
- * called by all threads of all blocks, the second with how often all had met before, which thread 0
- * counts: in the block's shared memory, where it takes no register. Those who meet are all blocks,
- * or so many members, each with a number among them. */
-GS_FN gs_u32 *gs_met_before(const long long *meeting, void *place) {
+/* For meetings whose integers were zeros at the launch: how often all have met, which thread 0
+ * counts, in the block's shared memory, where it takes no register. */
+GS_FN gs_u32 *gs_not_met(void *place) {
     gs_u32 *const met = (gs_u32 *)place;
-    if (threadIdx.x == 0) *met = gs_times_met(meeting);
+    if (threadIdx.x == 0) *met = 0;
     return met;
 }
+
+/* A block's part of a meeting, in two halves: between them it may do what nobody waits for. They are
+ * called by all threads of all blocks, the second with how often all had met before, which thread 0
+ * counts. Those who meet are all blocks, or so many members, each with a number among them. */
 GS_FN void gs_enter(long long *meeting, gs_u32 members, gs_u32 member) {
     __syncthreads(); /* the block's writes are there */
     if (members == 1 || threadIdx.x) return;

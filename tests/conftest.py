@@ -22,7 +22,7 @@ _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_bas
 
 settings.register_profile("dev", deadline=None, max_examples=30, suppress_health_check=_SLOW)
 settings.register_profile(
-    "ci", deadline=None, max_examples=90, derandomize=True, print_blob=True,
+    "ci", deadline=None, max_examples=50, derandomize=True, print_blob=True,
     suppress_health_check=_SLOW,
 )  # fmt: skip
 settings.register_profile(  # where an example is built for seconds
@@ -94,7 +94,8 @@ def _compile_for_gpus_too() -> None:
 
 def _play_what_is_taped() -> None:
     """On a device with tapes each call is made without one, is written to one, and is made again
-    by that, with the same bits."""
+    by that, with the same bits; the test gets what came last. What is written is on the GPU already
+    when it is looked at from another side, for which cuBLAS may add up in another order."""
     import numpy as np
 
     from gpuscan.runtime.tapes import Tapes, kind_of
@@ -102,15 +103,16 @@ def _play_what_is_taped() -> None:
     def call(self: Tapes, inputs: Any) -> list[Any]:
         device = self.taped.device
         inputs = [x if isinstance(x, np.ndarray | np.generic) else device.there(x) for x in inputs]
-        found = self._given(self.run(*inputs))
         kind = kind_of(device.place, inputs)
-        written = self._tape(kind, inputs)
-        taped = self.made.pop(kind, None)
-        played = written if taped is None else taped[0].play(inputs)
-        for x, *others in zip(found, written, played):
-            for y in others:
-                np.testing.assert_array_equal(device.host(x), device.host(y), strict=True)
-        return found
+        found = [self._given(self.run(*inputs)), self._tape(kind, inputs)]
+        if (taped := self.made.pop(kind, None)) is not None:
+            found.append(taped[0].play(inputs))
+        exact = found if device.name == "pycuda" else found[1:]
+        for values in zip(*exact):
+            first, *others = map(device.host, values)
+            for x in others:
+                np.testing.assert_array_equal(first, x, strict=True)
+        return found[-1]
 
     Tapes.__call__ = call  # type: ignore[method-assign]
 
@@ -118,7 +120,8 @@ def _play_what_is_taped() -> None:
 # Files whose tests name the device that they are about, or use none: --device changes nothing.
 _OWN_DEVICE = re.compile(
     r"test_(native|cuda|kernel|emulator|nvrtc|limits|cupy|pycuda|driver|selftest|explain|dot_precision|"
-    r"generated|graphs|benchmarks|layers|record|maths|philox)"
+    r"generated|graphs|benchmarks|layers|record|maths|philox|overhead|scalar_expressions|tapes|"
+    r"random_statistics)"  # draws are the same bits everywhere
 )
 
 

@@ -14,8 +14,8 @@ from .kernel import (
     HeldWeight,
     InShared,
     Let,
-    MetBefore,
     Name,
+    NotMet,
     Number,
     Pointer,
     Shift,
@@ -308,7 +308,7 @@ class Blocks:
                 if self.by_units:
                     self.parameters.pointer(pointer, Held(source, self.groups))
                     self._of_a_group(pointer.array, Name("GS_GRID_MEETING"))
-                    self.prologue.append(MetBefore(pointer.array, MET_PLACE))
+                    self.prologue.append(NotMet(MET_PLACE))
             else:
                 self._outside(k, pointer, source)
         packed = [x for x in scratch if x[0].array.name in of_panels]

@@ -12,7 +12,7 @@
 and, where the threads of a block do together what one worker does (`threads`):
 
             | Share(loops, body, by) | Barrier() | Alone(body) | Combine(name, scalar, by)
-            | MetBefore(meeting, offset) | Meet(meeting) | Enter(meeting) | MeetingOver(meeting)
+            | NotMet(offset) | Meet(meeting) | Enter(meeting) | MeetingOver(meeting)
             | Fail() | Continue() | LastBlock(counter) | Finish(steps) | Leave()
             | Local(array, count) | InShared(array, offset) | Shift(array, offset)
             | HeldWeight(array, type)
@@ -378,11 +378,9 @@ class Meet:
 
 
 @record
-class MetBefore:
-    """How often those of a meeting have met when the kernel starts, which the meetings count on, at
-    an offset in shared memory."""
+class NotMet:
+    """No meeting has been: how many there have is counted at an offset in shared memory."""
 
-    meeting: Array
     offset: int
 
 

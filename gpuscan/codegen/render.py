@@ -39,8 +39,8 @@ from .kernel import (
     Local,
     Meet,
     MeetingOver,
-    MetBefore,
     Name,
+    NotMet,
     Number,
     Point,
     Remark,
@@ -281,9 +281,8 @@ class Renderer:
             case Meet(meeting, among):
                 given = ", ".join([meeting.name, "met", *map(self.bare, among)])
                 yield f"{indent}if (gs_meet({given})) return gs_unmet(done);"
-            case MetBefore(meeting, offset):
-                given = f"{meeting.name}, shared + {offset}"
-                yield f"{indent}gs_u32 *const met = gs_met_before({given});"
+            case NotMet(offset):
+                yield f"{indent}gs_u32 *const met = gs_not_met(shared + {offset});"
             case Enter(meeting, among):
                 given = ", ".join([meeting.name, *map(self.bare, among)])
                 yield f"{indent}gs_enter({given});"

@@ -43,7 +43,7 @@ class Pages(threading.local):
 
 
 dones = Pages((-1, 0), 128)  # a kernel that ends says its steps
-meetings = Pages((0,) * MEETING, 64)  # where nobody has met
+meetings = Pages((0,) * MEETING, 64)  # where nobody has met: a loop counts from 0
 
 
 class Unread(threading.local):

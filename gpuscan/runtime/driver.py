@@ -359,6 +359,26 @@ def _refused(library: Any, status: int, name: str) -> str:
     return words
 
 
+class _Given(threading.local):
+    """Where the driver reads a kernel's arguments, which it has done when a launch returns."""
+
+    def __init__(self) -> None:
+        self.made: dict[int, tuple[Any, Any]] = {}  # by their number
+
+    def places(self, arguments: Sequence[int]) -> Any:
+        n = len(arguments)
+        if n not in self.made:
+            values = (ctypes.c_int64 * n)()
+            first = ctypes.addressof(values)
+            self.made[n] = values, (ctypes.c_void_p * n)(*range(first, first + 8 * n, 8))
+        values, places = self.made[n]
+        values[:] = arguments
+        return places
+
+
+_given = _Given()
+
+
 def launch(kernel: Loaded, how: Launch, arguments: Sequence[int], stream: int) -> None:
     """Starts a kernel on a stream of the current context. Raises DeviceError where it does not fit
     the GPU, or the driver refuses it."""
@@ -372,10 +392,7 @@ def launch(kernel: Loaded, how: Launch, arguments: Sequence[int], stream: int) -
             ctypes.c_void_p(kernel.function), _KERNEL_MOST_SHARED, how.shared
         )
         _check(status, f"asking for {how.shared} bytes of shared memory for kernel {how.name!r}")
-    n = len(arguments)
-    values = (ctypes.c_uint64 * n)(*[x & 0xFFFFFFFFFFFFFFFF for x in arguments])
-    first = ctypes.addressof(values)
-    places = (ctypes.c_void_p * n)(*range(first, first + 8 * n, 8))
+    places = _given.places(arguments)
     given = (kernel.function, how.grid, 1, 1, how.block, 1, 1, how.shared, stream, places)
     if how.cooperative:
         status = library.cuLaunchCooperativeKernel(*given)

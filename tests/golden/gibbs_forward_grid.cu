@@ -27,7 +27,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     rng_0_0 += blockIdx.x * 3;
     rng_0_1 += blockIdx.x * 3;
     meeting += group * GS_GRID_MEETING;
-    gs_u32 *const met = gs_met_before(meeting, shared + 248);
+    gs_u32 *const met = gs_not_met(shared + 248);
     gs_held<float, 384, 38, 256, 1, 4> p18_held;
     p18_held.clear();
     gs_held<float, 256, 56, 256, 1, 4> p21_held;

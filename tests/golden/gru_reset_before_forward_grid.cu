@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     y3 += row * 256;
     h0_0 += row * 256;
     meeting += group * GS_GRID_MEETING;
-    gs_u32 *const met = gs_met_before(meeting, shared + 248);
+    gs_u32 *const met = gs_not_met(shared + 248);
     gs_held<float, 256, 38, 256, 2, 4> p13_held;
     p13_held.clear();
     gs_held<float, 256, 38, 256, 1, 4> p20_held;

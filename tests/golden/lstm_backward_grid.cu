@@ -33,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restric
     a1 += row * 256;
     b1 += row * 256;
     meeting += group * GS_GRID_MEETING;
-    gs_u32 *const met = gs_met_before(meeting, shared + 248);
+    gs_u32 *const met = gs_not_met(shared + 248);
     gs_held<float, 1024, 32, 256, 1, 8, true> p15_held;
     p15_held.clear();
     float *const sums_float32 = (float *)(shared + sums_float32_place);
