@@ -17,12 +17,13 @@ from .codegen.nest_kernel import nest_launch
 from .codegen.persistent import launch_of
 from .codegen.plan import NotLowered, walk
 from .codegen.program import Given, Launch, LoopProgram, NestProgram, Size, Stride
+from .codegen.render import TYPES
 from .compile import Compiled, LoopPlan, in_step, name_of
 from .config import config
 from .evaluate import Program
 from .graph import Item, Variable, inherit, rebuild, results, toposort
 from .ops.control import Require
-from .ops.index import AdvancedIncSubtensor, AdvancedSubtensor, Subtensor
+from .ops.index import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, Subtensor
 from .ops.linalg import Dot
 from .ops.ordered import Ordered
 from .ops.sample import Uniform
@@ -38,8 +39,9 @@ from .runtime.cuda import (
     CudaSequence,
     OnDevice,
     OnHost,
+    is_taped,
 )
-from .runtime.cuda_routines import CudaGather, CudaJoin, CudaScatter, CudaUniform
+from .runtime.cuda_routines import CudaGather, CudaJoin, CudaScatter, CudaUniform, CudaWrite
 from .runtime.scatter import is_scatter
 from .runtime.tapes import Taped, Tapes
 from .scan.op import Scan
@@ -86,7 +88,9 @@ def _repeats(outputs: Iterable[Variable]) -> bool:
     for v in toposort(outputs):
         op = getattr(v.op, "definition", v.op)
         has_effect = getattr(op, "has_effect", False) and not isinstance(op, Require)
-        if has_effect or getattr(op, "is_lazy", False) or isinstance(v.op, CudaSequence):
+        if has_effect or getattr(op, "is_lazy", False):
+            return False
+        if isinstance(v.op, CudaSequence) and not is_taped(v.op):
             return False
     return True
 
@@ -140,9 +144,10 @@ def sequenced(v: Variable, reason: str, target: Target) -> _Sequence:
     step = v.op.step
     made, outputs, inner = _program(step.params, step.outputs, target)
     numbers = _numbers(step.consts, outputs)
-    given = [p for p in step.params if p not in numbers]
+    given = [p for p in step.params if p not in numbers]  # in a graph no step has its own
     launches = _step_launches(given, outputs, step.stop is not None)
     plan = sequence_plan(v, reason, launches)
+    numbers |= _numbers(step.seqs, outputs)
     return _Sequence(made, plan, in_step(inner, v), launches, numbers)
 
 
@@ -153,8 +158,8 @@ def sequence_plan(v: Variable, reason: str, launches: graphs.StepLaunches) -> Lo
     )  # fmt: skip
 
 
-def _numbers(consts: Sequence[Variable], outputs: Sequence[Variable]) -> set[Variable]:
-    """The integers among a loop's consts that the host has to know in a step: they stay there."""
+def _numbers(given: Sequence[Variable], outputs: Sequence[Variable]) -> set[Variable]:
+    """The integers among what a step is given that the host has to know in it: they stay there."""
     read: set[Variable] = set()
     for v in toposort(outputs):
         match v.op:
@@ -162,9 +167,11 @@ def _numbers(consts: Sequence[Variable], outputs: Sequence[Variable]) -> set[Var
                 read.update(_sizes(v))
             case OnDevice() | CudaUniform():
                 read.update(v.inputs[1:])
+            case CudaWrite():
+                read.update(v.inputs[2:])
             case OnHost():
                 read.update(v.inputs)
-    return {c for c in consts if c in read and c.ndim == 0 and c.dtype in _INTEGERS}
+    return {x for x in given if x in read and x.ndim == 0 and x.dtype in _INTEGERS}
 
 
 def _sizes(v: Variable) -> Sequence[Variable]:
@@ -197,6 +204,9 @@ def _step_launches(
             case CudaUniform():
                 kernels += 1
                 read = v.inputs[1:]
+            case CudaWrite():
+                kernels += 2  # the copy is one
+                read = v.inputs[2:]
             case CudaLoop(node=loop) | CudaSequence(node=loop):
                 more, or_more = _started(v.op)
                 kernels, least = kernels + more, least or or_more
@@ -243,7 +253,7 @@ class _Sequence:
     plan: LoopPlan
     inner: Sequence[LoopPlan]  # of the loops in its step
     launches: graphs.StepLaunches
-    numbers: Collection[Variable]  # consts that stay on the host
+    numbers: Collection[Variable]  # what stays on the host of what a step is given
     sizes: tuple[Variable, ...] = ()
 
 
@@ -340,6 +350,8 @@ def _replaced(
         elif is_scatter(v):
             assert isinstance(v.op, AdvancedIncSubtensor)
             new[v] = inherit(CudaScatter(v.op, device)(*inputs), v)
+        elif isinstance(v.op, IncSubtensor) and (v.op.set or v.dtype in TYPES):
+            new[v] = inherit(CudaWrite(v.op, device)(*inputs), v)
         elif isinstance(v.op, AdvancedSubtensor):
             new[v] = inherit(CudaGather(v.op, device)(*inputs), v)
         elif isinstance(v.op, Join):
@@ -391,7 +403,7 @@ def _sequence(
     v: Variable, f: _Sequence, device: CudaDevice, told: Callable[[Any], None]
 ) -> CudaSequence:
     assert isinstance(v.op, Scan)
-    stay = tuple([c in f.numbers for c in v.op.step.consts])
+    stay = tuple([x in f.numbers for x in v.op.step.params])
     return CudaSequence(v.op, f.step, stay, f.launches, device, v, told)
 
 

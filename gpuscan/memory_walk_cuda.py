@@ -39,7 +39,7 @@ from .runtime.cuda import (
     OnDevice,
     OnHost,
 )
-from .runtime.cuda_routines import CudaGather, CudaJoin, CudaScatter, CudaUniform
+from .runtime.cuda_routines import CudaGather, CudaJoin, CudaScatter, CudaUniform, CudaWrite
 from .runtime.graphs import LEAST
 
 _GRAIN = 512  # bytes: CuPy's pool gives multiples
@@ -221,6 +221,14 @@ class CudaWalk(Walk):
         del keep
         return out
 
+    def write(self, v: Variable, op: Any, inputs: list[Any]) -> Shape:
+        x, y, *_ = inputs
+        keep: Any = self._dense(x, name_of(v)) if self.has_own_arrays else x
+        out = self.empty(view_of(x).shape, v.dtype, "value", name_of(v))
+        keep = keep, self._there(y, name_of(v))
+        del keep
+        return out
+
     def _rows(self, v: Variable, positions: Sequence[Any]) -> Shape:
         """The numbers of rows that positions are made into."""
         count = max([math.prod(view_of(i).shape) for i in positions], default=0)
@@ -244,8 +252,7 @@ class CudaWalk(Walk):
                 "that takes is known only when it is recorded"
             )
         name, program = name_of(v), op.step
-        stay = (*[False] * (len(operands) - len(op.stay)), *op.stay)
-        there = [x if s else self._dense(x, name) for x, s in zip(operands, stay)]
+        there = [x if s else self._dense(x, name) for x, s in zip(operands, op.stay)]
         # sizes may follow from values that are known
         given = [x if is_known(x) else y for x, y in zip(operands, there)]
         return self._steps(
@@ -276,6 +283,7 @@ CudaWalk.walks = {
     CudaProduct: CudaWalk.product,
     CudaGather: CudaWalk.gather,
     CudaScatter: CudaWalk.scatter,
+    CudaWrite: CudaWalk.write,
     CudaJoin: CudaWalk.join,
     CudaUniform: CudaWalk.uniform,
     CudaSequence: CudaWalk.sequence,

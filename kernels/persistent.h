@@ -97,14 +97,19 @@ GS_FN void gs_grid_rows(const T *from, T *to, long long count, long long inner, 
         to[i / inner * apart + i % inner] = from[i];
 }
 
-/* The `count` elements of a view of four axes, in row-major order: n1 .. n3 are the sizes of all but
- * the first, s0 .. s3 the strides. */
-template <class T>
-GS_FN void gs_grid_dense(const T *from, T *to, long long count, long long n1, long long n2,
-                         long long n3, long long s0, long long s1, long long s2, long long s3) {
+/* The `count` elements of a view of four axes go to those of another, or (ADD) are added there: n1 ..
+ * n3 are the sizes of all axes but the first, s0 .. s3 the strides of what is read, t0 .. t3 of what
+ * is written, where no two elements share a place. */
+template <bool ADD, class T>
+GS_FN void gs_grid_elements(const T *from, T *to, long long count, long long n1, long long n2,
+                            long long n3, long long s0, long long s1, long long s2, long long s3,
+                            long long t0, long long t1, long long t2, long long t3) {
     for (long long i = gs_thread(); i < count; i += gs_threads()) {
         const long long row = i / n3, plane = row / n2;
-        to[i] = from[plane / n1 * s0 + plane % n1 * s1 + row % n2 * s2 + i % n3 * s3];
+        const long long i0 = plane / n1, i1 = plane % n1, i2 = row % n2, i3 = i % n3;
+        const T x = from[i0 * s0 + i1 * s1 + i2 * s2 + i3 * s3];
+        T *const y = to + (i0 * t0 + i1 * t1 + i2 * t2 + i3 * t3);
+        *y = ADD ? (T)(*y + x) : x;
     }
 }
 

@@ -105,7 +105,8 @@ def _play_what_is_taped() -> None:
         inputs = [x if isinstance(x, np.ndarray | np.generic) else device.there(x) for x in inputs]
         kind = kind_of(device.place, inputs)
         found = [self._given(self.run(*inputs)), self._tape(kind, inputs)]
-        if (taped := self.made.pop(kind, None)) is not None:
+        if taped := self.made.pop(kind, None):
+            assert not isinstance(taped, bool)
             found.append(taped[0].play(inputs))
         exact = found if device.name == "pycuda" else found[1:]
         for values in zip(*exact):

@@ -16,7 +16,7 @@ from gpuscan.codegen.program import Launch
 from gpuscan.errors import BuildError, DeviceError
 from gpuscan.kernel_files import kernels_dir
 from gpuscan.runtime import driver, nvrtc, pycuda
-from gpuscan.runtime.cuda_routines import dense_routine
+from gpuscan.runtime.cuda_routines import Elements, copying
 from gpuscan.selftest import _MEETINGS
 
 needs_nvrtc = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing())
@@ -144,7 +144,8 @@ def test_our_own_texts_compile_for_every_gpu_without_spills(architecture: str) -
     for dtype in ("float32", "float64"):
         texts.append(pycuda._matmul(dtype, 1).source)
     gpu: Any = SimpleNamespace(limits=of("h100"))
-    texts += [dense_routine(gpu, item).text for item in (1, 2, 4, 8)]
+    texts += [copying(gpu, item).kernel.text for item in (1, 2, 4, 8)]
+    texts += [Elements(gpu, kind, add=True).kernel.text for kind in ("float", "double")]
     for text in texts:
         (found,) = nvrtc.compile(text, architecture).resources.values()
         assert (found.spill_stores, found.stack) == (0, 0)

@@ -239,3 +239,19 @@ def test_explain_speaks_of_the_last_call(cupy: CuPy) -> None:
         f(numbers(5, n))
         said.append(str(f.explain()))
     assert said[0] == said[2] == said[4] != said[3]
+
+
+def test_segments_of_a_loop_with_a_budget_are_on_the_tape(cupy: CuPy) -> None:
+    """Their loop has launches for its steps: the loops in it."""
+    x, h, W = T.tensor3("x"), T.matrix("h"), T.matrix("W")
+    hs, _ = scan(lambda x, h, W: T.tanh(x + T.dot(h, W)), x, h, W, memory="every 4 steps")
+    f, g = (function([x, h, W], T.grad((hs[-1] ** 2).sum(), [x, W]), device=d)
+            for d in ("cupy", "reference"))  # fmt: skip
+    assert "sequenced" in [s.path for s in f.explain().scans]
+    for i in range(5):
+        if i == 2:
+            assert len(written(f)) == 1
+            without_graph(f)
+        given = numbers(11, 3, 5), numbers(3, 5), numbers(5, 5)
+        for y, z in zip(f(*given), g(*given)):
+            np.testing.assert_allclose(y, z, rtol=1e-4, atol=1e-5)

@@ -445,7 +445,7 @@ class CudaSequence(Op):
 
     definition: Scan
     step: Callable[..., tuple[Any, ...]] = field(compare=False)
-    stay: tuple[bool, ...] = field(compare=False)  # per const whether it stays on the host
+    stay: tuple[bool, ...] = field(compare=False)  # per operand whether it stays on the host
     launches: StepLaunches = field(compare=False)
     device: CudaDevice
     node: Variable = field(compare=False)
@@ -461,20 +461,27 @@ class CudaSequence(Op):
             return tuple([dense(device, x) for x in self.step(*given)])
 
         counts = len(definition.step.seqs), len(definition.step.carries)
-        graphs = Graphs(step, counts, self.stay, device, self.launches, self.told)
+        of_consts = self.stay[sum(counts) :]
+        graphs = Graphs(step, counts, of_consts, device, self.launches, self.told)
 
         def run(n: Any, *operands: Any) -> tuple[Any, ...]:
-            not_taped(device, "a loop runs step by step")
+            if not is_taped(self):
+                not_taped(device, "a loop's steps are a CUDA graph, or go by what they compute")
             n = int(device.host(n))
             if n == 0:  # the shapes are the host's work
                 return definition.run(self.node, self.step, n, *map(device.host, operands))
-            first = len(operands) - len(self.stay)
-            stay = (*[False] * first, *self.stay)
-            given = [device.host(x) if s else dense(device, x) for x, s in zip(operands, stay)]
+            given = [device.host(x) if s else dense(device, x) for x, s in zip(operands, self.stay)]
             ahead = graphs.ahead(n, given)
-            return definition.run(self.node, step, n, *given, empty=device.empty, ahead=ahead)
+            return definition.run(
+                self.node, step, n, *given, empty=device.empty, ahead=ahead, put=device.put
+            )
 
         return run
+
+
+def is_taped(loop: CudaSequence) -> bool:
+    """Whether a tape takes the steps of a loop, one after another."""
+    return not loop.launches.steps and loop.definition.step.stop is None
 
 
 # ---- nests and products outside of loops --------------------------------------------------------

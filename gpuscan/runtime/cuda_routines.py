@@ -3,6 +3,7 @@ a kernel whose text is the same for all sizes."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..codegen.program import Launch
+from ..codegen.render import TYPES
 from ..graph import Op, Variable
-from ..ops.index import AdvancedIncSubtensor, AdvancedSubtensor, places_of
+from ..ops.index import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, places_of
+from ..ops.patterns import fill
 from ..ops.sample import Uniform
 from ..ops.shape import Join
 from ..record import record
@@ -47,12 +50,13 @@ extern "C" __global__ void __launch_bounds__({threads}) gather(
     gs_grid_gather(out, x, rows, count, wide);
 }}
 """
-_DENSE = """#include "persistent.h"
+_ELEMENTS = """#include "persistent.h"
 
-extern "C" __global__ void __launch_bounds__({threads}) dense(
+extern "C" __global__ void __launch_bounds__({threads}) elements(
         const {type} *from, {type} *to, long long count, long long n1, long long n2, long long n3,
-        long long s0, long long s1, long long s2, long long s3) {{
-    gs_grid_dense(from, to, count, n1, n2, n3, s0, s1, s2, s3);
+        long long s0, long long s1, long long s2, long long s3, long long t0, long long t1,
+        long long t2, long long t3) {{
+    gs_grid_elements<{add}>(from, to, count, n1, n2, n3, s0, s1, s2, s3, t0, t1, t2, t3);
 }}
 """
 _OF_BYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
@@ -79,10 +83,51 @@ class Routine:
         self.device.launch(kernel, launch, arguments)
 
 
-def dense_routine(device: CudaDevice, item: int) -> Routine:
-    """Copies a view of elements of so many bytes, as `gs_grid_dense` takes it, to where they follow
-    each other."""
-    return Routine(device, "dense", _DENSE, _OF_BYTES[item])
+class Elements:
+    """Copies the elements of an array to those of another of its shape, or adds them there."""
+
+    def __init__(self, device: CudaDevice, kind: str, add: bool = False) -> None:
+        self.device = device
+        text = _ELEMENTS.replace("{add}", "true" if add else "false")
+        self.kernel = Routine(device, "elements", text, kind)
+
+    def __call__(self, target: Any, source: Any) -> bool:
+        """Whether it could: not where more than four axes have no common strides."""
+        if not target.size:
+            return True
+        axes = four_axes(target.shape, source.strides, target.strides, target.itemsize)
+        if axes is None:
+            return False
+        sizes, *strides = axes
+        places = self.device.address(source), self.device.address(target)
+        given = target.size, *sizes[1:], *strides[0], *strides[1]
+        self.kernel(target.size, *places, *given)
+        return True
+
+
+def copying(device: CudaDevice, item: int) -> Elements:
+    """For elements of so many bytes."""
+    return Elements(device, _OF_BYTES[item])
+
+
+def four_axes(
+    shape: Sequence[int], one: Sequence[int], other: Sequence[int], item: int
+) -> tuple[list[int], list[int], list[int]] | None:
+    """The sizes of an array that is not empty as if it had four axes, and two arrays' strides, in
+    elements; None where it has more that can't be one."""
+    axes: list[tuple[int, int, int]] = []
+    for size, a, b in zip(shape, one, other):
+        if size == 1:
+            continue
+        if axes and axes[-1][1:] == (size * a, size * b):
+            axes[-1] = axes[-1][0] * size, a, b
+        else:
+            axes.append((size, a, b))
+    if len(axes) > 4 or any(a % item or b % item for _, a, b in axes):
+        return None
+    axes = [(1, 0, 0)] * (4 - len(axes)) + axes
+    sizes, ones, others = ([axis[k] for axis in axes] for k in range(3))
+    return sizes, [a // item for a in ones], [b // item for b in others]
 
 
 @record
@@ -225,5 +270,35 @@ class CudaScatter(Op):
                 addresses = [device.address(a) for a in (out, given, rows)]
                 kernel(wide, *addresses, rows.size, wide)
             return out
+
+        return run
+
+
+@record
+class CudaWrite(Op):
+    """A part of a tensor set to values, or with values added, at positions that the host knows."""
+
+    definition: IncSubtensor
+    device: CudaDevice
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return self.definition.infer(*types)
+
+    def evaluator(self, node: Variable) -> Callable[..., Any]:
+        device, op, known = self.device, self.definition, node.inputs[1].type.shape
+        definition = op.evaluator(node)
+        kind = TYPES[node.dtype] if not op.set else _OF_BYTES[np.dtype(node.dtype).itemsize]
+        elements = Elements(device, kind, not op.set)
+
+        def run(x: Any, y: Any, *operands: Any) -> Any:
+            index = (*fill(op.pattern, [int(device.host(i)) for i in operands]), ...)
+            out = copied(device, device.array(x))
+            with contextlib.suppress(IndexError):
+                part, y = out[index], device.there(y)
+                sizes = zip(y.shape, known, part.shape)
+                fits = all(have == want or static == 1 for have, static, want in sizes)
+                if fits and elements(part, np.broadcast_to(y, part.shape)):
+                    return out
+            return definition(*map(device.host, (x, y, *operands)))  # which may say why not
 
         return run

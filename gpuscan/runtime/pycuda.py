@@ -23,7 +23,7 @@ from ..codegen.limits import Limits
 from ..codegen.program import Launch
 from ..errors import first_line
 from . import driver
-from .cuda_routines import dense_routine
+from .cuda_routines import copying
 from .tapes import Tape
 
 _INSTALL = "pip install pycuda (it is built then, with a CUDA toolkit and a C++ compiler)"
@@ -278,8 +278,9 @@ class PyCUDA:
             x = self._of_others(x)
             if x.flags.c_contiguous:
                 return x
-            if (axes := _four_axes(x)) is not None:
-                return self._dense(x, *axes)
+            found = self.empty(x.shape, x.dtype)
+            if copying(self, x.itemsize)(found, x):
+                return found
             x = self.host(x)
         x = np.asarray(x, order="C")
         found = self.empty(x.shape, x.dtype)
@@ -287,12 +288,6 @@ class PyCUDA:
             self.drv.memcpy_htod(found.gpudata, x)
         elif x.size:
             self._upload(found, x)
-        return found
-
-    def _dense(self, x: Any, sizes: Sequence[int], strides: Sequence[int]) -> Any:
-        found = self.empty(x.shape, x.dtype)
-        given = self.address(x), self.address(found), x.size, *sizes[1:], *strides
-        dense_routine(self, x.itemsize)(x.size, *given)
         return found
 
     def there(self, x: Any) -> Any:
@@ -402,23 +397,6 @@ class PyCUDA:
 def _number() -> int:
     """Which GPU: PyCUDA's own variable says it."""
     return int(os.environ.get("CUDA_DEVICE", "0"))
-
-
-def _four_axes(x: Any) -> tuple[list[int], list[int]] | None:
-    """The sizes and strides, in elements, of a view that is not empty as if it had four axes; None
-    where it has more that can't be one."""
-    axes: list[tuple[int, int]] = []
-    for size, step in zip(x.shape, x.strides):
-        if size == 1:
-            continue
-        if axes and axes[-1][1] == size * step:
-            axes[-1] = axes[-1][0] * size, step
-        else:
-            axes.append((size, step))
-    if not x.size or len(axes) > 4 or any(step % x.itemsize for _, step in axes):
-        return None
-    axes = [(1, 0)] * (4 - len(axes)) + axes
-    return [size for size, _ in axes], [step // x.itemsize for _, step in axes]
 
 
 _TILE, _THREADS, _SHARED = 32, 64, 512  # as kernels/matmul.h has them

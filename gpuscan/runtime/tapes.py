@@ -453,7 +453,8 @@ class Tapes:
         told: dict[Any, Any],
     ) -> None:  # fmt: skip
         self.run, self.taped, self.stay, self.told = run, device, stay, told
-        self.made: dict[Any, tuple[Tape, Mapping[Any, Any]] | None] = {}
+        # of a kind that came once None, of one that can't be on a tape False
+        self.made: dict[Any, tuple[Tape, Mapping[Any, Any]] | bool | None] = {}
         self.failed = 0
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
@@ -461,7 +462,8 @@ class Tapes:
         inputs = [x if _is_hosts(x) else device.there(x) for x in inputs]
         kind = kind_of(device.place, inputs)
         found = self.made.get(kind)
-        if found is not None:
+        if found:
+            assert not isinstance(found, bool)
             tape, told = found
             with contextlib.suppress(Unexpected):
                 results = tape.play(inputs)
@@ -471,7 +473,7 @@ class Tapes:
             self.made.pop(kind, None)
             self.failed += 1
             return results
-        if self.failed < _MOST_FAILED:
+        if self.failed < _MOST_FAILED and found is not False:
             if kind in self.made:
                 return self._tape(kind, inputs)
             if len(self.made) >= _MOST_TAPES:
@@ -505,6 +507,7 @@ class Tapes:
             taped.tape = None
         if tape.why:
             self.failed += 1
+            self.made[kind] = False
         else:
             self.made[kind] = tape, dict(self.told)
         return self._given(outputs)

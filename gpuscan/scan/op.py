@@ -217,9 +217,11 @@ class Scan(Op):
     def run(
         self, node: Variable, step: Callable[..., tuple[Any, ...]], n: Any, *operands: Any,
         empty: Callable[..., Any] = np.empty, ahead: Callable[..., Any] | None = None,
+        put: Callable[[Any, Any], None] = np.copyto,
     ) -> tuple[Any, ...]:  # fmt: skip
-        """The loop, step by step; `empty`: an array of a shape and a dtype, for a trace. `ahead`:
-        runs several steps at once, (t, carries, traces so far) -> (how many, carries, traces)."""
+        """The loop, step by step; `empty`: an array of a shape and a dtype, for a trace; `put`:
+        writes a row there. `ahead`: runs several steps at once, (t, carries, traces so far) ->
+        (how many, carries, traces)."""
         n, k, m = int(n), len(self.step.carries), len(self.step.traces)
         a = len(self.step.seqs)
         seqs, carries, consts = operands[:a], operands[a : a + k], operands[a + k :]
@@ -252,7 +254,7 @@ class Scan(Op):
                 row = out[k + i]
                 if row.shape != traces[i].shape[1:]:
                     raise ValueError(self._changed(node, k + i, traces[i].shape[1:], row.shape, t))
-                traces[i][t] = row
+                put(traces[i][t, ...], row)
             t += 1
             if self.step.stop is not None and out[-1]:
                 break
