@@ -17,7 +17,6 @@ from .codegen.nest_kernel import nest_launch
 from .codegen.persistent import launch_of
 from .codegen.plan import NotLowered, walk
 from .codegen.program import Given, Launch, LoopProgram, NestProgram, Size, Stride
-from .codegen.render import TYPES
 from .compile import Compiled, LoopPlan, in_step, name_of
 from .config import config
 from .evaluate import Program
@@ -41,7 +40,14 @@ from .runtime.cuda import (
     OnHost,
     is_taped,
 )
-from .runtime.cuda_routines import CudaGather, CudaJoin, CudaScatter, CudaUniform, CudaWrite
+from .runtime.cuda_routines import (
+    FLOATS,
+    CudaGather,
+    CudaJoin,
+    CudaScatter,
+    CudaUniform,
+    CudaWrite,
+)
 from .runtime.scatter import is_scatter
 from .runtime.tapes import Taped, Tapes
 from .scan.op import Scan
@@ -343,14 +349,14 @@ def _replaced(
             new[v] = inherit(_loop(v, loops[v], wanted[v], target)(*inputs), v)
         elif not v.inputs or isinstance(v.op, Item | Dim) or getattr(v.op, "is_lazy", False):
             new[v] = rebuild(v, inputs) if v.inputs else v
-        elif isinstance(v.op, Dot) and v.dtype in ("float32", "float64"):
+        elif isinstance(v.op, Dot) and v.dtype in FLOATS:
             new[v] = inherit(CudaProduct(device, target.precision)(*inputs), v)
-        elif isinstance(v.op, Uniform) and v.dtype in ("float32", "float64"):
+        elif isinstance(v.op, Uniform) and v.dtype in FLOATS:
             new[v] = inherit(CudaUniform(v.op, device)(*inputs), v)
         elif is_scatter(v):
             assert isinstance(v.op, AdvancedIncSubtensor)
             new[v] = inherit(CudaScatter(v.op, device)(*inputs), v)
-        elif isinstance(v.op, IncSubtensor) and (v.op.set or v.dtype in TYPES):
+        elif isinstance(v.op, IncSubtensor) and (v.op.set or v.dtype in FLOATS):
             new[v] = inherit(CudaWrite(v.op, device)(*inputs), v)
         elif isinstance(v.op, AdvancedSubtensor):
             new[v] = inherit(CudaGather(v.op, device)(*inputs), v)

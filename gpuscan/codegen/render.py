@@ -117,7 +117,7 @@ class Dialect:
     wraps: bool  # whether sums of integers that overflow are defined
 
 
-TYPES = {
+_TYPES = {
     "bool": "unsigned char", "int8": "signed char", "int16": "short", "int32": "int",
     "int64": "long long", "uint8": "unsigned char", "uint16": "unsigned short",
     "uint32": "unsigned", "uint64": "unsigned long long", "float32": "float",
@@ -126,7 +126,7 @@ TYPES = {
 
 C = Dialect(
     name="c",
-    types=TYPES,
+    types=_TYPES,
     includes=("scalars.h", "philox.h", "loops.h", "rows.h"),
     signature="long long {name}(long long first, long long last, void *const *memory, "
     "const long long *integer)",
@@ -141,7 +141,7 @@ C = Dialect(
 # What a kernel only reads may come through a cache that sees no writes: so only there `restrict`.
 CUDA = Dialect(
     name="cuda",
-    types=TYPES,
+    types=_TYPES,
     includes=("persistent.h",),
     signature='extern "C" __global__ void __launch_bounds__({threads}, 1) {name}({parameters})',
     pointer="{const}{type} *{restrict}{name}",

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ..codegen.program import Launch
-from ..codegen.render import TYPES
 from ..graph import Op, Variable
 from ..ops.index import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, places_of
 from ..ops.patterns import fill
@@ -59,6 +58,7 @@ extern "C" __global__ void __launch_bounds__({threads}) elements(
     gs_grid_elements<{add}>(from, to, count, n1, n2, n3, s0, s1, s2, s3, t0, t1, t2, t3);
 }}
 """
+FLOATS = {"float32": "float", "float64": "double"}
 _OF_BYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
 
 
@@ -142,8 +142,8 @@ class CudaUniform(Op):
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         device, dtype = self.device, self.definition.dtype
-        kind, of_a_counter = ("double", 2) if dtype == "float64" else ("float", 4)
-        kernel = Routine(device, "uniforms", _UNIFORMS, kind)
+        kernel = Routine(device, "uniforms", _UNIFORMS, FLOATS[dtype])
+        of_a_counter = 16 // np.dtype(dtype).itemsize
 
         def run(state: Any, *sizes: Any) -> Any:
             shape = [int(device.host(s)) for s in sizes]
@@ -257,8 +257,7 @@ class CudaScatter(Op):
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         device, places = self.device, places_of(self.definition.pattern, node.inputs[2:])
         definition = self.definition.evaluator(node)
-        kind = "double" if node.dtype == "float64" else "float"
-        kernel = Routine(device, "scatter", _SCATTER, kind)
+        kernel = Routine(device, "scatter", _SCATTER, FLOATS[node.dtype])
 
         def run(x: Any, y: Any, *operands: Any) -> Any:
             rows, shape, wide = _rows_at(device, places, x, operands)
@@ -276,7 +275,8 @@ class CudaScatter(Op):
 
 @record
 class CudaWrite(Op):
-    """A part of a tensor set to values, or with values added, at positions that the host knows."""
+    """A part of a tensor set to values, or of floats with values added, at positions that the host
+    knows."""
 
     definition: IncSubtensor
     device: CudaDevice
@@ -287,7 +287,7 @@ class CudaWrite(Op):
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         device, op, known = self.device, self.definition, node.inputs[1].type.shape
         definition = op.evaluator(node)
-        kind = TYPES[node.dtype] if not op.set else _OF_BYTES[np.dtype(node.dtype).itemsize]
+        kind = _OF_BYTES[np.dtype(node.dtype).itemsize] if op.set else FLOATS[node.dtype]
         elements = Elements(device, kind, not op.set)
 
         def run(x: Any, y: Any, *operands: Any) -> Any:
