@@ -22,7 +22,7 @@ _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_bas
 
 settings.register_profile("dev", deadline=None, max_examples=30, suppress_health_check=_SLOW)
 settings.register_profile(
-    "ci", deadline=None, max_examples=50, derandomize=True, print_blob=True,
+    "ci", deadline=None, max_examples=40, derandomize=True, print_blob=True,
     suppress_health_check=_SLOW,
 )  # fmt: skip
 settings.register_profile(  # where an example is built for seconds
@@ -105,8 +105,7 @@ def _play_what_is_taped() -> None:
         inputs = [x if isinstance(x, np.ndarray | np.generic) else device.there(x) for x in inputs]
         kind = kind_of(device.place, inputs)
         found = [self._given(self.run(*inputs)), self._tape(kind, inputs)]
-        if taped := self.made.pop(kind, None):
-            assert not isinstance(taped, bool)
+        if (taped := self.made.pop(kind, None)) is not None:
             found.append(taped[0].play(inputs))
         exact = found if device.name == "pycuda" else found[1:]
         for values in zip(*exact):

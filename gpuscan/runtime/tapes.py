@@ -21,8 +21,9 @@ from ..codegen.program import Launch
 from ..record import record
 from . import calls
 
-_MOST_TAPES = 64  # of a function
-_MOST_STEPS = 4096  # of a tape
+_MOST_TAPES = 128  # of a function
+_MOST_MET = 1024  # kinds of calls of it that came once
+_MOST_STEPS = 2048  # of a tape
 _MOST_KEPT = 1 << 16  # bytes of a constant that stays on the device; a larger one is copied anew
 _MOST_FAILED = 8  # kinds of calls that could not be taped, before none is tried any more
 
@@ -453,8 +454,8 @@ class Tapes:
         told: dict[Any, Any],
     ) -> None:  # fmt: skip
         self.run, self.taped, self.stay, self.told = run, device, stay, told
-        # of a kind that came once None, of one that can't be on a tape False
-        self.made: dict[Any, tuple[Tape, Mapping[Any, Any]] | bool | None] = {}
+        self.made: dict[Any, tuple[Tape, Mapping[Any, Any]] | None] = {}  # None: it can't be
+        self.met: set[Any] = set()  # the kinds of calls that came once
         self.failed = 0
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
@@ -462,8 +463,7 @@ class Tapes:
         inputs = [x if _is_hosts(x) else device.there(x) for x in inputs]
         kind = kind_of(device.place, inputs)
         found = self.made.get(kind)
-        if found:
-            assert not isinstance(found, bool)
+        if found is not None:
             tape, told = found
             with contextlib.suppress(Unexpected):
                 results = tape.play(inputs)
@@ -473,12 +473,12 @@ class Tapes:
             self.made.pop(kind, None)
             self.failed += 1
             return results
-        if self.failed < _MOST_FAILED and found is not False:
-            if kind in self.made:
+        if kind not in self.made and self.failed < _MOST_FAILED:
+            if kind in self.met:
                 return self._tape(kind, inputs)
-            if len(self.made) >= _MOST_TAPES:
-                self.made.clear()
-            self.made[kind] = None
+            if len(self.met) >= _MOST_MET:
+                self.met.clear()
+            self.met.add(kind)
         return self._given(self.run(*inputs))
 
     def _given(self, outputs: Sequence[Any]) -> list[Any]:
@@ -505,9 +505,11 @@ class Tapes:
             tape.end(outputs, self.stay)
         finally:
             taped.tape = None
+        while len(self.made) >= _MOST_TAPES:
+            self.made.pop(next(iter(self.made)), None)  # the oldest
         if tape.why:
             self.failed += 1
-            self.made[kind] = False
+            self.made[kind] = None
         else:
             self.made[kind] = tape, dict(self.told)
         return self._given(outputs)

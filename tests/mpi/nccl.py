@@ -1,4 +1,4 @@
-"""The backend "nccl" on doubles: `nccl.py FOLDER`. CuPy is that of test_cupy_device; NCCL is what
+"""The backend "nccl" on doubles: `nccl.py FOLDER`. CuPy is that of cupy_double; NCCL is what
 gpuscan uses of it, by CuPy's and NCCL's documentation, over MPI: so sums are right or wrong, and
 every call is recorded. Each rank writes what it got to FOLDER/RANK.json."""
 
@@ -14,7 +14,7 @@ from mpi4py import MPI
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import test_cupy_device as double
+import cupy_double as double
 
 import gpuscan
 from gpuscan import tensor as T
@@ -129,7 +129,7 @@ def observed(cupy, rank):
 def main(folder):
     rank = MPI.COMM_WORLD.rank
     with pytest.MonkeyPatch.context() as patch:
-        cupy = next(made := double.cupy.__wrapped__(patch))
+        cupy = next(made := double.cupy_double.__wrapped__(patch))
         saved = observed(cupy, rank)
         Path(folder, f"{rank}.json").write_text(json.dumps(saved))
         gc.collect()
