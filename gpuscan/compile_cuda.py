@@ -96,8 +96,10 @@ def _repeats(outputs: Iterable[Variable]) -> bool:
         has_effect = getattr(op, "has_effect", False) and not isinstance(op, Require)
         if has_effect or getattr(op, "is_lazy", False):
             return False
-        if isinstance(v.op, CudaSequence) and not is_taped(v.op):
-            return False
+        if isinstance(v.op, CudaSequence):
+            step = cast(Program, v.op.step)
+            if not (is_taped(v.op) and _repeats(step.outputs)):
+                return False
     return True
 
 

@@ -255,3 +255,19 @@ def test_segments_of_a_loop_with_a_budget_are_on_the_tape(cupy: CuPy) -> None:
         given = numbers(11, 3, 5), numbers(3, 5), numbers(5, 5)
         for y, z in zip(f(*given), g(*given)):
             np.testing.assert_allclose(y, z, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_that_prints_or_chooses_is_on_no_tape(
+    cupy: CuPy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = T.vector("x", "float32")
+    prints = gpuscan.printing.Print("h")
+    steps = [lambda h: prints(2 * h),
+             lambda h: gpuscan.ifelse.ifelse(T.gt(h[0], 2), h, 2 * T.sort(h))]  # fmt: skip
+    for step, result in zip(steps, ([8, 16], [4, 8])):
+        hs, _ = scan(step, outputs_info=[x], n_steps=3)
+        f = function([x], hs[-1], device="cupy")
+        assert tapes_of(f) is None
+        for _ in range(4):
+            np.testing.assert_array_equal(f(np.array([1, 2], "float32")), result)
+    assert capsys.readouterr().out.count("h __str__") == 12
