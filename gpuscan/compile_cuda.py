@@ -49,7 +49,7 @@ from .runtime.cuda_routines import (
     CudaWrite,
 )
 from .runtime.scatter import is_scatter
-from .runtime.tapes import Taped, Tapes
+from .runtime.tapes import Taped, Tapes, delivered
 from .scan.op import Scan
 
 _INTEGERS = ("bool", *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)))
@@ -97,8 +97,7 @@ def _repeats(outputs: Iterable[Variable]) -> bool:
         if has_effect or getattr(op, "is_lazy", False):
             return False
         if isinstance(v.op, CudaSequence):
-            step = cast(Program, v.op.step)
-            if not (is_taped(v.op) and _repeats(step.outputs)):
+            if not (is_taped(v.op) and _repeats(v.op.step.outputs)):
                 return False
     return True
 
@@ -118,8 +117,7 @@ class CudaProgram:
         with device.active(), one_call(device):
             if self.tapes is not None:
                 return tuple(self.tapes(values))
-            found = zip(self.program(*values), self.stay)
-            return tuple([device.array(x) if stays else device.host(x) for x, stays in found])
+            return tuple(delivered(device, self.program(*values), self.stay))
 
 
 def _program(

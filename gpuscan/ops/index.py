@@ -191,7 +191,7 @@ def _check_value(op: Indexing, x: TensorType, y: TensorType, operands: Sequence[
             )
 
 
-def _check_fit(y: Any, known: Sequence[int | None], shape: Sequence[int]) -> None:
+def check_fit(y: Any, known: Sequence[int | None], shape: Sequence[int]) -> None:
     for have, static, want in zip(y.shape, known, shape):
         if have != want and static != 1:
             hint = ": only a size that is known to be 1 broadcasts" if have == 1 else ""
@@ -226,7 +226,7 @@ class IncSubtensor(Indexing):
             index = fixed or (*fill(pattern, [int(v) for v in operands]), ...)
             out = np.array(x, order="C")
             part = out[index]  # a view: the ellipsis keeps a scalar one
-            _check_fit(y, known, part.shape)
+            check_fit(y, known, part.shape)
             if self.set:
                 part[...] = y
             else:
@@ -285,7 +285,7 @@ class AdvancedIncSubtensor(Indexing):
         def run(x: Any, y: Any, *operands: Any) -> Any:
             index = index_of(operands)
             out = np.array(x, order="C")
-            _check_fit(y, known, out[index].shape)
+            check_fit(y, known, out[index].shape)
             out[index] = y
             return out
 
@@ -298,7 +298,7 @@ class AdvancedIncSubtensor(Indexing):
 
         def run(x: Any, y: Any, *operands: Any) -> Any:
             rows, shape, width = places(x.shape, operands)
-            _check_fit(y, known, shape)
+            check_fit(y, known, shape)
             out = np.array(x, order="C")
             y = np.broadcast_to(y, shape).reshape(rows.size, width)
             add(out.reshape(-1, width) if width else out.reshape(0, 0), rows, y)

@@ -444,7 +444,7 @@ class CudaSequence(Op):
     """A Scan whose steps are run one after another, each by kernels of its own."""
 
     definition: Scan
-    step: Callable[..., tuple[Any, ...]] = field(compare=False)
+    step: Program = field(compare=False)
     stay: tuple[bool, ...] = field(compare=False)  # per operand whether it stays on the host
     launches: StepLaunches = field(compare=False)
     device: CudaDevice

@@ -12,7 +12,13 @@ import numpy as np
 
 from ..codegen.program import Launch
 from ..graph import Op, Variable
-from ..ops.index import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, places_of
+from ..ops.index import (
+    AdvancedIncSubtensor,
+    AdvancedSubtensor,
+    IncSubtensor,
+    check_fit,
+    places_of,
+)
 from ..ops.patterns import fill
 from ..ops.sample import Uniform
 from ..ops.shape import Join
@@ -212,6 +218,14 @@ def _rows_at(device: CudaDevice, places: Any, x: Any, positions: Sequence[Any]) 
     return device.array(rows), *known
 
 
+def _on_rows(kernel: Routine, count: int, out: Any, x: Any, rows: Any, wide: int) -> None:
+    """Starts a kernel, with threads for so many elements, on rows of so many: of `out` or of x."""
+    if rows.size and wide:
+        device, given = kernel.device, dense(kernel.device, x)
+        addresses = [device.address(a) for a in (out, given, rows)]
+        kernel(count, *addresses, rows.size, wide)
+
+
 @record
 class CudaGather(Op):
     """Elements of a tensor at positions that the host knows: they are checked there."""
@@ -234,10 +248,7 @@ class CudaGather(Op):
             except IndexError:
                 return definition(*map(device.host, (x, *operands)))  # which says so
             out = device.empty(shape, node.dtype)
-            if rows.size and wide:
-                given = dense(device, x)
-                addresses = [device.address(a) for a in (out, given, rows)]
-                kernel(rows.size * wide, *addresses, rows.size, wide)
+            _on_rows(kernel, rows.size * wide, out, x, rows, wide)
             return out
 
         return run
@@ -264,10 +275,7 @@ class CudaScatter(Op):
             if tuple(y.shape) != shape:
                 return definition(*map(device.host, (x, y, *operands)))
             out = copied(device, device.array(x))
-            if rows.size and wide:
-                given = dense(device, y)
-                addresses = [device.address(a) for a in (out, given, rows)]
-                kernel(wide, *addresses, rows.size, wide)
+            _on_rows(kernel, wide, out, y, rows, wide)
             return out
 
         return run
@@ -295,9 +303,8 @@ class CudaWrite(Op):
             out = copied(device, device.array(x))
             with contextlib.suppress(IndexError):
                 part, y = out[index], device.there(y)
-                sizes = zip(y.shape, known, part.shape)
-                fits = all(have == want or static == 1 for have, static, want in sizes)
-                if fits and elements(part, np.broadcast_to(y, part.shape)):
+                check_fit(y, known, part.shape)
+                if elements(part, np.broadcast_to(y, part.shape)):
                     return out
             return definition(*map(device.host, (x, y, *operands)))  # which may say why not
 

@@ -152,7 +152,7 @@ def free() -> None:
 # ---- results -------------------------------------------------------------------------------------
 
 
-def _span(x: Any) -> tuple[int, int]:
+def span(x: Any) -> tuple[int, int]:
     """Where an array on a GPU begins, and where it ends."""
     given = x.__cuda_array_interface__
     first, shape, size = given["data"][0], given["shape"], np.dtype(given["typestr"]).itemsize
@@ -169,7 +169,7 @@ def owned(values: Iterable[Any], held: Iterable[Any]) -> list[Any]:
     spans: list[tuple[int, int]] = []
     for h in held:
         if is_on_gpu(h):
-            spans.append(_span(h))
+            spans.append(span(h))
             continue
         taken.add(id(h))
         if h.base is not None:
@@ -177,10 +177,10 @@ def owned(values: Iterable[Any], held: Iterable[Any]) -> list[Any]:
     found: list[Any] = []
     for value in values:
         if is_on_gpu(value):
-            begin, end = _span(value)
+            begin, end = span(value)
             alone = not any(begin < e and b < end for b, e in spans)
             found.append(value if alone else value.copy())
-            spans.append(_span(found[-1]))
+            spans.append(span(found[-1]))
             continue
         array = np.asarray(value)
         base = array.base

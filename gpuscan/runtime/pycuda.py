@@ -23,7 +23,7 @@ from ..codegen.limits import Limits
 from ..codegen.program import Launch
 from ..errors import first_line
 from . import driver
-from .cuda_routines import copying
+from .cuda_routines import Elements, copying
 from .tapes import Tape
 
 _INSTALL = "pip install pycuda (it is built then, with a CUDA toolkit and a C++ compiler)"
@@ -257,6 +257,7 @@ class PyCUDA:
 
         self.drv = drv
         self.GPUArray = pycuda.gpuarray.GPUArray
+        self.copying: dict[int, Elements] = {}  # by the size of an element
 
     @property
     def limits(self) -> Limits:
@@ -279,7 +280,9 @@ class PyCUDA:
             if x.flags.c_contiguous:
                 return x
             found = self.empty(x.shape, x.dtype)
-            if copying(self, x.itemsize)(found, x):
+            if x.itemsize not in self.copying:
+                self.copying[x.itemsize] = copying(self, x.itemsize)
+            if self.copying[x.itemsize](found, x):
                 return found
             x = self.host(x)
         x = np.asarray(x, order="C")

@@ -20,6 +20,7 @@ import numpy as np
 from ..codegen.program import Launch
 from ..record import record
 from . import calls
+from .memory import span
 
 _MOST_TAPES = 128  # of a function
 _MOST_MET = 1024  # kinds of calls of it that came once
@@ -97,9 +98,9 @@ class Tape:
     """What one call has the device do. It is written while that is done; `why` says why it can't
     be played, or nothing."""
 
-    def __init__(self, device: Any, kept: Sequence[Any] = ()) -> None:
+    def __init__(self, device: Any, kept: Sequence[tuple[int, int, Any]]) -> None:
         self.device = device
-        self.of_function = kept  # arrays that stay on the device, whatever is taped
+        self.of_function = kept  # from where to where, and arrays that stay, whatever is taped
         self.why = ""
         self.steps: list[tuple[Step, tuple[int, ...]]] = []  # and the buffers that each works on
         self.bases: list[tuple[int, int, Any]] = []  # of the buffers: from where to where, and what
@@ -128,7 +129,7 @@ class Tape:
 
     def _base(self, array: Any) -> int:
         what = self.device.address(array), array.shape, array.strides
-        self.bases.append((*_span(self.device, array), what))
+        self.bases.append((*span(array), what))
         return len(self.bases) - 1
 
     def _write(self, step: Step, *buffers: int) -> None:
@@ -139,11 +140,10 @@ class Tape:
 
     def given(self, k: int, array: Any, uploaded: bool) -> None:
         """An input, and whether a call has it on the host."""
-        device = self.device
         if uploaded:
             self._upload(array, lambda b: b.inputs[k])
             return
-        first, last = _span(device, array)
+        first, last = span(array)
         if any(begin < last and first < end for begin, end, _ in self.bases):
             self.stop("two inputs share memory")
         self.made(array, lambda b: b.inputs[k])
@@ -163,7 +163,7 @@ class Tape:
 
     def find(self, x: Any) -> Address:
         """Where an array is. One of no elements may be anywhere."""
-        at, (first, last) = self.device.address(x), _span(self.device, x)
+        at, (first, last) = self.device.address(x), span(x)
         buffer = self._find(first, last)
         if buffer is None:
             self.stop("an array is of unknown origin")
@@ -172,8 +172,7 @@ class Tape:
         return Address(at, buffer, at - start)
 
     def _find(self, first: int, last: int) -> int | None:
-        for kept in self.of_function:
-            begin, end = _span(self.device, kept)
+        for begin, end, kept in self.of_function:
             if begin <= first and last <= end:
                 held = [buffer for buffer, array in self.fixed.items() if array is kept]
                 return held[0] if held else self._hold(kept, kept)
@@ -301,15 +300,6 @@ class Tape:
         return [output(b) for output in self.outputs]
 
 
-def _span(device: Any, x: Any) -> tuple[int, int]:
-    """Where an array's memory begins, and where it ends."""
-    at = device.address(x)
-    if not x.size:
-        return at, at
-    steps = [s * (n - 1) for s, n in zip(x.strides, x.shape)]
-    return at + sum(s for s in steps if s < 0), at + sum(s for s in steps if s > 0) + x.itemsize
-
-
 def _of_host(device: Any, x: Any, stays: bool) -> Callable[[Buffers], Any]:
     return lambda _: device.array(x) if stays else x.copy()
 
@@ -336,7 +326,7 @@ class Taped:
     def __init__(self, device: Any) -> None:
         self.device = device
         self._own = _Own()
-        self.kept: list[Any] = []
+        self.kept: list[tuple[int, int, Any]] = []  # from where to where, and what stays there
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.device, name)
@@ -367,7 +357,7 @@ class Taped:
 
     def keep(self, x: np.ndarray) -> Any:
         found = self.device.keep(x)
-        self.kept.append(found)
+        self.kept.append((*span(found), found))
         return found
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Any:
@@ -423,7 +413,7 @@ class Taped:
 # ---- the tapes of a function ---------------------------------------------------------------------
 
 
-def kind_of(place: Any, inputs: Sequence[Any]) -> Any:
+def _kind_of(place: Any, inputs: Sequence[Any]) -> Any:
     """What calls have in common that do the same: the GPU, the shapes, and the numbers by which the
     host goes."""
     kind = [place]
@@ -445,6 +435,11 @@ def _steers(x: Any) -> bool:
     return x.ndim == 0 and x.dtype.kind in "biu"
 
 
+def delivered(device: Any, outputs: Sequence[Any], stay: Sequence[bool]) -> list[Any]:
+    """What a call gives: of each output whether it stays on the device."""
+    return [device.array(x) if s else device.host(x) for x, s in zip(outputs, stay)]
+
+
 class Tapes:
     """The tapes of a function. run: its program, on values; stay: which outputs stay on the
     device; told: what a call leaves behind of the sizes that it met."""
@@ -459,9 +454,7 @@ class Tapes:
         self.failed = 0
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
-        device = self.taped.device
-        inputs = [x if _is_hosts(x) else device.there(x) for x in inputs]
-        kind = kind_of(device.place, inputs)
+        kind, inputs = self.kind(inputs)
         found = self.made.get(kind)
         if found is not None:
             tape, told = found
@@ -469,7 +462,7 @@ class Tapes:
                 results = tape.play(inputs)
                 self.told.update(told)
                 return results
-            results = self._given(self.run(*inputs))  # raises where something is wrong
+            results = self.plain(inputs)  # raises where something is wrong
             self.made.pop(kind, None)
             self.failed += 1
             return results
@@ -479,11 +472,17 @@ class Tapes:
             if len(self.met) >= _MOST_MET:
                 self.met.clear()
             self.met.add(kind)
-        return self._given(self.run(*inputs))
+        return self.plain(inputs)
 
-    def _given(self, outputs: Sequence[Any]) -> list[Any]:
-        device = self.taped
-        return [device.array(x) if s else device.host(x) for x, s in zip(outputs, self.stay)]
+    def kind(self, inputs: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """The kind of a call, and its inputs, of which those on a GPU are the device's arrays."""
+        device = self.taped.device
+        inputs = [x if _is_hosts(x) else device.there(x) for x in inputs]
+        return _kind_of(device.place, inputs), inputs
+
+    def plain(self, inputs: Sequence[Any]) -> list[Any]:
+        """A call without a tape."""
+        return delivered(self.taped, self.run(*inputs), self.stay)
 
     def _tape(self, kind: Any, inputs: Sequence[Any]) -> list[Any]:
         """A call that is written. All that it is given is on the device then, but for numbers by
@@ -512,10 +511,10 @@ class Tapes:
             self.made[kind] = None
         else:
             self.made[kind] = tape, dict(self.told)
-        return self._given(outputs)
+        return delivered(taped, outputs, self.stay)
 
 
-# ---- what kernels say of themselves --------------------------------------------------------------
+# ---- for operations, whether they are taped or not -----------------------------------------------
 
 
 def said(device: Any, done: Any, expected: bool) -> tuple[int, int]:
