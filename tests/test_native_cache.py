@@ -162,7 +162,7 @@ def test_a_corrupted_entry_is_built_again(folder: Path, content: bytes | None) -
     source = SOURCE.format(name="answer", value=value)
     entry = folder / f"{cache.digest(compiler.identity(), source)}.so"
     if content is None:  # what a crash of the machine leaves: the start of a library
-        command = [*(compiler.find() or ()), *compiler.FLAGS, "-x", "c", "-", "-o", "whole.so"]
+        command = [*(compiler.find() or ()), *compiler.flags(), "-x", "c", "-", "-o", "whole.so"]
         subprocess.run(command, input=source, text=True, check=True, cwd=folder.parent)
         content = (folder.parent / "whole.so").read_bytes()[:3000]
     folder.mkdir()
