@@ -213,6 +213,13 @@ const char *name_of(int status) {
     return nullptr;
 }
 
+template <class T>
+int repeat(uintptr_t to, T value, size_t count, void *stream) {
+    if (contexts.empty()) return NO_CONTEXT;
+    if (!is_ours(to, count * sizeof(T)) || to % sizeof(T)) return INVALID;
+    return submit(stream, [=] { return std::fill_n((T *)to, count, value), int(FINE); });
+}
+
 }  // namespace
 
 extern "C" {
@@ -336,10 +343,14 @@ int cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, void *stream) {
 int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, void *stream) {
     return copy_on(stream, (void *)to, (void *)from, bytes, true, true);
 }
-int cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, void *stream) {
-    if (contexts.empty()) return NO_CONTEXT;
-    if (!is_ours(to, bytes)) return INVALID;
-    return submit(stream, [=] { return memset((void *)to, value, bytes), int(FINE); });
+int cuMemsetD8Async(uintptr_t to, unsigned char value, size_t count, void *stream) {
+    return repeat(to, value, count, stream);
+}
+int cuMemsetD16Async(uintptr_t to, unsigned short value, size_t count, void *stream) {
+    return repeat(to, value, count, stream);
+}
+int cuMemsetD32Async(uintptr_t to, unsigned value, size_t count, void *stream) {
+    return repeat(to, value, count, stream);
 }
 int cuMemsetD8_v2(uintptr_t to, unsigned char value, size_t bytes) {
     return cuMemsetD8Async(to, value, bytes, nullptr);

@@ -90,13 +90,6 @@ GS_FN void gs_grid_scatter(T *out, const T *y, const long long *rows, long long 
         for (long long i = 0; i < count; i++) out[rows[i] * wide + j] += y[i * wide + j];
 }
 
-/* `count` elements, row by row of `inner`, to rows that begin `apart` elements after each other. */
-template <class T>
-GS_FN void gs_grid_rows(const T *from, T *to, long long count, long long inner, long long apart) {
-    for (long long i = gs_thread(); i < count; i += gs_threads())
-        to[i / inner * apart + i % inner] = from[i];
-}
-
 /* The `count` elements of a view of four axes go to those of another, or (ADD) are added there: n1 ..
  * n3 are the sizes of all axes but the first, s0 .. s3 the strides of what is read, t0 .. t3 of what
  * is written, where no two elements share a place. */

@@ -307,6 +307,25 @@ def test_arrays_are_indexed_and_set_as_numpys(environment: dict[str, str]) -> No
     run(environment, program)
 
 
+def test_numbers_of_every_size_are_filled_in(environment: dict[str, str]) -> None:
+    program = """
+        copies = []
+        uploaded, device.array = device.array, lambda x: copies.append(x.dtype) or uploaded(x)
+        values = [("bool", True), ("int8", -3), ("uint16", 0xABCD), ("float32", -2.5),
+                  ("int64", -1), ("float64", 0.0), ("float64", np.pi)]
+        for dtype, value in values:
+            for shape in ((5, 3), (), (0, 2)):
+                with device.active():
+                    x = device.empty(shape, dtype)
+                    device.fill(x, value)
+                    np.testing.assert_array_equal(
+                        device.host(x), np.full(shape, value, dtype), strict=True)
+        print(*map(str, copies))
+    """
+    # of 8 bytes only what has equal halves goes without a copy from the host
+    assert run(environment, program).split() == ["float64"] * 3
+
+
 def test_what_does_not_fit_is_said_and_nothing_is_made_smaller(
     environment: dict[str, str],
 ) -> None:

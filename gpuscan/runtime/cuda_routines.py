@@ -34,13 +34,6 @@ extern "C" __global__ void __launch_bounds__({threads}) uniforms(
     gs_grid_uniforms(state, row, out, count);
 }}
 """
-_ROWS = """#include "persistent.h"
-
-extern "C" __global__ void __launch_bounds__({threads}) rows(
-        const {type} *from, {type} *to, long long count, long long inner, long long apart) {{
-    gs_grid_rows(from, to, count, inner, apart);
-}}
-"""
 _SCATTER = """#include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__({threads}) scatter(
@@ -178,8 +171,7 @@ class CudaJoin(Op):
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         device, axis = self.device, self.definition.axis
-        item = np.dtype(node.dtype).itemsize
-        kernel = Routine(device, "rows", _ROWS, _OF_BYTES[item])
+        copy = copying(device, np.dtype(node.dtype).itemsize)
 
         def run(*parts: Any) -> Any:
             shape = list(parts[0].shape)
@@ -190,14 +182,11 @@ class CudaJoin(Op):
                     return np.concatenate([device.host(x) for x in parts], axis)  # which says so
             shape[axis] = sum(x.shape[axis] for x in parts)
             out, start = device.empty(shape, node.dtype), 0
-            apart = math.prod(shape[axis:])
             for x in parts:
-                given = dense(device, x)
-                inner = math.prod(x.shape[axis:])
-                if given.size:
-                    places = device.address(given), device.address(out) + start * item
-                    kernel(given.size, *places, given.size, inner, apart)
-                start += inner
+                stop = start + x.shape[axis]
+                part, given = out[(slice(None),) * axis + (slice(start, stop),)], device.there(x)
+                copy(part, given) or copy(part, dense(device, given))
+                start = stop
             return out
 
         return run

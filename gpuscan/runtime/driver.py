@@ -522,6 +522,17 @@ def copy(target: int, source: int, size: int, stream: int) -> None:
     _check(status, "copying on the GPU")
 
 
+def repeat(target: int, unit: bytes, count: int, stream: int) -> None:
+    """Writes a unit of 1, 2 or 4 bytes so many times to a place of the GPU's memory, in a stream's
+    order."""
+    call = getattr(_driver(), f"cuMemsetD{8 * len(unit)}Async")
+    value = ctypes.c_uint(int.from_bytes(unit, sys.byteorder))
+    status = call(
+        ctypes.c_uint64(target), value, ctypes.c_size_t(count), ctypes.c_void_p(stream)
+    )  # fmt: skip
+    _check(status, "writing on the GPU")
+
+
 # ---- copies from the host beside other work ------------------------------------------------------
 
 _NO_TIMING = 2  # of an event

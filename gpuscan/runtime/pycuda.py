@@ -331,7 +331,15 @@ class PyCUDA:
         return _made(shape, dtype)
 
     def fill(self, x: Any, value: Any) -> None:
-        x[...] = self.array(np.full(x.shape, value, x.dtype))
+        unit = np.asarray(value, x.dtype).tobytes()
+        if len(unit) > 4:  # the driver has no units of 8 bytes
+            half = len(unit) // 2
+            if unit[:half] != unit[half:]:
+                x[...] = self.array(np.full(x.shape, value, x.dtype))
+                return
+            unit = unit[:half]
+        if x.size:
+            driver.repeat(self.address(x), unit, x.nbytes // len(unit), _own.stream)
 
     def host(self, x: Any) -> Any:
         if isinstance(x, np.ndarray) or not hasattr(x, "__cuda_array_interface__"):
