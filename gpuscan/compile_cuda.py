@@ -16,7 +16,7 @@ from .codegen.nest import Nest, lower_nests
 from .codegen.nest_kernel import nest_launch
 from .codegen.persistent import launch_of
 from .codegen.plan import NotLowered, walk
-from .codegen.program import Given, Launch, LoopProgram, NestProgram, Size, Stride
+from .codegen.program import Launch, LoopProgram, NestProgram, Size, Stride
 from .compile import Compiled, LoopPlan, in_step, name_of
 from .config import config
 from .evaluate import Program
@@ -51,6 +51,7 @@ from .runtime.cuda_routines import (
 from .runtime.scatter import is_scatter
 from .runtime.tapes import Taped, Tapes, delivered
 from .scan.op import Scan
+from .selection import selection
 
 _INTEGERS = ("bool", *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)))
 _VIEWS = (BroadcastTo, DimShuffle, FirstRows, Require, Reshape, Specify, Subtensor)
@@ -78,7 +79,8 @@ def compiled_cuda(
     made, values, plans = _program(inputs, outputs, target)
     tapes = None
     if taped is not None and _repeats(values):
-        tapes = Tapes(made, taped, stay, target.met)
+        how = selection(inputs, values, made.written)
+        tapes = Tapes(how.rest if how else made, taped, stay, target.met, how)
     run = CudaProgram(made, device, tuple(stay), tapes)
 
     def put(x: Any) -> Any:
@@ -183,7 +185,7 @@ def _numbers(given: Sequence[Variable], outputs: Sequence[Variable]) -> set[Vari
 def _sizes(v: Variable) -> Sequence[Variable]:
     """The inputs of a CudaNest that are sizes."""
     assert isinstance(v.op, CudaNest)
-    n = sum(isinstance(p, Given) for p in v.op.program.pointers)
+    n = v.op.operands
     return v.inputs[n : n + len(v.inputs) - len(v.op.given)]
 
 

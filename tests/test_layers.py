@@ -31,7 +31,7 @@ LAYERS = (
     ("shared", "rewrite", "gradient", "printing", "clone"),
     ("scan", "rules", "tensor"),
     ("codegen", "runtime"),
-    ("compile", "compile_native", "compile_cuda", "explain"),
+    ("compile", "compile_native", "compile_cuda", "selection", "explain"),
     ("memory_walk", "memory_walk_cuda", "memory_report"),
     ("function",),
     ("optim", "data", "saving", "distributed"),

@@ -271,3 +271,56 @@ def test_a_step_that_prints_or_chooses_is_on_no_tape(
         for _ in range(4):
             np.testing.assert_array_equal(f(np.array([1, 2], "float32")), result)
     assert capsys.readouterr().out.count("h __str__") == 12
+
+
+def minibatches(device: str, rows: int = 4) -> tuple[Any, list[Any]]:
+    """A network that learns from rows of an array on the device, which a number selects; and so
+    it does its targets, a part of them."""
+    state = np.random.RandomState(2)
+    data = shared(state.randn(42, 3, 6).astype("float32"))
+    W, V = (shared((0.3 * state.randn(6, 6)).astype("float32")) for _ in range(2))
+    i, x, y = T.lscalar("i"), T.ftensor3("x"), T.fmatrix("y")
+    first = T.zeros((x.shape[0], 6), "float32")
+    hs, _ = scan(lambda x, h: T.tanh(x + T.dot(h, W)), x.dimshuffle(1, 0, 2), first)
+    loss = ((T.dot(hs[-1], V) - y) ** 2).sum() / y.shape[0]
+    steps = [(v, v - np.float32(0.1) * g) for v, g in zip((W, V), T.grad(loss, [W, V]))]
+    after = (i + 1) * rows
+    f = function(
+        [i], [loss, y], updates=steps, device=device,
+        givens={x: data[i * rows : after], y: data[i * rows : after, 0]},
+    )  # fmt: skip
+    return f, [W, V, data]
+
+
+def test_the_number_of_a_minibatch_is_no_part_of_the_kind(cupy: CuPy) -> None:
+    """Whole ones have one tape, whichever they are, and the last, which is shorter, has another;
+    arrays that overlap are told apart, and new data are seen."""
+    f, held = minibatches("cupy")
+    g, other = minibatches("reference")
+    for epoch in range(4):
+        for i in [*range(11), -3]:
+            if epoch == 3:
+                without_graph(f)
+            for x, y in zip(f(i), g(i)):
+                np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+        for x, y in zip(held, other):
+            np.testing.assert_allclose(x.get_value(), y.get_value(), rtol=1e-5, atol=1e-6)
+        for x in (held[2], other[2]):
+            x.set_value(x.get_value()[::-1] * 0.9)
+    assert len(written(f)) == 2 and tapes_of(f).failed == 0
+
+
+def test_a_number_that_selects_and_counts_is_part_of_the_kind(cupy: CuPy) -> None:
+    x, i, k = T.fmatrix("x"), T.lscalar("i"), T.lscalar("k")
+    made = [
+        function([x, i, k], [(x[i : i + 2] * 2).sum(0) * k, x[k] + 1], device=d)
+        for d in ("cupy", "reference")
+    ]
+    given = numbers(6, 3)
+    for at, n in [(0, 1), (2, 1), (4, 1), (3, 1), (5, 1), (0, 2), (3, 2), (1, 2), (5, 1), (5, 1)]:
+        for a, b in zip(*(f(given, at, n) for f in made)):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+    with pytest.raises(IndexError):
+        made[0](given, 0, 6)
+    # k is what the sum is multiplied by; of i is left how many rows there are, of which 5 has one
+    assert len(written(made[0])) == 3

@@ -497,6 +497,11 @@ class CudaNest(Op):
     launch_of: Callable[..., Launch] = field(compare=False)
     device: CudaDevice
 
+    @property
+    def operands(self) -> int:
+        """How many of what is given the kernel reads; the others say what is wrong."""
+        return sum(isinstance(p, Given) for p in self.program.pointers)
+
     def infer(self, *types: TensorType) -> TupleType:
         return TupleType(tuple(v.type for v in self.values))
 
@@ -537,6 +542,7 @@ class _NestRunner:
 
     def definition(self, *inputs: Any) -> Any:
         """The values as NumPy computes them: what says why an operand is wrong."""
+        not_taped(self.device, "NumPy computes what has a kernel")
         if self._interpreted is None:
             self._interpreted = Program(self.op.given, self.op.values)
         values = [self.device.host(x) for x in inputs]

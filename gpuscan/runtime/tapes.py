@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,11 +142,20 @@ class Tape:
         """An input, and whether a call has it on the host."""
         if uploaded:
             self._upload(array, lambda b: b.inputs[k])
-            return
+        else:
+            self.made(array, lambda b: b.inputs[k])
+
+    def alone(self, array: Any) -> Any:
+        """An input, or where it shares memory with one that is given its copy: what is written of
+        it is to be told from what is written of the other."""
         first, last = span(array)
-        if any(begin < last and first < end for begin, end, _ in self.bases):
-            self.stop("two inputs share memory")
-        self.made(array, lambda b: b.inputs[k])
+        if not any(begin < last and first < end for begin, end, _ in self.bases):
+            return array
+        device, size = self.device, last - first
+        copy = device.empty((size,), "uint8")
+        device.copy(copy, device.view(array, first, (size,), (1,), copy.dtype))
+        at = device.address(copy) + device.address(array) - first
+        return device.view(copy, at, array.shape, array.strides, array.dtype)
 
     def constant(self, array: Any, on_host: Any) -> None:
         """An array that the host knows when it knows the kind of the call."""
@@ -442,13 +451,16 @@ def delivered(device: Any, outputs: Sequence[Any], stay: Sequence[bool]) -> list
 
 class Tapes:
     """The tapes of a function. run: its program, on values; stay: which outputs stay on the
-    device; told: what a call leaves behind of the sizes that it met."""
+    device; told: what a call leaves behind of the sizes that it met; selection: what is done of
+    each call before, and on no tape, so that the program's values are others than the inputs."""
 
     def __init__(
         self, run: Callable[..., Sequence[Any]], device: Taped, stay: Sequence[bool],
-        told: dict[Any, Any],
+        told: dict[Any, Any], selection: Any,
     ) -> None:  # fmt: skip
         self.run, self.taped, self.stay, self.told = run, device, stay, told
+        self.selection = selection
+        self.idle: Collection[int] = selection.idle if selection else ()
         self.made: dict[Any, tuple[Tape, Mapping[Any, Any]] | None] = {}  # None: it can't be
         self.met: set[Any] = set()  # the kinds of calls that came once
         self.failed = 0
@@ -474,11 +486,15 @@ class Tapes:
             self.met.add(kind)
         return self.plain(inputs)
 
-    def kind(self, inputs: Sequence[Any]) -> tuple[Any, list[Any]]:
-        """The kind of a call, and its inputs, of which those on a GPU are the device's arrays."""
+    def kind(self, inputs: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
+        """The kind of a call, and its program's values, of which those on a GPU are the device's
+        arrays."""
         device = self.taped.device
         inputs = [x if _is_hosts(x) else device.there(x) for x in inputs]
-        return _kind_of(device.place, inputs), inputs
+        if self.selection is not None:
+            inputs = self.selection.selected(inputs)
+        read = [x for k, x in enumerate(inputs) if k not in self.idle]
+        return _kind_of(device.place, read), inputs
 
     def plain(self, inputs: Sequence[Any]) -> list[Any]:
         """A call without a tape."""
@@ -490,10 +506,10 @@ class Tapes:
         taped, device = self.taped, self.taped.device
         tape, there = Tape(device, taped.kept), []
         for k, x in enumerate(inputs):
-            if _is_hosts(x) and _steers(x):
+            if k in self.idle or (_is_hosts(x) and _steers(x)):
                 there.append(x)
                 continue
-            there.append(device.array(x) if _is_hosts(x) else x)
+            there.append(device.array(x) if _is_hosts(x) else tape.alone(x))
             tape.given(k, there[-1], _is_hosts(x))
         taped.tape = tape
         try:
