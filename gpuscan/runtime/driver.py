@@ -445,7 +445,7 @@ class Graph:
 
     def __del__(self) -> None:
         if self.handle:
-            _give_back("cuGraphExecDestroy", self.context, ctypes.c_void_p(self.handle))
+            give_back("cuGraphExecDestroy", self.context, ctypes.c_void_p(self.handle))
 
 
 @contextlib.contextmanager
@@ -547,7 +547,7 @@ def _pushed(context: int) -> Iterator[Any]:
         yield library
 
 
-def _give_back(how: str, context: int, handle: ctypes.c_void_p) -> None:
+def give_back(how: str, context: int, handle: ctypes.c_void_p | ctypes.c_uint64) -> None:
     """From a destructor, where nothing can be raised: what fails is a warning, which Python shows
     where it is asked to (-W default). At its end the driver frees what is left."""
     if sys.is_finalizing():
@@ -566,7 +566,7 @@ class _Owned:
         self.give_back, self.context, self.handle = give_back, context, handle
 
     def __del__(self) -> None:
-        _give_back(self.give_back, self.context, self.handle)
+        give_back(self.give_back, self.context, self.handle)
 
 
 class Uploads:

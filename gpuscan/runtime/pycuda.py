@@ -137,10 +137,11 @@ _VIEWS = (np.broadcast_to, np.reshape, np.squeeze, np.transpose)
 
 class _Memory:
     """A part of the thread's pool. PyCUDA's pool ends the process where memory goes back to it and
-    no context is current, as when a program drops a result: so one is made current."""
+    no context is current, as when a program drops a result: so one is made current. From another
+    thread it takes nothing back: then the driver does."""
 
     def __init__(self, size: int) -> None:
-        self.context = _own.context
+        self.context, self.thread = _own.context, _own.ident
         self.held: Any = None
         try:
             with driver.relaxed() if _own.stream else contextlib.nullcontext():
@@ -153,6 +154,12 @@ class _Memory:
             return
         if _ended:  # PyCUDA is being taken down: the driver frees what is left
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.held))
+            return
+        if self.thread != _own.ident:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.held))  # it would warn
+            with driver.relaxed() if _own.stream else contextlib.nullcontext():
+                memory = ctypes.c_uint64(int(self.held))
+                driver.give_back("cuMemFree_v2", self.context.handle, memory)
             return
         self.context.push()
         self.held.free()
@@ -199,6 +206,9 @@ def _made(shape: Sequence[int], dtype: Any) -> Any:
 
 class _Thread(threading.local):
     """A thread's own of what PyCUDA binds to threads."""
+
+    def __init__(self) -> None:
+        self.ident = threading.get_ident()
 
     context: Any = None
     pool: Any = None
