@@ -74,6 +74,19 @@ GS_FN void gs_grid_uniforms(const unsigned long long *state, long long row, T *o
     }
 }
 
+/* rows[i] = rows[i] * size + at[i], without what was there where this is the `first` of a row's
+ * positions. One below 0 counts from the end; one that is none of `size` breaks off. */
+template <class T>
+GS_FN void gs_grid_places(long long *rows, const T *at, long long *done, long long count,
+                          long long size, long long first) {
+    for (long long i = gs_thread(); i < count; i += gs_threads()) {
+        const long long given = (long long)at[i], k = given < 0 ? given + size : given;
+        const bool none = k < 0 || k >= size;
+        if (none) gs_break(done);
+        rows[i] = (first ? 0 : rows[i] * size) + (none ? 0 : k);
+    }
+}
+
 /* out[i] = x[rows[i]] for i = 0 .. count - 1, rows of `wide` elements. */
 template <class T>
 GS_FN void gs_grid_gather(T *out, const T *x, const long long *rows, long long count,

@@ -149,7 +149,10 @@ def test_kernels_of_one_text_compile_and_keep_to_registers(architecture):
     words = list(cuda_routines._OF_BYTES.values())
     texts = {
         cuda_routines._UNIFORMS: ["float", "double"], cuda_routines._SCATTER: ["float", "double"],
-        cuda_routines._ROWS: words, cuda_routines._GATHER: words,
+        cuda_routines._GATHER: words,
+        cuda_routines._ELEMENTS.replace("{add}", "false"): words,
+        cuda_routines._ELEMENTS.replace("{add}", "true"): ["float", "double"],
+        cuda_routines._PLACES: [*words, *cuda_routines._SIGNED.values()],
     }  # fmt: skip
     for text, kinds in texts.items():
         for kind in kinds:

@@ -324,3 +324,44 @@ def test_a_number_that_selects_and_counts_is_part_of_the_kind(cupy: CuPy) -> Non
         made[0](given, 0, 6)
     # k is what the sum is multiplied by; of i is left how many rows there are, of which 5 has one
     assert len(written(made[0])) == 3
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint16", "int32", "int64"])
+def test_positions_that_are_on_the_gpu_stay_there(cupy: CuPy, kind: str) -> None:
+    """Words and labels of minibatches; below 0 they count from the end, and a wrong one is the
+    error that it is, after which nothing is changed."""
+    state, made = np.random.RandomState(3), []
+    E, V = (state.randn(7, 4).astype("float32"), state.randn(4, 5).astype("float32"))
+    words, labels = state.randint(0, 7, (12, 2)), state.randint(0, 5, 12)
+    if kind != "uint16":
+        words[3, 1], labels[5] = -1, -5
+    for d in ("cupy", "reference"):
+        held = [shared(x) for x in (E, V, words.astype(kind), labels.astype(kind))]
+        i, x, y = T.lscalar("i"), held[2].type("x"), held[3].type("y")
+        p = T.nnet.softmax(T.dot(T.tanh(held[0][x].sum(1)), held[1]))
+        loss = -T.log(p[T.arange(y.shape[0]), y]).mean()
+        steps = [(v, v - np.float32(0.1) * g) for v, g in zip(held, T.grad(loss, held[:2]))]
+        batch = {x: held[2][i * 4 : (i + 1) * 4], y: held[3][i * 4 : (i + 1) * 4]}
+        made.append((function([i], [loss, p], updates=steps, givens=batch, device=d), held))
+    (f, held), (g, other) = made
+    for epoch in range(4):
+        for i in range(3):
+            for a, b in zip(f(i), g(i)):
+                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        if epoch == 1:  # nothing is read but the results, and whether all positions are right
+            g(2)
+            (tape,) = written(f)
+            assert launches(cupy, lambda: f(2))["to the host"] == 2 + len(tape.expected)
+        if epoch == 2:
+            for x in (held[2], other[2]):
+                x.set_value(np.where(words == words[6, 0], 7, words).astype(kind))
+            said = []
+            for h in (f, g):
+                with pytest.raises(IndexError) as wrong:
+                    h(1)
+                said.append(str(wrong.value))
+            assert said[0] == said[1]
+            for x in (held[2], other[2]):
+                x.set_value(words.astype(kind))
+        for a, b in zip(held, other):
+            np.testing.assert_allclose(a.get_value(), b.get_value(), rtol=1e-5, atol=1e-6)

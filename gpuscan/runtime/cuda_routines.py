@@ -19,13 +19,14 @@ from ..ops.index import (
     check_fit,
     places_of,
 )
-from ..ops.patterns import fill
+from ..ops.patterns import Array, Pattern, fill
 from ..ops.sample import Uniform
 from ..ops.shape import Join
 from ..record import record
 from ..types import TensorType
+from .calls import dones
 from .cuda import CudaDevice, copied, dense
-from .tapes import by_numpy
+from .tapes import by_numpy, on_host, said, take
 
 _UNIFORMS = """#include "persistent.h"
 
@@ -48,6 +49,14 @@ extern "C" __global__ void __launch_bounds__({threads}) gather(
     gs_grid_gather(out, x, rows, count, wide);
 }}
 """
+_PLACES = """#include "persistent.h"
+
+extern "C" __global__ void __launch_bounds__({threads}) places(
+        long long *rows, const {type} *at, long long *done, long long count, long long size,
+        long long first) {{
+    gs_grid_places(rows, at, done, count, size, first);
+}}
+"""
 _ELEMENTS = """#include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__({threads}) elements(
@@ -59,6 +68,7 @@ extern "C" __global__ void __launch_bounds__({threads}) elements(
 """
 FLOATS = {"float32": "float", "float64": "double"}
 _OF_BYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
+_SIGNED = {1: "signed char", 2: "short", 4: "int", 8: "long long"}
 
 
 class Routine:
@@ -192,19 +202,53 @@ class CudaJoin(Op):
         return run
 
 
-def _rows_at(device: CudaDevice, places: Any, x: Any, positions: Sequence[Any]) -> Any:
-    """The numbers of rows of x at positions, on the device, and the shape and width of all. Raises
-    IndexError."""
-    known: tuple[Any, ...] = ()
+class Places:
+    """The numbers of a tensor's rows at the positions of an index, on the device, and the shape and
+    width of all. NumPy finds them, or a kernel where positions are on the device alone and the
+    index is nothing but arrays of them."""
 
-    def find(*at: Any) -> Any:
-        nonlocal known
-        rows, *known = places(shape, at)
-        return rows
+    def __init__(self, device: CudaDevice, pattern: Pattern, positions: Sequence[Variable]) -> None:
+        self.device, self.places = device, places_of(pattern, positions)
+        self.kernels: list[Routine] | None = None
+        alike = len({p.ndim for p in positions}) == 1 and positions[0].ndim > 0
+        if alike and all(e == Array() for e in pattern):
+            kinds = [_of_integer(np.dtype(p.dtype)) for p in positions]
+            self.kernels = [Routine(device, "places", _PLACES, kind) for kind in kinds]
 
-    shape = x.shape
-    rows = by_numpy(device, find, positions)
-    return device.array(rows), *known
+    def __call__(self, x: Any, positions: Sequence[Any]) -> tuple[Any, tuple[int, ...], int]:
+        """Raises IndexError."""
+        device, size = self.device, x.shape
+        if self.kernels is not None and not all(on_host(device, p) for p in positions):
+            if (rows := self._there(self.kernels, size, positions)) is not None:
+                tail = size[len(positions) :]
+                return rows, (*positions[0].shape, *tail), math.prod(tail)
+        known: tuple[Any, ...] = ()
+
+        def find(*at: Any) -> Any:
+            nonlocal known
+            rows, *known = self.places(size, at)
+            return rows
+
+        rows = by_numpy(device, find, positions)
+        return device.array(rows), *known
+
+    def _there(
+        self, kernels: Sequence[Routine], size: Sequence[int], positions: Sequence[Any]
+    ) -> Any:
+        """None where NumPy is to say what is wrong, or where one position serves for several."""
+        device, count = self.device, positions[0].size
+        if any(p.shape != positions[0].shape for p in positions):
+            return None
+        rows, done = device.empty((count,), "int64"), take(device, dones)
+        for k, (kernel, p) in enumerate(zip(kernels, positions)):
+            if count:
+                places = [device.address(a) for a in (rows, dense(device, p), done)]
+                kernel(count, *places, count, size[k], int(k == 0))
+        return None if said(device, done, expected=True)[1] else rows
+
+
+def _of_integer(dtype: np.dtype) -> str:
+    return (_OF_BYTES if dtype.kind == "u" else _SIGNED)[dtype.itemsize]
 
 
 def _on_rows(kernel: Routine, count: int, out: Any, x: Any, rows: Any, wide: int) -> None:
@@ -217,7 +261,7 @@ def _on_rows(kernel: Routine, count: int, out: Any, x: Any, rows: Any, wide: int
 
 @record
 class CudaGather(Op):
-    """Elements of a tensor at positions that the host knows: they are checked there."""
+    """Elements of a tensor at positions."""
 
     definition: AdvancedSubtensor
     device: CudaDevice
@@ -226,14 +270,15 @@ class CudaGather(Op):
         return self.definition.infer(*types)
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
-        device, places = self.device, places_of(self.definition.pattern, node.inputs[1:])
+        device = self.device
+        places = Places(device, self.definition.pattern, node.inputs[1:])
         definition = self.definition.evaluator(node)
         item = np.dtype(node.dtype).itemsize
         kernel = Routine(device, "gather", _GATHER, _OF_BYTES[item])
 
         def run(x: Any, *operands: Any) -> Any:
             try:
-                rows, shape, wide = _rows_at(device, places, x, operands)
+                rows, shape, wide = places(x, operands)
             except IndexError:
                 return definition(*map(device.host, (x, *operands)))  # which says so
             out = device.empty(shape, node.dtype)
@@ -245,8 +290,7 @@ class CudaGather(Op):
 
 @record
 class CudaScatter(Op):
-    """Rows of floats that are added to rows, at positions that the host knows: they are checked
-    there."""
+    """Rows of floats that are added to rows, at positions."""
 
     definition: AdvancedIncSubtensor
     device: CudaDevice
@@ -255,12 +299,13 @@ class CudaScatter(Op):
         return self.definition.infer(*types)
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
-        device, places = self.device, places_of(self.definition.pattern, node.inputs[2:])
+        device = self.device
+        places = Places(device, self.definition.pattern, node.inputs[2:])
         definition = self.definition.evaluator(node)
         kernel = Routine(device, "scatter", _SCATTER, FLOATS[node.dtype])
 
         def run(x: Any, y: Any, *operands: Any) -> Any:
-            rows, shape, wide = _rows_at(device, places, x, operands)
+            rows, shape, wide = places(x, operands)
             if tuple(y.shape) != shape:
                 return definition(*map(device.host, (x, y, *operands)))
             out = copied(device, device.array(x))

@@ -544,6 +544,12 @@ def said(device: Any, done: Any, expected: bool) -> tuple[int, int]:
     return int(steps), int(failed)
 
 
+def on_host(device: Any, x: Any) -> bool:
+    """Whether a call has an array there without reading it from the device."""
+    tape = device.tape
+    return _is_hosts(x) or (tape is not None and tape.on_host(x) is not None)
+
+
 def not_taped(device: Any, why: str) -> None:
     """The device does what is not written."""
     if device.tape is not None:
