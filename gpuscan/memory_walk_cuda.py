@@ -39,7 +39,14 @@ from .runtime.cuda import (
     OnDevice,
     OnHost,
 )
-from .runtime.cuda_routines import CudaGather, CudaJoin, CudaScatter, CudaUniform, CudaWrite
+from .runtime.cuda_routines import (
+    CudaGather,
+    CudaJoin,
+    CudaScatter,
+    CudaUniform,
+    CudaWrite,
+    four_axes,
+)
 from .runtime.graphs import LEAST
 
 _GRAIN = 512  # bytes: CuPy's pool gives multiples
@@ -237,7 +244,11 @@ class CudaWalk(Walk):
     def join(self, v: Variable, op: Any, inputs: list[Any]) -> Shape:
         out, part = self._values(v, inputs), None
         for x in inputs:
-            part = self._dense(x, name_of(v))  # the one before is there until then
+            part = self._there(x, name_of(v))  # the one before is there until then
+            view, axis = view_of(part), op.definition.axis
+            place = np.moveaxis(np.moveaxis(view_of(out), axis, 0)[: view.shape[axis]], 0, axis)
+            if four_axes(view.shape, view.strides, place.strides, view.itemsize) is None:
+                part = part, self._dense(part, name_of(v))
         del part
         return out
 

@@ -135,10 +135,17 @@ def _array_class() -> Any:
 _VIEWS = (np.broadcast_to, np.reshape, np.squeeze, np.transpose)
 
 
+def _leave(x: Any, more: Any = ctypes.pythonapi.Py_IncRef, held: Any = ctypes.py_object) -> None:
+    """What PyCUDA would give back wrongly is never given back by it."""
+    more(held(x))
+
+
 class _Memory:
     """A part of the thread's pool. PyCUDA's pool ends the process where memory goes back to it and
     no context is current, as when a program drops a result: so one is made current. From another
     thread it takes nothing back: then the driver does."""
+
+    leave = staticmethod(_leave)
 
     def __init__(self, size: int) -> None:
         self.context, self.thread = _own.context, _own.ident
@@ -152,11 +159,11 @@ class _Memory:
     def __del__(self) -> None:
         if self.held is None:  # there was not so much
             return
-        if _ended:  # PyCUDA is being taken down: the driver frees what is left
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.held))
+        if _ended is not False:  # PyCUDA is being taken down: the driver frees what is left
+            self.leave(self.held)
             return
         if self.thread != _own.ident:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.held))  # it would warn
+            self.leave(self.held)  # it would warn
             with driver.relaxed() if _own.stream else contextlib.nullcontext():
                 memory = ctypes.c_uint64(int(self.held))
                 driver.give_back("cuMemFree_v2", self.context.handle, memory)
@@ -177,12 +184,14 @@ class _Pool:
     """Memory of a graph: what it allocates on the way is used again within it, in its order, and
     by nobody else."""
 
+    leave = staticmethod(_leave)
+
     def __init__(self) -> None:
         self.context, self.pool = _own.context, _new_pool()
 
     def __del__(self) -> None:
-        if _ended:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.pool))
+        if _ended is not False:
+            self.leave(self.pool)
             return
         self.context.push()
         self.pool.stop_holding()
@@ -219,7 +228,7 @@ class _Thread(threading.local):
 
 
 _own = _Thread()
-_ended = False
+_ended = False  # True when Python ends, and None when it has taken this module down
 
 
 @contextlib.contextmanager
