@@ -503,6 +503,6 @@ def test_joins_outside_of_loops_are_launches(seen, dtype):
     a = (np.arange(24).reshape(2, 3, 4) % 3).astype(dtype)
     for found, axis in zip(f(a, a + a), (0, 1, 2)):
         np.testing.assert_array_equal(found, np.concatenate([a[::-1], a + a, a], axis))
-    assert {x.name for x in seen.launches} == {"rows"}
+    assert {x.name for x in seen.launches} == {"elements"}
     with pytest.raises(ValueError, match="dimension"):
         f(a, a[:, :, :1])
