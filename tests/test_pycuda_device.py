@@ -326,6 +326,27 @@ def test_numbers_of_every_size_are_filled_in(environment: dict[str, str]) -> Non
     assert run(environment, program).split() == ["float64"] * 3
 
 
+def test_memory_goes_back_from_another_thread_than_its_own(environment: dict[str, str]) -> None:
+    """PyCUDA itself keeps it, and warns."""
+    program = """
+        import threading, warnings
+        from gpuscan import shared
+        warnings.simplefilter("error")
+        s = shared(np.zeros(1 << 20, "f"))
+        f = function([], s.sum(), updates=[(s, s + 1)], device="pycuda")
+        started = [threading.Thread(target=lambda: [f() for _ in range(9)]) for _ in range(3)]
+        free = []
+        for thread in started:  # each drops what the one before has made
+            thread.start()
+            thread.join()
+            with device.active():
+                free.append(device.drv.mem_get_info()[0])
+        f()
+        print(int(s.get_value()[0]), (free[0] - free[-1]) // s.get_value().nbytes < 8)
+    """
+    assert run(environment, program) == "28 True\n"
+
+
 def test_what_does_not_fit_is_said_and_nothing_is_made_smaller(
     environment: dict[str, str],
 ) -> None:
