@@ -53,7 +53,6 @@ from .runtime.tapes import Taped, Tapes, delivered
 from .scan.op import Scan
 from .selection import selection
 
-_INTEGERS = ("bool", *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)))
 _VIEWS = (BroadcastTo, DimShuffle, FirstRows, Require, Reshape, Specify, Subtensor)
 
 
@@ -179,14 +178,13 @@ def _numbers(given: Sequence[Variable], outputs: Sequence[Variable]) -> set[Vari
                 read.update(v.inputs[2:])
             case OnHost():
                 read.update(v.inputs)
-    return {x for x in given if x in read and x.ndim == 0 and x.dtype in _INTEGERS}
+    return {x for x in given if x in read and x.type.is_integer_scalar}
 
 
 def _sizes(v: Variable) -> Sequence[Variable]:
     """The inputs of a CudaNest that are sizes."""
     assert isinstance(v.op, CudaNest)
-    n = v.op.operands
-    return v.inputs[n : n + len(v.inputs) - len(v.op.given)]
+    return v.inputs[v.op.operands : len(v.inputs) - v.op.others]
 
 
 def _step_launches(

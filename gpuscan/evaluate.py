@@ -177,7 +177,7 @@ def _sizes(
         if v in given or blocks[v]:
             continue
         of_shape = _is_of_shape(v) and v.inputs[0] in given
-        integer = hasattr(v.op, "scalar") and v.type.ndim == 0 and not v.type.is_float
+        integer = hasattr(v.op, "scalar") and v.type.is_integer_scalar
         small = integer or getattr(v.op, "repeats", False)
         if of_shape or (small and all(x in found or isinstance(x, Constant) for x in v.inputs)):
             found[v] = None

@@ -245,9 +245,8 @@ class CudaWalk(Walk):
         out, part = self._values(v, inputs), None
         for x in inputs:
             part = self._there(x, name_of(v))  # the one before is there until then
-            view, axis = view_of(part), op.definition.axis
-            place = np.moveaxis(np.moveaxis(view_of(out), axis, 0)[: view.shape[axis]], 0, axis)
-            if four_axes(view.shape, view.strides, place.strides, view.itemsize) is None:
+            view, to = view_of(part), view_of(out).strides  # those of its parts, too
+            if four_axes(view.shape, view.strides, to, view.itemsize) is None:
                 part = part, self._dense(part, name_of(v))
         del part
         return out

@@ -38,14 +38,11 @@ def selection(
 ) -> Selection | None:  # fmt: skip
     """How a program selects; None where no number of its inputs does that alone. outputs: as they
     run on the device."""
-    numbers = {v for v in inputs if isinstance(v.op, Input) and _is_number(v)}
+    numbers = {v for v in inputs if isinstance(v.op, Input) and v.type.is_integer_scalar}
     moved = _moved(inputs, outputs, numbers)
-    found: dict[Variable, None] = {}  # what the rest reads
-    for v in toposort(outputs, inputs):
-        if v not in moved:
-            found.update(dict.fromkeys(x for x in v.inputs if x in moved))
-    found.update(dict.fromkeys(v for v in outputs if v in moved))
-    selected = [v for v in found if v not in numbers]
+    rest = [v for v in toposort(outputs, inputs) if v not in moved]
+    found = dict.fromkeys([*(x for v in rest for x in v.inputs), *outputs])
+    selected = [v for v in found if v in moved and v not in numbers]
     order = toposort(outputs, [*inputs, *selected])
     read = set(outputs).union(*(_read(v) for v in order if v not in moved and v not in inputs))
     if not selected or numbers <= read:
@@ -54,13 +51,9 @@ def selection(
     kept = [k for k, v in enumerate(inputs) if v in there]
     idle = frozenset(i for i, k in enumerate(kept) if inputs[k] not in read)
     given = [*(inputs[k] for k in kept), *selected]
-    first, rest = Program(inputs, selected, written), Program(given, outputs, written)
-    return Selection(first, rest, tuple(kept), idle)
-
-
-def _is_number(v: Variable) -> bool:
-    """Whether its value is a number by which the host goes."""
-    return getattr(v.type, "ndim", None) == 0 and not v.type.is_float
+    return Selection(
+        Program(inputs, selected, written), Program(given, outputs, written), tuple(kept), idle
+    )
 
 
 def _moved(
@@ -73,8 +66,8 @@ def _moved(
         match v.op:
             case _ if v in ready:
                 continue
-            case OnHost(definition=op) if hasattr(op, "scalar") and _is_number(v):
-                known = all(map(_is_number, v.inputs))
+            case OnHost(definition=op) if hasattr(op, "scalar") and v.type.is_integer_scalar:
+                known = all(x.type.is_integer_scalar for x in v.inputs)
             case OnDevice(definition=Subtensor()) | Dim():
                 known = True
             case _:
@@ -89,5 +82,5 @@ def _moved(
 def _read(v: Variable) -> Sequence[Variable]:
     """The inputs that a node goes by when nothing is wrong."""
     if isinstance(v.op, CudaNest):
-        return v.inputs[: len(v.inputs) - (len(v.op.given) - v.op.operands)]
+        return v.inputs[: len(v.inputs) - v.op.others]
     return v.inputs

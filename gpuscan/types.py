@@ -109,6 +109,11 @@ class TensorType:
     def is_float(self) -> bool:
         return self.dtype in FLOATS
 
+    @property
+    def is_integer_scalar(self) -> bool:
+        """Whether it is one integer or bool, such as a size or a position."""
+        return self.ndim == 0 and not self.is_float
+
     def __call__(self, name: str | None = None) -> Any:
         return TensorType.make_input(self, name)
 

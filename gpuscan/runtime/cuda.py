@@ -499,8 +499,13 @@ class CudaNest(Op):
 
     @property
     def operands(self) -> int:
-        """How many of what is given the kernel reads; the others say what is wrong."""
+        """How many of what is given the kernel reads."""
         return sum(isinstance(p, Given) for p in self.program.pointers)
+
+    @property
+    def others(self) -> int:
+        """How many are there to say what is wrong."""
+        return len(self.given) - self.operands
 
     def infer(self, *types: TensorType) -> TupleType:
         return TupleType(tuple(v.type for v in self.values))

@@ -148,7 +148,7 @@ class _Memory:
     leave = staticmethod(_leave)
 
     def __init__(self, size: int) -> None:
-        self.context, self.thread = _own.context, _own.ident
+        self.context, self.thread = _own.context, threading.get_ident()
         self.held: Any = None
         try:
             with driver.relaxed() if _own.stream else contextlib.nullcontext():
@@ -162,7 +162,7 @@ class _Memory:
         if _ended is not False:  # PyCUDA is being taken down: the driver frees what is left
             self.leave(self.held)
             return
-        if self.thread != _own.ident:
+        if self.thread != threading.get_ident():
             self.leave(self.held)  # it would warn
             with driver.relaxed() if _own.stream else contextlib.nullcontext():
                 memory = ctypes.c_uint64(int(self.held))
@@ -215,9 +215,6 @@ def _made(shape: Sequence[int], dtype: Any) -> Any:
 
 class _Thread(threading.local):
     """A thread's own of what PyCUDA binds to threads."""
-
-    def __init__(self) -> None:
-        self.ident = threading.get_ident()
 
     context: Any = None
     pool: Any = None
@@ -351,13 +348,11 @@ class PyCUDA:
 
     def fill(self, x: Any, value: Any) -> None:
         unit = np.asarray(value, x.dtype).tobytes()
-        if len(unit) > 4:  # the driver has no units of 8 bytes
-            half = len(unit) // 2
-            if unit[:half] != unit[half:]:
-                x[...] = self.array(np.full(x.shape, value, x.dtype))
-                return
-            unit = unit[:half]
-        if x.size:
+        if unit[4:] == unit[:4]:  # the driver has no units of 8 bytes
+            unit = unit[:4]
+        if len(unit) > 4:
+            x[...] = self.array(np.full(x.shape, value, x.dtype))
+        elif x.size:
             driver.repeat(self.address(x), unit, x.nbytes // len(unit), _own.stream)
 
     def host(self, x: Any) -> Any:

@@ -422,11 +422,13 @@ class Taped:
 # ---- the tapes of a function ---------------------------------------------------------------------
 
 
-def _kind_of(place: Any, inputs: Sequence[Any]) -> Any:
-    """What calls have in common that do the same: the GPU, the shapes, and the numbers by which the
-    host goes."""
+def _kind_of(place: Any, inputs: Sequence[Any], idle: Collection[int]) -> Any:
+    """What calls have in common that do the same: the GPU, and of what is not idle the shapes, and
+    the numbers by which the host goes."""
     kind = [place]
-    for x in inputs:
+    for k, x in enumerate(inputs):
+        if k in idle:
+            continue
         if not _is_hosts(x):
             kind.append((x.shape, x.strides))
         elif _steers(x):
@@ -493,8 +495,7 @@ class Tapes:
         inputs = [x if _is_hosts(x) else device.there(x) for x in inputs]
         if self.selection is not None:
             inputs = self.selection.selected(inputs)
-        read = [x for k, x in enumerate(inputs) if k not in self.idle]
-        return _kind_of(device.place, read), inputs
+        return _kind_of(device.place, inputs, self.idle), inputs
 
     def plain(self, inputs: Sequence[Any]) -> list[Any]:
         """A call without a tape."""
