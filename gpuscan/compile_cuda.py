@@ -117,8 +117,8 @@ class CudaProgram:
         device = self.device
         with device.active(), one_call(device):
             if self.tapes is not None:
-                return tuple(self.tapes(values))
-            return tuple(delivered(device, self.program(*values), self.stay))
+                return self.tapes(values)
+            return delivered(device, self.program(*values), self.stay)
 
 
 def _program(

@@ -160,6 +160,8 @@ def of_gpu(value: Any, type_: TensorType) -> Any:
     """A GPU's array as CuPy's or PyCUDA's, over the same memory. It is never converted: raises
     TypeError where it is not of the type."""
     value = _wrapped(value)
+    if value.dtype == type_.dtype and type_.shape.count(None) == value.ndim:
+        return value
     found = TensorType(np.dtype(value.dtype).name, tuple(value.shape))
     if not type_.accepts(found):
         raise TypeError(f"expected a {type_}, got a {found} on a GPU, which is not converted")

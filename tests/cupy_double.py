@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import sys
 import threading
 import types
@@ -210,18 +211,25 @@ class ndarray:
         return 2, self.data.device_id
 
 
+class Own(threading.local):
+    """Of a thread: its stream, its allocator where it is not the pool, and cuBLAS's stream."""
+
+    stream = blas_stream = 0
+    allocator: Any = None
+
+
 class CuPy(types.ModuleType):
     """The module, and what was called: (name, *arguments, current stream)."""
 
     def __init__(self, library: Any, version: str = "14.2.0") -> None:
         super().__init__("cupy")
         self.library = library
-        self.allocator = MemoryPool(self).malloc
+        self.own, self.pool = Own(), MemoryPool(self)
         self.callbacks: list[Any] = []
         self.__version__ = version
         self.__spec__ = types.SimpleNamespace(origin="a double")  # type: ignore[assignment]
         self.calls: list[tuple[Any, ...]] = []
-        self.stream, self.count, self.ndarray = 0, 1, ndarray
+        self.count, self.ndarray = 1, ndarray
         self.device = 0  # the current one
         self.places: dict[int, tuple[int, int]] = {}  # of memory: its size, on which device it is
         self.broken: Exception | None = None
@@ -241,13 +249,28 @@ class CuPy(types.ModuleType):
         cuda.MemoryPool = functools.partial(MemoryPool, self)
         cuda.get_allocator = lambda: self.allocator
         cuda.cublas = types.SimpleNamespace(
-            CUBLASError=type("CUBLASError", (Error,), {}), gemmEx=self.gemmEx,
-            getVersion=lambda handle: 130200,
+            CUBLASError=type("CUBLASError", (Error,), {}), getVersion=lambda handle: 130200
         )  # fmt: skip
         cuda.device = types.SimpleNamespace(get_cublas_handle=lambda: 0xB1A5 + self.device)
         cuda.using_allocator = self.using_allocator
         cuda.alloc = self.alloc
         self.cuda = cuda
+
+    @property
+    def stream(self) -> int:
+        return self.own.stream
+
+    @stream.setter
+    def stream(self, stream: int) -> None:
+        self.own.stream = stream
+
+    @property
+    def allocator(self) -> Any:
+        return self.own.allocator or self.pool.malloc
+
+    @allocator.setter
+    def allocator(self, allocator: Any) -> None:
+        self.own.allocator = allocator
 
     def check(self, status: int) -> None:
         if status:
@@ -261,11 +284,11 @@ class CuPy(types.ModuleType):
 
     @contextlib.contextmanager
     def using_allocator(self, allocator: Any) -> Iterator[None]:
-        outer, self.allocator = self.allocator, allocator
+        outer, self.own.allocator = self.own.allocator, allocator
         try:
             yield
         finally:
-            self.allocator = outer
+            self.own.allocator = outer
 
     def is_capturing(self) -> bool:
         status = ctypes.c_int()
@@ -335,36 +358,9 @@ class CuPy(types.ModuleType):
         self.not_capturing()
         return x.memory.copy()
 
-    def matmul(self, x: ndarray, y: ndarray) -> ndarray:
-        self.log("matmul", x.shape, y.shape)
-        if x.size and y.size and (len(x), y.shape[1]) != (1, 1):
-            self.no_cublas_capture()
-        found = self.empty((x.shape[0], y.shape[1]), x.dtype)
-        a, b, c = placed(x.memory), placed(y.memory), placed(found.memory)
-        self.submit(lambda: np.matmul(a, b, out=c))
-        return found
-
-    def gemmEx(
-        self, handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, A: int,
-        Atype: int, lda: int, B: int, Btype: int, ldb: int, beta: int, C: int, Ctype: int,
-        ldc: int, computeType: int, algo: int,
-    ) -> None:  # fmt: skip
-        self.no_cublas_capture()
-        status = self.cublasGemmEx(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype,
-                                   ldb, beta, C, Ctype, ldc, computeType, algo)  # fmt: skip
-        if status:
-            raise self.cuda.cublas.CUBLASError("CUBLAS_STATUS_INVALID_VALUE")
-
-    def no_cublas_capture(self) -> None:
-        """As 14.2 does it."""
-        if self.is_capturing():
-            raise NotImplementedError("calling cuBLAS API during stream capture is currently "
-                                      "unsupported")  # fmt: skip
-        self.blas_stream = self.stream
-
     def cublasSetStream_v2(self, handle: int, stream: int) -> int:
         assert handle == 0xB1A5 + self.device
-        self.blas_stream = stream
+        self.own.blas_stream = stream
         return 0
 
     def cublasGemmEx(
@@ -374,7 +370,7 @@ class CuPy(types.ModuleType):
     ) -> int:  # fmt: skip
         """cuBLAS's own, of matrices of floats by columns."""
         self.log("gemmEx", transa, transb, m, n, k, lda, ldb, ldc, computeType)
-        assert (handle, self.blas_stream) == (0xB1A5 + self.device, self.stream)
+        assert (handle, self.own.blas_stream) == (0xB1A5 + self.device, self.stream)
         kind = {0: ctypes.c_float, 1: ctypes.c_double}[Atype]
         dtype, size = np.dtype(kind), ctypes.sizeof(kind)
         assert Atype == Btype == Ctype
@@ -511,6 +507,7 @@ def cupy_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[CuPy]:
     monkeypatch.setattr(driver, "_driver", lambda: recorder)
     monkeypatch.setattr(cupy_device, "_cublas", lambda version: found)
     yield found
+    gc.collect()  # graphs, while there is what takes them back
     library.cuCtxSetCurrent(None)
     for cached in caches:
         cached.cache_clear()

@@ -75,7 +75,8 @@ REFUSES = "cat > /dev/null; echo noise >&2; echo 'error: out of order' >&2; exit
 @needs_compiler
 def test_auto_is_native_where_there_is_a_compiler(environment: dict[str, str]) -> None:
     done = run(environment)
-    assert done.stderr == ""
+    # a word where CUDA's packages are installed, from which the test hides the GPU
+    assert done.stderr == "" or done.stderr.count("no GPU: ") == done.stderr.count("\n") == 1
     assert done.stdout == (
         "[2. 2.] native\ng: device native, 2 nodes\n"
         "  fallback: no GPU: CUDA_VISIBLE_DEVICES hides all\n"

@@ -39,7 +39,8 @@ from ..types import TensorType, TupleType
 from .calls import MEETING, check_met, dones, meetings
 from .graphs import Graphs, StepLaunches
 from .plans import Plans, SizedPlan, is_laid_out, read_operands
-from .tapes import Tape, by_numpy, not_taped, read_later, said, take
+from .tape import Tape
+from .tapes import by_numpy, not_taped, read_later, said, take
 
 _NOBODY = np.zeros(MEETING, "int64")
 P = TypeVar("P")

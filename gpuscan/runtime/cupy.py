@@ -17,7 +17,7 @@ from ..codegen.limits import Limits
 from ..codegen.program import Launch
 from ..errors import DeviceError, first_line
 from . import driver
-from .tapes import Tape
+from .tape import Tape
 
 _OLDEST = 12  # of CuPy's major versions
 _PER_THREAD = 2  # the stream that is another one in each thread
@@ -133,6 +133,8 @@ class CuPy:
             yield
         except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as e:
             raise driver.failed(e, "work on the GPU") from e
+        except cuda.cublas.CUBLASError as e:
+            raise driver.failed(e, "a product by cuBLAS") from e
         except cuda.memory.OutOfMemoryError as e:
             raise driver.failed(e, "allocating memory on the GPU") from e
 
@@ -203,43 +205,37 @@ class CuPy:
         driver.launch(kernel, launch, arguments, self.cupy.cuda.get_current_stream().ptr)
 
     def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
-        rounds = precision != "float32" and x.dtype == "float32"
-        records = _own.graph is not None and len(x) * y.shape[1] > 1  # CuPy has one number's kernel
-        try:
-            if (rounds or records) and x.size and y.size and x.shape[1] == len(y):
-                return self._gemm(x, y, precision if rounds else x.dtype.name)
-            return self.cupy.matmul(x, y)  # which knows what to do of nothing, or what is wrong
-        except self.cupy.cuda.cublas.CUBLASError as e:
-            raise driver.failed(e, "a product by cuBLAS") from e
+        found = self.empty((len(x), y.shape[1]), x.dtype.name)
+        if x.size and y.size:
+            self.multiply(found, x, y, precision)
+        else:
+            found.fill(0)
+        return found
 
-    def _gemm(self, x: Any, y: Any, how: str) -> Any:
+    def multiply(self, found: Any, x: Any, y: Any, precision: str) -> None:
         """By cuBLAS, which has matrices by columns: of what is by rows it finds y.T and x.T in
-        memory, and it leaves (x @ y).T, which is y.T @ x.T."""
+        memory, and it leaves (x @ y).T, which is y.T @ x.T. CuPy's own calls of it take longer, and
+        are refused where a graph is recorded (cupy/cupy#6290), which cuBLAS can be."""
         x, x_turned, x_apart = _by_rows(x)
         y, y_turned, y_apart = _by_rows(y)
         (rows, depth), wide = x.shape, y.shape[1]
         dtype = x.dtype.name
-        found = self.empty((rows, wide), dtype)
+        how = precision if dtype == "float32" else dtype
         kind, one = _KIND[dtype], _NUMBERS[dtype].ctypes.data
         algorithm = _DEFAULT
         if how == dtype and self.limits.architecture != "sm_75":
-            algorithm = _TENSOR_OP  # as CuPy has it, so that a graph computes what steps do
+            algorithm = _TENSOR_OP  # as CuPy has it
         cuda = self.cupy.cuda
         handle = cuda.device.get_cublas_handle()
-        given = (
+        library = _cublas(cuda.cublas.getVersion(handle))
+        stream = cuda.get_current_stream().ptr
+        status = library.cublasSetStream_v2(handle, stream) or library.cublasGemmEx(
             handle, y_turned, x_turned, wide, rows, depth, one, y.data.ptr, kind, y_apart,
             x.data.ptr, kind, x_apart, one + x.itemsize, found.data.ptr, kind, wide,
             _COMPUTE[how], algorithm,
         )  # fmt: skip
-        if _own.graph is None:
-            cuda.cublas.gemmEx(*given)
-            return found
-        # CuPy refuses to call cuBLAS where that is recorded (cupy/cupy#6290), which it can be
-        library = _cublas(cuda.cublas.getVersion(handle))
-        stream = cuda.get_current_stream().ptr
-        if status := library.cublasSetStream_v2(handle, stream) or library.cublasGemmEx(*given):
-            raise DeviceError(f"cuBLAS failed with status {status}")
-        return found
+        if status:
+            raise DeviceError(f"a product by cuBLAS failed with status {status}")
 
     def copy(self, target: Any, source: Any) -> None:
         if target.size:
@@ -252,6 +248,12 @@ class CuPy:
             self.copy(target, source)
         else:
             target[...] = source
+
+    def write(self, target: int, source: np.ndarray) -> None:
+        driver.write(target, source, self.cupy.cuda.get_current_stream().ptr)
+
+    def move(self, target: int, source: int, size: int) -> None:
+        driver.copy(target, source, size, self.cupy.cuda.get_current_stream().ptr)
 
     def allocate(self, size: int) -> tuple[Any, int]:
         memory = self.cupy.cuda.alloc(size)

@@ -522,6 +522,17 @@ def copy(target: int, source: int, size: int, stream: int) -> None:
     _check(status, "copying on the GPU")
 
 
+def write(target: int, source: np.ndarray, stream: int) -> None:
+    """Copies an array of the host, in row-major order, to a place of the GPU's memory, in a
+    stream's order. The array may change when it is back: of memory that is not page-locked the
+    driver makes a copy first (CUDA driver API, "API synchronization behavior")."""
+    status = _driver().cuMemcpyHtoDAsync_v2(
+        ctypes.c_uint64(target), ctypes.c_void_p(source.ctypes.data),
+        ctypes.c_size_t(source.nbytes), ctypes.c_void_p(stream),
+    )  # fmt: skip
+    _check(status, "copying to the GPU")
+
+
 def repeat(target: int, unit: bytes, count: int, stream: int) -> None:
     """Writes a unit of 1, 2 or 4 bytes so many times to a place of the GPU's memory, in a stream's
     order."""

@@ -19,7 +19,7 @@ from ..codegen.limits import Limits, of
 from ..codegen.program import Done, Held, Launch
 from ..errors import DeviceError
 from . import emulator
-from .tapes import Tape
+from .tape import Tape
 
 _SCHEDULE = os.environ.get("GPUSCAN_EMULATED_SCHEDULE", "0")
 _schedules = itertools.count(-1)

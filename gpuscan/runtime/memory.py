@@ -162,9 +162,15 @@ def span(x: Any) -> tuple[int, int]:
     return first + sum(s for s in steps if s < 0), first + sum(s for s in steps if s > 0) + size
 
 
+class Alone(tuple[Any, ...]):
+    """Arrays that nobody has under another name."""
+
+
 def owned(values: Iterable[Any], held: Iterable[Any]) -> list[Any]:
     """The values as arrays that nobody can write to through another name: neither through one of
     `held` nor through each other."""
+    if isinstance(values, Alone):
+        return list(values)
     taken: set[int] = set()
     spans: list[tuple[int, int]] = []
     for h in held:

@@ -21,8 +21,11 @@ from ..record import record
 from . import cache
 
 # Elementwise chains must round alike on every device, so nothing is contracted: a product says
-# fmaf where it means it. -v writes what a kernel takes into the log.
+# fmaf where it means it. -v writes what a kernel takes into the log, where NVRTC does compile: what
+# it finds in its own cache it says nothing of.
 OPTIONS = ("--fmad=false", "--std=c++17", "--ptxas-options=-v")
+_NO_CACHE = "--no-cache"  # which an older NVRTC, without one, does not know
+_INVALID_OPTION = 5  # nvrtc.h: NVRTC_ERROR_INVALID_OPTION
 
 _lock = threading.Lock()
 
@@ -98,8 +101,11 @@ def compile(source: str, architecture: str, options: Sequence[str] = ()) -> Cubi
     return found
 
 
-def _compile(source: str, architecture: str, options: Sequence[str]) -> Cubin:
+def _compile(
+    source: str, architecture: str, options: Sequence[str], no_cache: str = _NO_CACHE
+) -> Cubin:
     library, _ = _library()
+    options = [*options, *filter(None, [no_cache])]
     program = ctypes.c_void_p()
     start = time.perf_counter()
     status = library.nvrtcCreateProgram(
@@ -110,6 +116,8 @@ def _compile(source: str, architecture: str, options: Sequence[str]) -> Cubin:
     try:
         given = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
         status = library.nvrtcCompileProgram(program, len(options), given)
+        if status == _INVALID_OPTION and no_cache:
+            return _compile(source, architecture, options[:-1], "")
         log = _text(library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog, program)
         said = log.rstrip(b"\0").decode(errors="replace")
         if status:

@@ -24,7 +24,7 @@ from ..codegen.program import Launch
 from ..errors import first_line
 from . import driver
 from .cuda_routines import Elements, copying
-from .tapes import Tape
+from .tape import Tape
 
 _INSTALL = "pip install pycuda (it is built then, with a CUDA toolkit and a C++ compiler)"
 
@@ -370,15 +370,18 @@ class PyCUDA:
         driver.launch(kernel, launch, arguments, _own.stream)
 
     def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
-        (rows, depth), wide = x.shape, y.shape[1]
-        found = self.empty((rows, wide), x.dtype)
-        if rows and wide:
-            how = _matmul(x.dtype.name, -(-rows // _TILE) * -(-wide // _TILE))
-            given = [rows, wide, depth]
-            for a in (x, y):
-                given += [self.address(a), *(s // a.itemsize for s in a.strides)]
-            self.launch(self.build(how.source, how.name), how, [*given, self.address(found)])
+        found = self.empty((len(x), y.shape[1]), x.dtype)
+        if found.size:
+            self.multiply(found, x, y, precision)
         return found
+
+    def multiply(self, found: Any, x: Any, y: Any, precision: str) -> None:
+        (rows, depth), wide = x.shape, y.shape[1]
+        how = _matmul(x.dtype.name, -(-rows // _TILE) * -(-wide // _TILE))
+        given = [rows, wide, depth]
+        for a in (x, y):
+            given += [self.address(a), *(s // a.itemsize for s in a.strides)]
+        self.launch(self.build(how.source, how.name), how, [*given, self.address(found)])
 
     def copy(self, target: Any, source: Any) -> None:
         if target.size:
@@ -386,6 +389,12 @@ class PyCUDA:
 
     def put(self, target: Any, source: Any) -> None:
         target[...] = source
+
+    def write(self, target: int, source: np.ndarray) -> None:
+        driver.write(target, source, _own.stream)
+
+    def move(self, target: int, source: int, size: int) -> None:
+        driver.copy(target, source, size, _own.stream)
 
     def allocate(self, size: int) -> tuple[Any, int]:
         memory = _Memory(size)
