@@ -60,6 +60,14 @@ ptxas info    : Used 12 registers, used 1 barriers, 1200 bytes smem, 364 bytes c
 """
 
 
+def test_an_older_nvrtc_is_not_told_of_a_cache():
+    """It refuses an option that it does not know."""
+    needs_nvrtc()
+    words = ["--gpu-architecture=sm_90", *nvrtc.OPTIONS]
+    ours, olders = (nvrtc._compile(SOURCE, "sm_90", words, o) for o in ("--no-cache", "--no-such"))
+    assert ours.resources == olders.resources and set(ours.resources) == {"many", "few", "calls"}
+
+
 def needs_nvrtc():
     if reason := nvrtc.missing():
         pytest.skip(reason)

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from cupy_double import CuPy, cupy_double  # noqa: F401
+from hypothesis import given
+from hypothesis import strategies as st
 
 import gpuscan
 from gpuscan import function, scan, shared
 from gpuscan import tensor as T
 from gpuscan.runtime import tapes
-from gpuscan.runtime.replay import Replay
+from gpuscan.runtime.replay import Replay, _packed
 from gpuscan.runtime.tape import Tape
 
 r = np.random.RandomState(5)
@@ -181,7 +183,8 @@ def test_between_calls_a_graph_has_no_memory(cupy: CuPy) -> None:
     f = function([x], (hs**2).sum(), device="cupy")
     given = numbers(9, 4)
     held, allocator = [0], cupy.allocator
-    expected = [f(given) for _ in range(3)][0]
+    for _ in range(3):
+        expected = f(given)
 
     class Counted:
         def __init__(self, size: int) -> None:
@@ -211,6 +214,20 @@ def test_what_can_not_be_recorded_runs_step_by_step(
         for x, y in zip(f(*values), g(*values)):
             np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
     assert not replay_of(f).has_graphs and tapes_of(f).failed == 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 3000), st.integers(-1, 30), st.integers(0, 12))))
+def test_parts_of_a_block_are_apart_while_both_are_needed(drawn: list[Any]) -> None:
+    parts = [(size, first, first + more, k) for k, (size, first, more) in enumerate(drawn)]
+    size, places = _packed(parts)
+    for a, (size_a, first_a, last_a, _) in enumerate(parts):
+        assert places[a] % 256 == 0 and places[a] + size_a <= size
+        for b, (size_b, first_b, last_b, _) in enumerate(parts[:a]):
+            if first_a <= last_b and first_b <= last_a:
+                assert places[a] + size_a <= places[b] or places[b] + size_b <= places[a]
+    one_by_one = sum(-(-part[0] // 256) * 256 for part in parts)
+    together = [p for p in parts if p[1] <= 15 <= p[2]]
+    assert sum(p[0] for p in together) <= size <= one_by_one
 
 
 def test_numbers_by_which_the_host_goes_are_part_of_the_kind(cupy: CuPy) -> None:

@@ -13,7 +13,7 @@ from ..codegen.program import Launch
 from ..record import record
 from .memory import span
 
-_MOST_STEPS = 2048  # of a tape
+_MOST_STEPS = 1 << 14  # of a tape
 _MOST_KEPT = 1 << 16  # bytes of a constant that stays on the device; a larger one is copied anew
 
 
