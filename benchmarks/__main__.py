@@ -44,15 +44,16 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def surroundings(threads: int) -> int:
-    """What must be set before NumPy is imported; how many cores there are to use."""
+def surroundings(threads: int, jax: str = "cpu") -> int:
+    """What must be set before NumPy is imported, and for JAX where it runs; how many cores there
+    are to use."""
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # NumPy's products as users have them
         os.environ.pop(name, None)
     cores = sorted(os.sched_getaffinity(0))[:threads]
     os.sched_setaffinity(0, cores)  # all libraries go by it, JAX has nothing else
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(len(cores))
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("JAX_PLATFORMS", jax)
     return len(cores)
 
 

@@ -36,33 +36,43 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument(f"--{name}", type=positive, default=value, help=words)
     p.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: the processor's "
                    "time, of all threads, for a busy machine with --threads 1")  # fmt: skip
-    p.add_argument("--device", default="native", help="of gpuscan")
+    p.add_argument("--device", default="native", help="of gpuscan; with cupy or pycuda peers run "
+                   "on the GPU, too")  # fmt: skip
     return p
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    cores = surroundings(options.threads)
+    on_gpu = options.device in ("cupy", "pycuda")
+    cores = surroundings(options.threads, "cuda,cpu" if on_gpu else "cpu")
+    from gpuscan.runtime.device import select
+
     from . import timing
     from .char_step import PEERS, GPUScan, Problem
+    from .gpu import rate
     from .report import amount, seconds
 
     problem = Problem(
-        hidden=options.hidden, embedding=options.embedding, batch=options.batch, steps=options.steps
-    )
+        hidden=options.hidden, embedding=options.embedding, batch=options.batch,
+        steps=options.steps, on_gpu=on_gpu,
+    )  # fmt: skip
     ours = f"gpuscan {options.device}"
     makers: dict[str, Any] = {ours: lambda: GPUScan(problem, options.device)}
     makers |= {name: lambda make=make: make(problem) for name, make in PEERS.items()}
     timings = {name: timing.Timing(name) for name in makers}
     ready = checked(problem, makers, timings)
     before = timing.machine()
-    flops, _ = timing.peaks(options.clock)
+    if on_gpu:
+        gpu = select(options.device).limits
+        where, flops = gpu.name, rate(gpu, "float32")
+    else:
+        where, (flops, _) = before["cpu"], timing.peaks(options.clock)
     steps = {name: version.step for name, version in ready.items()}
     timing._by_turns(steps, timings, options.repeat, options.clock, progress, SAMPLE)
     progress("")
     print(
-        f"{before['cpu']}, {cores} cores, {options.clock} time, load {before['load'][0]:.1f} "
-        f"before and {os.getloadavg()[0]:.1f} after; at best {flops / 1e9:.0f} Gflop/s (a product)"
+        f"{where}, {cores} cores, {options.clock} time, load {before['load'][0]:.1f} "
+        f"before and {os.getloadavg()[0]:.1f} after; at best {flops / 1e9:.0f} Gflop/s"
         "\n"
         f"an LSTM of {options.hidden} units, {problem.characters} characters as "
         f"{options.embedding} numbers, {options.batch} streams, {options.steps} steps: "

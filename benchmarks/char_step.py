@@ -26,7 +26,12 @@ RATE = 1e-3
 class Problem(Family):
     """The codes of a step, (steps + 1, batch) of real text, and the parameters at the start."""
 
-    def prepare(self, hidden: int, embedding: int, batch: int, steps: int) -> None:
+    on_gpu: bool  # whether peers run there
+
+    def prepare(
+        self, hidden: int, embedding: int, batch: int, steps: int, on_gpu: bool = False
+    ) -> None:
+        self.on_gpu = on_gpu
         text = char_text.read(None)
         self.hidden, self.batch, self.steps = hidden, batch, steps
         self.codes = text.training[: (steps + 1) * batch].reshape(batch, steps + 1).T.copy()
@@ -83,10 +88,12 @@ class PyTorch:
                 x.copy_(value.T if name in ("W", "U", "out") else value)
             lstm.bias_hh_l0.zero_()
         lstm.bias_hh_l0.requires_grad_(False)
-        self.codes = torch.from_numpy(p.codes.astype("int64"))
+        where = "cuda" if p.on_gpu else "cpu"
+        self.modules.to(where)
+        self.codes = torch.from_numpy(p.codes.astype("int64")).to(where)
         self.entropy = torch.nn.CrossEntropyLoss()
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=RATE, fused=True)
-        self.state = tuple(torch.from_numpy(p.zeros())[None] for _ in range(2))
+        self.state = tuple(torch.from_numpy(p.zeros())[None].to(where) for _ in range(2))
 
     def loss(self) -> tuple[Any, Any]:
         hs, state = self.modules["lstm"](self.modules["embedding"](self.codes[:-1]), self.state)
@@ -96,9 +103,9 @@ class PyTorch:
     def gradients(self) -> dict[str, Any]:
         loss, _ = self.loss()
         found = self.torch.autograd.grad(loss, list(self.parameters.values()))
-        named = dict(zip(self.parameters, (x.numpy() for x in found)))
+        named = dict(zip(self.parameters, (x.cpu().numpy() for x in found)))
         turned = {n: x.T if n in ("W", "U", "out") else x for n, x in named.items()}
-        return {"loss": loss.detach().numpy(), **turned}
+        return {"loss": loss.detach().cpu().numpy(), **turned}
 
     def step(self) -> float:
         self.optimizer.zero_grad()
@@ -141,9 +148,11 @@ class JAX:
             changes, memory = optimizer.update(g, memory, p)
             return optax.apply_updates(p, changes), memory, state, value
 
-        self.codes = jax.device_put(problem.codes)
-        self.p = jax.device_put(problem.parameters)
-        self.state = (jnp.zeros_like(problem.zeros()),) * 2
+        (device, *_) = jax.devices("gpu" if problem.on_gpu else "cpu")
+        self.codes, self.p, zeros = jax.device_put(
+            (problem.codes, problem.parameters, problem.zeros()), device
+        )
+        self.state = zeros, zeros
         self.memory = optimizer.init(self.p)
         self.train = jax.jit(train)
         self.valued = jax.jit(jax.value_and_grad(loss, has_aux=True))

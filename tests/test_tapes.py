@@ -16,7 +16,8 @@ import gpuscan
 from gpuscan import function, scan, shared
 from gpuscan import tensor as T
 from gpuscan.runtime import tapes
-from gpuscan.runtime.replay import Replay, _packed
+from gpuscan.runtime.layout import _packed
+from gpuscan.runtime.replay import Replay
 from gpuscan.runtime.tape import Tape
 
 r = np.random.RandomState(5)

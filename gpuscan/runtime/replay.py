@@ -11,168 +11,23 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from .calls import check_met
+from .layout import Layout
 from .memory import Alone
-from .tape import (
-    Buffers,
-    Empty,
-    Fixed,
-    Given,
-    Made,
-    Numbers,
-    Output,
-    Source,
-    Tape,
-    Unexpected,
-    Uploaded,
-    View,
-)
+from .tape import Buffers, Empty, Given, Made, Output, Tape, Unexpected, View
 
-_APART = 256  # bytes: parts of a block begin at multiples
-_SMALL = 1 << 16  # bytes of what is copied along with other things, at most
 _FIRST = 4  # calls before a graph is made
 _MOST_GRAPHS = 4  # of a tape, at once
-_MOST_MADE = 16  # in all, before none is made any more
+_CALLS = 16  # a further graph, at least: to record one takes as long as some calls
 _MOST_PLACES = 4  # of an input or a result, before it is copied
 _MOST_MOVED = 1 << 24  # bytes of what is copied
 _MOST_MET = 64  # sets of places that came once
-
-
-class Layout:
-    """Where the buffers of a tape are; moved: those that are copied, as they are elsewhere in each
-    call."""
-
-    def __init__(self, tape: Tape, moved: Collection[int]) -> None:
-        live, views = tape.live, [o.view for o in tape.outputs if o.view]
-        stay = {o.view.buffer for o in tape.outputs if o.view and o.stays}
-        first: dict[int, int] = {}
-        last: dict[int, int] = {}
-        for i, (_, buffers) in enumerate(tape.steps):
-            for buffer in buffers:
-                first.setdefault(buffer, i)
-                last[buffer] = i
-        end = len(tape.steps)
-        last.update(dict.fromkeys(live, end))
-        self.given: list[tuple[int, int]] = []  # buffers, and which input each is
-        self.moved: list[tuple[int, int]] = []  # the same, of those that are copied
-        self.fixed: list[tuple[int, Any]] = []
-        self.uploads: list[tuple[int, Source]] = []  # each by itself
-        own: dict[int, list[int]] = defaultdict(list)  # by size: with memory of their own
-        small: list[tuple[int, int]] = []  # buffers and their bytes
-        said: list[tuple[int, np.ndarray]] = []
-        numbers: list[tuple[int, int, Source | np.ndarray]] = []
-        parts: list[tuple[int, int, int, int]] = []
-        read = {v.buffer for v, _ in (*tape.expected, *tape.met)}
-        for buffer in sorted(last):
-            match tape.origins[buffer]:
-                case Given(k):
-                    begin, stop, _ = tape.bases[buffer]
-                    if buffer in moved and buffer not in live:
-                        self.moved.append((buffer, k))
-                        parts.append((stop - begin, -1, last[buffer], buffer))
-                    else:
-                        self.given.append((buffer, k))
-                case Fixed(array):
-                    self.fixed.append((buffer, array))
-                case Uploaded(source, size):
-                    if buffer in stay:
-                        own[size].append(buffer)
-                        self.uploads.append((buffer, source))
-                    elif size > _SMALL:
-                        parts.append((size, -1, last[buffer], buffer))
-                        self.uploads.append((buffer, source))
-                    else:
-                        numbers.append((buffer, size, source))
-                case Numbers(array):
-                    if buffer in read:
-                        said.append((buffer, array))
-                    else:
-                        numbers.append((buffer, array.nbytes, array))
-                case Empty(size):
-                    if buffer in stay and buffer not in moved:
-                        own[size].append(buffer)
-                    elif buffer in live and buffer not in stay and size <= _SMALL:
-                        small.append((buffer, size))
-                    else:
-                        parts.append((size, first.get(buffer, end), last[buffer], buffer))
-                case Made():
-                    pass
-        self.own = [(size, tuple(buffers)) for size, buffers in own.items()]
-        self.results = tuple(b for b in sorted(moved) if b in stay)  # copied when all is done
-        # first what the host reads at the end, of which the last part it writes, too
-        places: dict[int, int] = {}
-        at = 0
-        for buffer, size in small:
-            places[buffer], at = at, at + _rounded(size)
-        self.written = at
-        self.sources: list[tuple[int, int, Source]] = []
-        constants: list[tuple[int, np.ndarray]] = []
-        for buffer, array in said:
-            places[buffer], at = at, at + _rounded(array.nbytes)
-            constants.append((places[buffer], array))
-        self.read = at
-        for buffer, size, what in numbers:
-            places[buffer], at = at, at + _rounded(size)
-            if isinstance(what, np.ndarray):
-                constants.append((places[buffer], what))
-            else:
-                self.sources.append((places[buffer] - self.written, size, what))
-        self.numbers = np.zeros(at - self.written, "uint8")
-        for place, array in constants:
-            begin = place - self.written
-            self.numbers[begin : begin + array.nbytes] = array.reshape(-1).view("uint8")
-        size, found = _packed(parts)
-        self.size = at + size
-        self.inside = [*places.items(), *((buffer, at + place) for buffer, place in found.items())]
-        # what a call gives that nobody else has
-        distinct = {v.buffer for v in views if v.buffer in stay}
-        self.alone = len(distinct) == sum(o.stays for o in tape.outputs if o.view) and all(
-            isinstance(tape.origins[buffer], Empty | Uploaded) for buffer in distinct
-        )
-
-
-def _rounded(size: int) -> int:
-    return -(-size // _APART) * _APART
-
-
-def _packed(parts: list[tuple[int, int, int, int]]) -> tuple[int, dict[int, int]]:
-    """Places for parts (bytes, the first and the last step that needs it, buffer), which two have
-    together only where they are not needed together; and the bytes that they take. Which part comes
-    first is tried in two ways, by bytes and by bytes times steps: both are near the least."""
-    found = [_in_turn(sorted(parts, key=order)) for order in (_bytes_of, _bytes_times_steps)]
-    return min(found, key=itemgetter(0))
-
-
-def _bytes_of(part: tuple[int, int, int, int]) -> Any:
-    size, *when = part
-    return -size, when
-
-
-def _bytes_times_steps(part: tuple[int, int, int, int]) -> Any:
-    size, first, last, _ = part
-    return -size * (last - first + 1), part
-
-
-def _in_turn(parts: list[tuple[int, int, int, int]]) -> tuple[int, dict[int, int]]:
-    """Each part where the first gap is between those before it that are needed when it is."""
-    placed = np.zeros((4, len(parts)), "int64")  # from where to where, from when to when
-    places: dict[int, int] = {}
-    for i, (size, first, last, buffer) in enumerate(parts):
-        begins, ends, firsts, lasts = placed[:, :i]
-        beside = np.flatnonzero((firsts <= last) & (lasts >= first))
-        beside = beside[np.argsort(begins[beside])]
-        free = np.concatenate([[0], np.maximum.accumulate(ends[beside])])
-        gaps = np.flatnonzero(begins[beside] - free[:-1] >= _rounded(size))
-        at = int(free[gaps[0] if gaps.size else -1])
-        placed[:, i] = at, at + _rounded(size), first, last
-        places[buffer] = at
-    return int(placed[1].max(initial=0)), places
 
 
 class Replay:
@@ -182,7 +37,7 @@ class Replay:
 
     def __init__(self, tape: Tape) -> None:
         self.tape, self.device = tape, tape.device
-        self.layout = Layout(tape, ())
+        self.layout = Layout(tape)
         self.freed = _freed(tape)
         self.calls = self.made = 0
         self.graphs: OrderedDict[Any, Any] = OrderedDict()
@@ -229,7 +84,7 @@ class Replay:
             found = np.asarray(source(b), order="C")
             if found.nbytes:
                 device.write(b.addresses[buffer], found)
-        for buffer, k in layout.moved:
+        for buffer, k in layout.copied:
             begin, end, (at, _, _) = self.tape.bases[buffer]
             place, source = b.addresses[buffer], device.address(b.inputs[k]) - (at - begin)
             device.move(place, source, end - begin)
@@ -246,11 +101,15 @@ class Replay:
         moving = [buffer for buffer, _ in layout.given]
         moving += [buffer for _, buffers in layout.own for buffer in buffers]
         places = [b.addresses[buffer] for buffer in moving]
-        key = device.stream(), start, *places
+        key = layout, device.stream(), start, *places
         graph = self.graphs.get(key)
         if graph is not None:
             device.replay(graph)
-        elif key not in self.met or not self.lock.acquire(blocking=False):
+        elif (
+            key not in self.met
+            or self.made >= _MOST_GRAPHS + self.calls // _CALLS
+            or not self.lock.acquire(blocking=False)
+        ):
             self._steps(b)
             self._watch(key, moving, places)
         else:
@@ -288,9 +147,6 @@ class Replay:
         self.graphs[key] = graph
         while len(self.graphs) > _MOST_GRAPHS:
             self.graphs.popitem(last=False)
-        if self.made >= _MOST_MADE:
-            self.has_graphs = False
-            self.graphs.clear()
 
     def _watch(self, key: Any, moving: Sequence[int], places: Sequence[int]) -> None:
         """A call that no graph is for. What is in many places is copied from now on."""
@@ -304,8 +160,7 @@ class Replay:
                 new.add(buffer)
         if not new:
             return
-        bases = self.tape.bases
-        if any(bases[buffer][1] - bases[buffer][0] > _MOST_MOVED for buffer in new):
+        if not all(map(self._can_move, new)):
             self.has_graphs = False
             return
         self.moved |= new
@@ -313,6 +168,13 @@ class Replay:
         self.graphs.clear()
         self.met.clear()
         self.places.clear()
+
+    def _can_move(self, buffer: int) -> bool:
+        begin, end, _ = self.tape.bases[buffer]
+        origin = self.tape.origins[buffer]
+        is_result = buffer in self.tape.live
+        kind = isinstance(origin, Empty if is_result else Given)
+        return kind and end - begin <= _MOST_MOVED
 
     # ---- what comes of it ------------------------------------------------------------------------
 

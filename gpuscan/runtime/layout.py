@@ -1,0 +1,181 @@
+"""Where the arrays of a tape are in a call: parts of one block of memory, but for what a call gives
+on the device, which has memory of its own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from .tape import Empty, Fixed, Given, Made, Numbers, Source, Tape, Uploaded
+
+_APART = 256  # bytes: parts of a block begin at multiples
+_SMALL = 1 << 16  # bytes of what is copied along with other things, at most
+
+Part = tuple[int, int, int, int]  # bytes, the first and the last step that needs it, buffer
+
+
+class Layout:
+    """Where the buffers of a tape are, by their numbers.
+
+    moved:    inputs and results that are copied, as they are elsewhere in each call
+    given, copied  which input each is: as it is, or copied into the block
+    fixed     the arrays that stay
+    inside    places in the block, of `size` bytes
+    own       by bytes, those that have memory of their own
+    results   those that are copied from the block when all is done
+    uploads   what the host writes to each by itself
+
+    The block begins with what the host reads at a call's end, up to `read`: results, and behind
+    `written` what kernels say of themselves. That the host has written before, with what is behind
+    it: `numbers`, into which `sources` go (at which byte of them, how many bytes).
+    """
+
+    def __init__(self, tape: Tape, moved: Collection[int] = ()) -> None:
+        self.tape, self.live = tape, tape.live
+        views = [o.view.buffer for o in tape.outputs if o.view and o.stays]
+        self.stay = set(views)
+        self.first, self.last = _needed(tape, self.live)
+        self.given: list[tuple[int, int]] = []
+        self.copied: list[tuple[int, int]] = []
+        self.fixed: list[tuple[int, Any]] = []
+        self.uploads: list[tuple[int, Source]] = []
+        self.results: list[int] = []
+        self._own: dict[int, list[int]] = defaultdict(list)
+        self._small: list[tuple[int, int]] = []
+        self._said: list[tuple[int, np.ndarray]] = []
+        self._numbers: list[tuple[int, int, Source | np.ndarray]] = []
+        self._parts: list[Part] = []
+        self._read = {v.buffer for v, _ in (*tape.expected, *tape.met)}
+        for buffer in sorted(self.last):
+            self._sort(buffer, buffer in moved)
+        self.own = [(size, tuple(buffers)) for size, buffers in self._own.items()]
+        self._begin()
+        size, places = _packed(self._parts)
+        self.inside += [(buffer, self.size + place) for buffer, place in places.items()]
+        self.size += size
+        # whether nobody else has what a call gives
+        self.alone = len(self.stay) == len(views) and all(
+            isinstance(tape.origins[buffer], Empty | Uploaded) for buffer in self.stay
+        )
+
+    def _sort(self, buffer: int, is_moved: bool) -> None:
+        match self.tape.origins[buffer]:
+            case Given(k):
+                if is_moved:
+                    begin, end, _ = self.tape.bases[buffer]
+                    self.copied.append((buffer, k))
+                    self._part(buffer, end - begin, -1)
+                else:
+                    self.given.append((buffer, k))
+            case Fixed(array):
+                self.fixed.append((buffer, array))
+            case Uploaded(source, size):
+                if buffer in self.stay:
+                    self._own[max(1, size)].append(buffer)
+                    self.uploads.append((buffer, source))
+                elif size > _SMALL:
+                    self._part(buffer, size, -1)
+                    self.uploads.append((buffer, source))
+                else:
+                    self._numbers.append((buffer, size, source))
+            case Numbers(array):
+                if buffer in self._read:
+                    self._said.append((buffer, array))
+                else:
+                    self._numbers.append((buffer, array.nbytes, array))
+            case Empty(size):
+                if buffer in self.stay and not is_moved:
+                    self._own[size].append(buffer)
+                elif buffer in self.stay:
+                    self.results.append(buffer)
+                    self._part(buffer, size, self.first[buffer])
+                elif buffer in self.live and size <= _SMALL:
+                    self._small.append((buffer, size))
+                else:
+                    self._part(buffer, size, self.first[buffer])
+            case Made():
+                pass
+
+    def _part(self, buffer: int, size: int, first: int) -> None:
+        self._parts.append((size, first, self.last[buffer], buffer))
+
+    def _begin(self) -> None:
+        """The part of the block that the host reads and writes."""
+        self.inside: list[tuple[int, int]] = []
+        self.size = 0
+
+        def placed(buffer: int, size: int) -> int:
+            at = self.size
+            self.inside.append((buffer, at))
+            self.size += _rounded(size)
+            return at
+
+        for buffer, size in self._small:
+            placed(buffer, size)
+        self.written = self.size
+        constants = [(placed(buffer, array.nbytes), array) for buffer, array in self._said]
+        self.read = self.size
+        self.sources: list[tuple[int, int, Source]] = []
+        for buffer, size, what in self._numbers:
+            at = placed(buffer, size)
+            if isinstance(what, np.ndarray):
+                constants.append((at, what))
+            else:
+                self.sources.append((at - self.written, size, what))
+        self.numbers = np.zeros(self.size - self.written, "uint8")
+        for at, array in constants:
+            begin = at - self.written
+            self.numbers[begin : begin + array.nbytes] = array.reshape(-1).view("uint8")
+
+
+def _needed(tape: Tape, live: Collection[int]) -> tuple[dict[int, int], dict[int, int]]:
+    """The first and the last step that needs each buffer; one behind the last for what is looked
+    at then."""
+    last = {buffer: i for i, (_, buffers) in enumerate(tape.steps) for buffer in buffers}
+    last |= dict.fromkeys(live, len(tape.steps))
+    first = dict(last)
+    for i, (_, buffers) in reversed(list(enumerate(tape.steps))):
+        first |= dict.fromkeys(buffers, i)
+    return first, last
+
+
+def _rounded(size: int) -> int:
+    return -(-size // _APART) * _APART
+
+
+def _packed(parts: list[Part]) -> tuple[int, dict[int, int]]:
+    """The bytes that parts take, and their places, which two have in common only where they are not
+    needed together. Which part comes first is tried in two ways, by bytes and by bytes times steps:
+    the better one is near the least that is possible."""
+    found = [_in_turn(sorted(parts, key=order)) for order in (_bytes_of, _bytes_times_steps)]
+    return min(found, key=itemgetter(0))
+
+
+def _bytes_of(part: Part) -> Any:
+    size, *when = part
+    return -size, when
+
+
+def _bytes_times_steps(part: Part) -> Any:
+    size, first, last, _ = part
+    return -size * (last - first + 1), part
+
+
+def _in_turn(parts: list[Part]) -> tuple[int, dict[int, int]]:
+    """Each part where the first gap is between those before it that are needed when it is."""
+    placed = np.zeros((4, len(parts)), "int64")  # from where to where, from when to when
+    places: dict[int, int] = {}
+    for i, (size, first, last, buffer) in enumerate(parts):
+        begins, ends, firsts, lasts = placed[:, :i]
+        beside = np.flatnonzero((firsts <= last) & (lasts >= first))
+        beside = beside[np.argsort(begins[beside])]
+        free = np.concatenate([[0], np.maximum.accumulate(ends[beside])])
+        gaps = np.flatnonzero(begins[beside] - free[:-1] >= _rounded(size))
+        at = int(free[gaps[0] if gaps.size else -1])
+        placed[:, i] = at, at + _rounded(size), first, last
+        places[buffer] = at
+    return int(placed[1].max(initial=0)), places
