@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -46,11 +45,6 @@ class View:
     strides: tuple[int, ...]
     dtype: Any
     whole: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes, of one in row-major order."""
-        return math.prod(self.shape) * int(np.dtype(self.dtype).itemsize)
 
 
 class Buffers:
