@@ -190,7 +190,7 @@ def test_a_training_step_reads_from_the_gpu_what_it_gives_and_no_more(
         train(x)  # written to a tape, with all numbers on the GPU
         read.clear()
         train(x)
-        assert read == [(), ()], read
+        assert len(read) == 1, read  # both with one copy
         print("same")
     """
     assert run(environment, program) == "same\n"

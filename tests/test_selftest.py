@@ -17,6 +17,7 @@ import gpuscan
 from gpuscan import __main__, selftest
 from gpuscan.codegen import limits
 from gpuscan.errors import BuildError
+from gpuscan.record import replace
 from gpuscan.runtime import emulator
 from gpuscan.runtime.device import missing, no_gpu
 
@@ -75,7 +76,8 @@ def test_what_a_gpu_has_not_is_skipped_with_its_reason(monkeypatch: pytest.Monke
 
     cases = tuple(selftest.Case("block", p) for p in ("tf32", "bf16", "fp16"))
     monkeypatch.setattr(selftest, "CASES", cases)
-    monkeypatch.setattr(Emulated, "limits", limits.of("t4"))
+    small = replace(limits.of("t4"), multiprocessors=2)  # whose blocks meet sooner
+    monkeypatch.setattr(Emulated, "limits", small)
     lines: list[str] = []
     assert selftest.selftest("emulated", lines.append) == 0
     for precision in ("tf32", "bf16"):
