@@ -13,7 +13,7 @@ from gpuscan.codegen.kernel import Array, For, Let, Load, Name, Number, Point, S
 from gpuscan.codegen.program import Meeting
 from gpuscan.codegen.threads import Threads
 from gpuscan.errors import DeviceError
-from gpuscan.runtime import emulator
+from gpuscan.runtime import emulator, nvrtc
 from gpuscan.runtime.emulated import Emulated
 
 pytestmark = pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing())
@@ -506,3 +506,25 @@ def test_joins_outside_of_loops_are_launches(seen, dtype):
     assert {x.name for x in seen.launches} == {"elements"}
     with pytest.raises(ValueError, match="dimension"):
         f(a, a[:, :, :1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["softmax", "logsoftmax"])
+@pytest.mark.parametrize("n", [1, 3, 7])
+def test_a_softmax_of_a_thread_is_in_its_registers(seen, n, name, dtype):
+    """Also of a row that is the same for all."""
+    h, fn = T.matrix("h", dtype), getattr(T.nnet, name)
+    mine = np.linspace(-1, 1, n).astype(dtype)
+    own = lambda h: 2 * fn(h) + 0.5 * h  # noqa: E731
+    same = lambda h: h * fn(T.constant(mine))  # noqa: E731
+    given = np.random.default_rng(n).normal(size=(2, n)).astype(dtype)
+    for step in (own, same):
+        hs, _ = gpuscan.scan(step, outputs_info=h, n_steps=3)
+        f, g = (gpuscan.function([h], hs, mode="FAST_COMPILE", device=d)
+                for d in ("emulated", "reference"))  # fmt: skip
+        np.testing.assert_array_equal(f(given), g(given))
+    assert {x.scope for x in seen.loops} == {"thread"}
+    if not nvrtc.missing():
+        for source, architecture in zip(sorted(seen.sources), ["sm_75", "sm_90", "sm_120"]):
+            (r,) = nvrtc.compile(source, architecture).resources.values()
+            assert (r.spill_stores, r.spill_loads, r.stack) == (0, 0, 0)

@@ -118,6 +118,9 @@ def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
     return replace(made, block=threads, most=tuple(one.items()))  # of one text for any number
 
 
+_OF_ROWS = ("gs_softmax", "gs_log_softmax")
+
+
 def _numbers(array: Array, data: Any) -> Iterator[Any]:
     """A constant array that a compiler knows: so it knows that a random state's key stays, and
     computes what follows from that before the loop, in 20 registers a key."""
@@ -134,6 +137,10 @@ def _for_registers(body: Sequence[Any]) -> Iterator[Any]:
                 if not isinstance(count, Number):
                     raise DoesNotFit("it draws as many numbers as a step computes")
                 yield Use(f"gs_own_uniforms<{count.value}>", (state, row, first, out))
+            case Use(name, (Number(count), row, Number(stride))) if routine(name) in _OF_ROWS:
+                if count:
+                    own = routine(name).replace("gs_", "gs_own_")
+                    yield Use(f"{own}<{count}, {stride}>", (row,))
             case For():
                 yield replace(s, body=tuple(_for_registers(s.body)), unroll=_unroll(s))
             case Steps(inner):
