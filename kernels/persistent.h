@@ -124,12 +124,47 @@ GS_FN void gs_grid_gather(T *out, const T *x, const long long *rows, long long c
         out[k] = x[rows[k / wide] * wide + k % wide];
 }
 
-/* out[rows[i]] += y[i] for i = 0 .. count - 1: a thread has columns, so each sum has its order. */
+/* out[rows[i]] += y[i] for i = 0 .. count - 1. A warp has some columns of those rows that are its
+ * share, of as many as a power of two says, and goes through all i: so each sum has its order. It
+ * keeps what it adds to while the row is the same, and reads some of y ahead. */
 template <class T>
 GS_FN void gs_grid_scatter(T *out, const T *y, const long long *rows, long long count,
-                           long long wide) {
-    for (long long j = gs_thread(); j < wide; j += gs_threads())
-        for (long long i = 0; i < count; i++) out[rows[i] * wide + j] += y[i * wide + j];
+                           long long wide, long long shares) {
+    constexpr int AHEAD = 8;
+    const int lane = threadIdx.x % GS_WARP;
+    const long long groups = (wide + GS_WARP - 1) / GS_WARP, warps = gs_threads() / GS_WARP;
+    for (long long part = gs_thread() / GS_WARP; part < shares * groups; part += warps) {
+        const long long share = part / groups, column = part % groups * GS_WARP + lane;
+        const bool is_real = column < wide;
+        long long held = -1;
+        T sum = 0;
+        for (long long first = 0; first < count; first += GS_WARP) {
+            const long long row = first + lane < count ? rows[first + lane] : -1;
+            const bool is_mine = row >= 0 && (row & (shares - 1)) == share;
+            unsigned left = __ballot_sync(GS_ALL_LANES, is_mine);
+            while (left) {
+                T terms[AHEAD];
+                long long to[AHEAD];
+                GS_UNROLL for (int a = 0; a < AHEAD; a++) {
+                    const int from = left ? __ffs((int)left) - 1 : 0;
+                    to[a] = __shfl_sync(GS_ALL_LANES, row, from);
+                    if (!left) to[a] = -1;
+                    terms[a] = left && is_real ? y[(first + from) * wide + column] : (T)0;
+                    left &= left - 1;
+                }
+                GS_UNROLL for (int a = 0; a < AHEAD; a++) {
+                    if (to[a] < 0) break;
+                    if (to[a] != held) {
+                        if (held >= 0 && is_real) out[held * wide + column] = sum;
+                        held = to[a];
+                        if (is_real) sum = out[held * wide + column];
+                    }
+                    sum += terms[a];
+                }
+            }
+        }
+        if (held >= 0 && is_real) out[held * wide + column] = sum;
+    }
 }
 
 /* The `count` elements of a view of four axes go to those of another, or (ADD) are added there: n1 ..

@@ -107,3 +107,23 @@ def test_on_a_gpu_one_launch_reads(monkeypatch, index, dtype):
             h(values, [0, 9])
         texts.append(str(e.value))
     assert texts[0] == texts[1]
+
+
+@pytest.mark.own_device
+@pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing())
+@pytest.mark.parametrize("rows, wide", [(3, 70), (300, 70), (40, 1)])
+def test_warps_share_rows_and_columns(rows, wide):
+    """Also where they have several rows each, and one row gets most of what there is."""
+    rng = np.random.default_rng(rows)
+    where = np.where(rng.random(500) < 0.5, 1, rng.integers(0, rows, 500))
+    x, y = (rng.normal(size=(n, wide)).astype("float32") for n in (rows, 500))
+    a, b, i = T.fmatrix("x"), T.fmatrix("y"), T.lvector("i")
+    f, g = (function([a, b, i], T.inc_subtensor(a[i], b), device=d)
+            for d in ("emulated", "reference"))  # fmt: skip
+    np.testing.assert_array_equal(f(x, y, where), g(x, y, where))
+
+
+def test_rows_are_shared_out_as_there_are_warps():
+    shares = cuda_routines._shares
+    assert [shares(n, 1, 132) for n in (1, 2, 3, 104)] == [1, 2, 4, 128]
+    assert shares(50_000, 32, 132) == 256 and shares(50_000, 10**9, 132) == 1

@@ -55,7 +55,7 @@ def nest_launch(program: NestProgram, values: Mapping[str, int], limits: Limits)
     integers: list[tuple[Name, Any]] = [(n, values[n.text]) for n in program.kernel.integers]
     ahead, bodies = list(program.before), [_body(piece) for piece in program.pieces]
     most = limits.multiprocessors * max(1, limits.threads_multiprocessor // threads)
-    least = 2 if len(bodies) == 1 else 1
+    least = LEAST_SLICES if len(bodies) == 1 else 1
     grid, shared, split = 1, [], []
     for k, (piece, body) in enumerate(zip(program.pieces, bodies)):
         found = _split(body, values, limits, threads, least, f"{k or ''}")
@@ -116,7 +116,8 @@ def can_join(program: NestProgram) -> bool:
 # ---- sums that many blocks share --------------------------------------------------------------
 
 SLICE, _COUNTER = Name("slice"), Array("counter", "int64")
-LEAST_ROW, LEAST_COLUMN = 1024, 64  # terms of a slice: of a warp's and of a thread's
+LEAST_ROW, LEAST_COLUMN = 256, 64  # terms of a slice: of a warp's and of a thread's
+LEAST_SLICES = 4  # where there need be none: the last block, which adds them up, comes later
 
 
 @record
@@ -177,8 +178,8 @@ def _split(
     count, length = (size_value(product([x.extent for x in xs]), values) for xs in (outer, loops))
     workers = limits.multiprocessors * (limits.threads_multiprocessor // threads) * threads
     workers //= limits.warp if rows else 1
-    slices = min(workers // max(1, count), length // (LEAST_ROW if rows else LEAST_COLUMN))
-    slices = max(slices, 1)
+    shortest = LEAST_ROW if rows else LEAST_COLUMN
+    slices = max(1, min(workers // max(1, count), length // shortest))
     if slices < least or not count:
         return None
     partial, number = Array(f"partial{suffix}", total.dtype), Name(f"slices{suffix}")

@@ -38,8 +38,9 @@ extern "C" __global__ void __launch_bounds__({threads}) uniforms(
 _SCATTER = """#include "persistent.h"
 
 extern "C" __global__ void __launch_bounds__({threads}) scatter(
-        {type} *out, const {type} *y, const long long *rows, long long count, long long wide) {{
-    gs_grid_scatter(out, y, rows, count, wide);
+        {type} *out, const {type} *y, const long long *rows, long long count, long long wide,
+        long long shares) {{
+    gs_grid_scatter(out, y, rows, count, wide, shares);
 }}
 """
 _GATHER = """#include "persistent.h"
@@ -66,6 +67,8 @@ extern "C" __global__ void __launch_bounds__({threads}) elements(
     gs_grid_elements<{add}>(from, to, count, n1, n2, n3, s0, s1, s2, s3, t0, t1, t2, t3);
 }}
 """
+_WARP = 32  # threads
+_WARPS = 32  # of a multiprocessor, which hide most of what each waits for
 FLOATS = {"float32": "float", "float64": "double"}
 _OF_BYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
 _SIGNED = {1: "signed char", 2: "short", 4: "int", 8: "long long"}
@@ -251,12 +254,21 @@ def _of_integer(dtype: np.dtype) -> str:
     return (_OF_BYTES if dtype.kind == "u" else _SIGNED)[dtype.itemsize]
 
 
-def _on_rows(kernel: Routine, count: int, out: Any, x: Any, rows: Any, wide: int) -> None:
-    """Starts a kernel, with threads for so many elements, on rows of so many: of `out` or of x."""
+def _on_rows(
+    kernel: Routine, count: int, out: Any, x: Any, rows: Any, wide: int, *more: int
+) -> None:
+    """Starts a kernel, with so many threads, on rows of so many elements: of `out` or of x."""
     if rows.size and wide:
         device, given = kernel.device, dense(kernel.device, x)
         addresses = [device.address(a) for a in (out, given, rows)]
-        kernel(count, *addresses, rows.size, wide)
+        kernel(count, *addresses, rows.size, wide, *more)
+
+
+def _shares(rows: int, groups: int, multiprocessors: int) -> int:
+    """How many shares, a power of two, there are of the rows that something is added to: one each,
+    or as many as the GPU has warps for when each has a group of columns."""
+    most = min(rows, max(1, multiprocessors * _WARPS // groups))
+    return 1 << (most - 1).bit_length()
 
 
 @record
@@ -309,7 +321,10 @@ class CudaScatter(Op):
             if tuple(y.shape) != shape:
                 return definition(*map(device.host, (x, y, *operands)))
             out = copied(device, device.array(x))
-            _on_rows(kernel, wide, out, y, rows, wide)
+            if rows.size and wide:
+                groups = -(-wide // _WARP)
+                shares = _shares(out.size // wide, groups, device.limits.multiprocessors)
+                _on_rows(kernel, shares * groups * _WARP, out, y, rows, wide, shares)
             return out
 
         return run
