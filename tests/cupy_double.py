@@ -249,8 +249,9 @@ class CuPy(types.ModuleType):
         cuda.MemoryPool = functools.partial(MemoryPool, self)
         cuda.get_allocator = lambda: self.allocator
         cuda.cublas = types.SimpleNamespace(
-            CUBLASError=type("CUBLASError", (Error,), {}), getVersion=lambda handle: 130200
-        )  # fmt: skip
+            CUBLASError=type("CUBLASError", (Error,), {}), gemmEx=self.gemmEx,
+            getVersion=lambda handle: 130200,
+        )  # fmt: skip  # fmt: skip
         cuda.device = types.SimpleNamespace(get_cublas_handle=lambda: 0xB1A5 + self.device)
         cuda.using_allocator = self.using_allocator
         cuda.alloc = self.alloc
@@ -357,6 +358,15 @@ class CuPy(types.ModuleType):
         self.log("to the host", x.nbytes)
         self.not_capturing()
         return x.memory.copy()
+
+    def gemmEx(self, *given: Any) -> None:
+        """As 14.2 does it."""
+        if self.is_capturing():
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently "
+                                      "unsupported")  # fmt: skip
+        self.own.blas_stream = self.stream
+        if self.cublasGemmEx(*given):
+            raise self.cuda.cublas.CUBLASError("CUBLAS_STATUS_INVALID_VALUE")
 
     def cublasSetStream_v2(self, handle: int, stream: int) -> int:
         assert handle == 0xB1A5 + self.device

@@ -214,8 +214,7 @@ class CuPy:
 
     def multiply(self, found: Any, x: Any, y: Any, precision: str) -> None:
         """By cuBLAS, which has matrices by columns: of what is by rows it finds y.T and x.T in
-        memory, and it leaves (x @ y).T, which is y.T @ x.T. CuPy's own calls of it take longer, and
-        are refused where a graph is recorded (cupy/cupy#6290), which cuBLAS can be."""
+        memory, and it leaves (x @ y).T, which is y.T @ x.T."""
         x, x_turned, x_apart = _by_rows(x)
         y, y_turned, y_apart = _by_rows(y)
         (rows, depth), wide = x.shape, y.shape[1]
@@ -227,15 +226,19 @@ class CuPy:
             algorithm = _TENSOR_OP  # as CuPy has it
         cuda = self.cupy.cuda
         handle = cuda.device.get_cublas_handle()
-        library = _cublas(cuda.cublas.getVersion(handle))
-        stream = cuda.get_current_stream().ptr
-        status = library.cublasSetStream_v2(handle, stream) or library.cublasGemmEx(
+        given = (
             handle, y_turned, x_turned, wide, rows, depth, one, y.data.ptr, kind, y_apart,
             x.data.ptr, kind, x_apart, one + x.itemsize, found.data.ptr, kind, wide,
             _COMPUTE[how], algorithm,
         )  # fmt: skip
-        if status:
-            raise DeviceError(f"a product by cuBLAS failed with status {status}")
+        if _own.graph is None:
+            cuda.cublas.gemmEx(*given)
+            return
+        # CuPy refuses to call cuBLAS where that is recorded (cupy/cupy#6290), which it can be
+        library = _cublas(cuda.cublas.getVersion(handle))
+        stream = cuda.get_current_stream().ptr
+        if status := library.cublasSetStream_v2(handle, stream) or library.cublasGemmEx(*given):
+            raise DeviceError(f"cuBLAS failed with status {status}")
 
     def copy(self, target: Any, source: Any) -> None:
         if target.size:
