@@ -206,6 +206,26 @@ def test_between_calls_a_graph_has_no_memory(cupy: CuPy) -> None:
     assert replay_of(f).graphs
 
 
+@pytest.mark.parametrize("value", [0, -0.0, 1.5])
+def test_a_large_constant_is_written_where_it_is_uniform_else_copied(
+    cupy: CuPy, value: float
+) -> None:
+    large = np.full((70, 300), value, "float32")
+    x, i, other = T.fmatrix("x"), T.lvector("i"), large.copy()
+    other[3] = 0
+    sums = [T.inc_subtensor(T.constant(c)[i], x) for c in (large, other)]
+    f, g = (function([x, i], sums, device=d) for d in ("cupy", "reference"))
+    given = numbers(5, 300), np.array([3, 0, 3, 69, 1])
+    for _ in range(9):
+        results: Any = []
+        calls = launches(cupy, lambda: results.append(f(*given)))  # noqa: B023
+        for y, z in zip(results.pop(), g(*given)):
+            np.testing.assert_array_equal(y, z)
+            np.testing.assert_array_equal(np.signbit(y), np.signbit(z))
+    # the inputs and positions with one copy, and with another, unless all is 0, what is not uniform
+    assert calls["cuMemcpyHtoDAsync_v2"] == (1 if value == 0 and not np.signbit(value) else 2)
+
+
 def test_what_can_not_be_recorded_runs_step_by_step(
     cupy: CuPy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from ..record import record
 from .memory import span
 
 _MOST_STEPS = 1 << 14  # of a tape
-_MOST_KEPT = 1 << 16  # bytes of a constant that stays on the device; a larger one is copied anew
+_MOST_KEPT = 1 << 16  # bytes of a constant that stays on the device; a larger one is made anew
 
 
 class Address(int):
@@ -206,10 +206,13 @@ class Tape:
 
     def constant(self, array: Any, on_host: Any) -> None:
         """An array that the host knows when it knows the kind of the call."""
-        if array.nbytes > _MOST_KEPT:
-            self._begins(array, Uploaded(lambda _: on_host, array.nbytes))
-        else:
+        if array.nbytes <= _MOST_KEPT:
             self._begins(array, Fixed(self.device.keep(np.ascontiguousarray(on_host))))
+        elif _is_uniform(on_host):
+            self.allocated(array)
+            self.done(self.device.fill, [self.view(array)], on_host.flat[0])
+        else:
+            self._begins(array, Uploaded(lambda _: on_host, array.nbytes))
 
     def find(self, x: Any) -> Address:
         """Where an array is. One of no elements may be anywhere."""
@@ -330,6 +333,12 @@ class Tape:
         """The buffers that are looked at when all steps are done."""
         views = [v for v, _ in self.expected] + [v for v, _ in self.met]
         return {v.buffer for v in [*views, *(o.view for o in self.outputs if o.view)]}
+
+
+def _is_uniform(x: np.ndarray) -> bool:
+    """Whether all elements have the same bits, as zeros that something is added to."""
+    bits = np.ascontiguousarray(x).reshape(-1).view(f"u{x.itemsize}")
+    return bool((bits == bits[0]).all())
 
 
 def is_hosts(x: Any) -> bool:
