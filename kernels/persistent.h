@@ -130,7 +130,7 @@ GS_FN void gs_grid_gather(T *out, const T *x, const long long *rows, long long c
 template <class T>
 GS_FN void gs_grid_scatter(T *out, const T *y, const long long *rows, long long count,
                            long long wide, long long shares) {
-    constexpr int AHEAD = 8;
+    constexpr int AHEAD = 32 / sizeof(T);
     const int lane = threadIdx.x % GS_WARP;
     const long long groups = (wide + GS_WARP - 1) / GS_WARP, warps = gs_threads() / GS_WARP;
     for (long long part = gs_thread() / GS_WARP; part < shares * groups; part += warps) {
@@ -144,22 +144,21 @@ GS_FN void gs_grid_scatter(T *out, const T *y, const long long *rows, long long 
             unsigned left = __ballot_sync(GS_ALL_LANES, is_mine);
             while (left) {
                 T terms[AHEAD];
-                long long to[AHEAD];
+                int from[AHEAD];
                 GS_UNROLL for (int a = 0; a < AHEAD; a++) {
-                    const int from = left ? __ffs((int)left) - 1 : 0;
-                    to[a] = __shfl_sync(GS_ALL_LANES, row, from);
-                    if (!left) to[a] = -1;
-                    terms[a] = left && is_real ? y[(first + from) * wide + column] : (T)0;
+                    from[a] = left ? __ffs((int)left) - 1 : -1;
                     left &= left - 1;
+                    if (from[a] >= 0 && is_real) terms[a] = y[(first + from[a]) * wide + column];
                 }
                 GS_UNROLL for (int a = 0; a < AHEAD; a++) {
-                    if (to[a] < 0) break;
-                    if (to[a] != held) {
+                    if (from[a] < 0) break;
+                    const long long to = __shfl_sync(GS_ALL_LANES, row, from[a]);
+                    if (to != held) {
                         if (held >= 0 && is_real) out[held * wide + column] = sum;
-                        held = to[a];
+                        held = to;
                         if (is_real) sum = out[held * wide + column];
                     }
-                    sum += terms[a];
+                    if (is_real) sum += terms[a];
                 }
             }
         }
