@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -153,46 +151,26 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def compiled() -> Iterator[dict[Any, list[Future[Kernel]]]]:
-    """Of each case its kernels, compiled beside each other while the tests wait for them."""
-
-    def made(k: Kernel) -> Kernel:
-        k.misses()
-        return k
-
-    if reason := nvrtc.missing():
-        pytest.skip(reason)
-    pool = ThreadPoolExecutor(2)
-    found = {
-        (case, target): [
-            pool.submit(made, k)
-            for k in kernels(MODELS[case[0]](case[1]), case[2], target, "", *case[3:])
-        ]
-        for case, target in CASES
-    }
-    yield found
-    pool.shutdown(cancel_futures=True)
-
-
 @pytest.mark.parametrize(
     ("case", "target"), CASES, ids=lambda x: x if isinstance(x, str) else "-".join(map(str, x))
 )
-def test_a_kernel(case: tuple[Any, ...], target: str, compiled: Any) -> None:
-    for future in compiled[case, target]:
-        k = future.result()
+def test_a_kernel(case: tuple[Any, ...], target: str) -> None:
+    if reason := nvrtc.missing():
+        pytest.skip(reason)
+    for k in kernels_of(case, target):
         assert k.misses() == {}, k.name
 
 
-def test_every_scope_is_among_them(compiled: Any) -> None:
-    for target in TARGETS:
-        scopes = {
-            (x.result().launch.scope, x.result().part)
-            for case in EVERYWHERE
-            for x in compiled[case, target]
-        }
-        assert {s for s, _ in scopes} == {"thread", "block", "grid"}
-        assert len(scopes) == 6
+def kernels_of(case: tuple[Any, ...], target: str) -> list[Kernel]:
+    name, hidden, batch, *precision = case
+    return kernels(MODELS[name](hidden), batch, target, "", *precision)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_scope_is_among_them(target: str) -> None:
+    scopes = {(k.launch.scope, k.part) for case in EVERYWHERE for k in kernels_of(case, target)}
+    assert {s for s, _ in scopes} == {"thread", "block", "grid"}
+    assert len(scopes) == 6
 
 
 # ---- what a gate has to find -------------------------------------------------------------------
