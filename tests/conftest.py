@@ -143,26 +143,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("own_device")
 
 
-# What the tests of these files share takes long to make, so one worker has all of a file.
-_TOGETHER = re.compile(
-    r"test_(benchmarks_gpu|char_rnn|emulator|example|generated_sanitizers|kernels_blocks|kernels_host|"
-    r"scalar_expressions)"
-)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """pytest -n: the others go to whichever worker is free, as with xdist's own `load`."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Files(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return file if _TOGETHER.match(file.rpartition("/")[2]) else nodeid
-
-    return Files(config, log) if config.getvalue("dist") == "load" else None
-
-
 def pytest_report_header(config: pytest.Config) -> str:
     from gpuscan.runtime.device import missing
 
