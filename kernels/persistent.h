@@ -57,13 +57,13 @@ GS_FN void gs_own_uniforms(const unsigned long long *state, long long row, long 
     GS_UNROLL for (int i = 0; i < COUNT; i++) gs_uniform_of(w + i * EACH, out + i);
 }
 
-/* The softmax of rows.h, and its logarithm, of COUNT elements that are a thread's own: all indices
- * are known, as registers have none. Its sums are in the same order. */
 GS_FN float gs_exp(float x) { return gs_exp_f32(x); }
 GS_FN double gs_exp(double x) { return gs_exp_f64(x); }
 GS_FN float gs_log(float x) { return gs_log_f32(x); }
 GS_FN double gs_log(double x) { return gs_log_f64(x); }
 
+/* The softmax of rows.h, and its logarithm, of COUNT elements that are a thread's own: all indices
+ * are known, as registers have none. Its sums are in the same order. */
 template <int COUNT, int STRIDE, class T> GS_FN T gs_own_centred_sum(T *y, bool keep) {
     T lanes[GS_LANES] = {0}, most = y[0];
     GS_UNROLL for (int i = 1; i < COUNT; i++) most = y[i * STRIDE] > most ? y[i * STRIDE] : most;

@@ -251,7 +251,7 @@ class CuPy(types.ModuleType):
         cuda.cublas = types.SimpleNamespace(
             CUBLASError=type("CUBLASError", (Error,), {}), gemmEx=self.gemmEx,
             getVersion=lambda handle: 130200,
-        )  # fmt: skip  # fmt: skip
+        )  # fmt: skip
         cuda.device = types.SimpleNamespace(get_cublas_handle=lambda: 0xB1A5 + self.device)
         cuda.using_allocator = self.using_allocator
         cuda.alloc = self.alloc

@@ -40,6 +40,7 @@ from .threads import routine
 from .weights import panels
 
 CHAIN_THREADS = 128  # of a block, at most
+_OF_ROWS = ("gs_softmax", "gs_log_softmax")  # routines that have a twin for registers
 CHAIN_WORDS = 128  # of 4 bytes: what a thread's states and values may take of its registers
 FEW_WORDS = 64  # where there are more, and few rows, the threads of a block share a row's work
 FEW_NUMBERS = 8  # a constant array of no more is part of the text
@@ -116,9 +117,6 @@ def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
         [*prologue, *body], "thread", reason, grid, most, 0, names.keys() - {"row"}
     )
     return replace(made, block=threads, most=tuple(one.items()))  # of one text for any number
-
-
-_OF_ROWS = ("gs_softmax", "gs_log_softmax")
 
 
 def _numbers(array: Array, data: Any) -> Iterator[Any]:

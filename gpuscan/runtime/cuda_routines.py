@@ -67,7 +67,6 @@ extern "C" __global__ void __launch_bounds__({threads}) elements(
     gs_grid_elements<{add}>(from, to, count, n1, n2, n3, s0, s1, s2, s3, t0, t1, t2, t3);
 }}
 """
-_WARP = 32  # threads
 _WARPS = 32  # of a multiprocessor, which hide most of what each waits for
 FLOATS = {"float32": "float", "float64": "double"}
 _OF_BYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
@@ -322,9 +321,9 @@ class CudaScatter(Op):
                 return definition(*map(device.host, (x, y, *operands)))
             out = copied(device, device.array(x))
             if rows.size and wide:
-                groups = -(-wide // _WARP)
-                shares = _shares(out.size // wide, groups, device.limits.multiprocessors)
-                _on_rows(kernel, shares * groups * _WARP, out, y, rows, wide, shares)
+                limits, groups = device.limits, -(-wide // device.limits.warp)
+                shares = _shares(out.size // wide, groups, limits.multiprocessors)
+                _on_rows(kernel, shares * groups * limits.warp, out, y, rows, wide, shares)
             return out
 
         return run

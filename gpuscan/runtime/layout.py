@@ -25,6 +25,8 @@ class Layout:
     given, copied  which input each is: as it is, or copied into the block
     fixed     the arrays that stay
     inside    places in the block, of `size` bytes
+    moving    those of `given` and `own`: where they are tells one call from another
+    freed     of each step, what no further one needs of what steps make in memory of their own
     own       by bytes, those that have memory of their own
     results   those that are copied from the block when all is done
     uploads   what the host writes to each by itself
@@ -44,6 +46,7 @@ class Layout:
         self.fixed: list[tuple[int, Any]] = []
         self.uploads: list[tuple[int, Source]] = []
         self.results: list[int] = []
+        self.freed: list[list[int]] = [[] for _ in tape.steps]
         self._own: dict[int, list[int]] = defaultdict(list)
         self._small: list[tuple[int, int]] = []
         self._said: list[tuple[int, np.ndarray]] = []
@@ -53,9 +56,11 @@ class Layout:
         for buffer in sorted(self.last):
             self._sort(buffer, buffer in moved)
         self.own = [(size, tuple(buffers)) for size, buffers in self._own.items()]
+        self.moving = [buffer for buffer, _ in self.given]
+        self.moving += [buffer for _, buffers in self.own for buffer in buffers]
         self._begin()
         size, places = _packed(self._parts)
-        self.inside += [(buffer, self.size + place) for buffer, place in places.items()]
+        self.inside |= {buffer: self.size + place for buffer, place in places.items()}
         self.size += size
         # whether nobody else has what a call gives
         self.alone = len(self.stay) == len(views) and all(
@@ -98,19 +103,19 @@ class Layout:
                 else:
                     self._part(buffer, size, self.first[buffer])
             case Made():
-                pass
+                if buffer not in self.live:
+                    self.freed[self.last[buffer]].append(buffer)
 
     def _part(self, buffer: int, size: int, first: int) -> None:
         self._parts.append((size, first, self.last[buffer], buffer))
 
     def _begin(self) -> None:
         """The part of the block that the host reads and writes."""
-        self.inside: list[tuple[int, int]] = []
+        self.inside: dict[int, int] = {}
         self.size = 0
 
         def placed(buffer: int, size: int) -> int:
-            at = self.size
-            self.inside.append((buffer, at))
+            at = self.inside[buffer] = self.size
             self.size += _rounded(size)
             return at
 

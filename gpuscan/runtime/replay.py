@@ -38,7 +38,6 @@ class Replay:
     def __init__(self, tape: Tape) -> None:
         self.tape, self.device = tape, tape.device
         self.layout = Layout(tape)
-        self.freed = _freed(tape)
         self.calls = self.made = 0
         self.graphs: OrderedDict[Any, Any] = OrderedDict()
         self.met: set[Any] = set()
@@ -59,7 +58,7 @@ class Replay:
         for buffer, array in layout.fixed:
             b.set(buffer, array)
         memory, start = device.allocate(layout.size) if layout.size else (None, 0)
-        for buffer, place in layout.inside:
+        for buffer, place in layout.inside.items():
             b.put(buffer, memory, start + place)
         for size, buffers in layout.own:
             # in the order of their places, so that equal ones may be the same ones again
@@ -97,9 +96,7 @@ class Replay:
         if not self.has_graphs or self.calls <= _FIRST:
             self._steps(b)
             return
-        device = self.device
-        moving = [buffer for buffer, _ in layout.given]
-        moving += [buffer for _, buffers in layout.own for buffer in buffers]
+        device, moving = self.device, layout.moving
         places = [b.addresses[buffer] for buffer in moving]
         key = layout, device.stream(), start, *places
         graph = self.graphs.get(key)
@@ -123,7 +120,7 @@ class Replay:
                 self.lock.release()
 
     def _steps(self, b: Buffers) -> None:
-        for (step, _), freed in zip(self.tape.steps, self.freed):
+        for (step, _), freed in zip(self.tape.steps, self.layout.freed):
             step(b)
             for buffer in freed:
                 b.held[buffer] = b.arrays[buffer] = None
@@ -135,7 +132,7 @@ class Replay:
             with device.capture() as graph:
                 for step, _ in self.tape.steps:
                     step(b)
-            graph.held += [b.held[buffer] for freed in self.freed for buffer in freed]
+            graph.held += [b.held[buffer] for freed in self.layout.freed for buffer in freed]
         except Exception:  # what is wrong is said of the steps themselves
             self.has_graphs = False
             return None
@@ -180,7 +177,7 @@ class Replay:
 
     def _read(self, layout: Layout, memory: Any, start: int) -> Callable[[View, Buffers], Any]:
         """What gives the host's array of a view, with one copy for all that lies together."""
-        device, places = self.device, dict(layout.inside)
+        device, places = self.device, layout.inside
         together: Any = None
         if layout.read:
             whole = device.view(memory, start, (layout.read,), (1,), np.dtype("uint8"))
@@ -219,19 +216,6 @@ class Replay:
 
         found = map(result, self.tape.outputs)
         return Alone(found) if layout.alone else tuple(found)
-
-
-def _freed(tape: Tape) -> list[tuple[int, ...]]:
-    """Of each step, what it is the last one to need of what steps make in memory of their own."""
-    last: dict[int, int] = {}
-    for i, (_, buffers) in enumerate(tape.steps):
-        last.update(dict.fromkeys(buffers, i))
-    freed: list[list[int]] = [[] for _ in tape.steps]
-    live = tape.live
-    for buffer, i in last.items():
-        if isinstance(tape.origins[buffer], Made) and buffer not in live:
-            freed[i].append(buffer)
-    return [tuple(f) for f in freed]
 
 
 def _bytes(x: Any, size: int) -> np.ndarray:
