@@ -19,11 +19,14 @@
 #define GS_MEMBER inline __attribute__((always_inline))
 #define GS_FMA_f32(x, y, z) __builtin_fmaf(x, y, z)
 #define GS_FMA_f64(x, y, z) __builtin_fma(x, y, z)
-#define GS_UNROLL _Pragma("GCC unroll 256")
+#define GS_UNROLL /* arrays need no constant index here, and unrolled they take long to compile */
 #define GS_ROLLED _Pragma("GCC unroll 1")
 #endif
 
 #include "portable.h"
+
+#define GS_WARP 32
+#define GS_ALL_LANES 0xffffffffu
 
 /* C's word is dropped: a device would read what is const and restrict through a cache that does
  * not see what another block wrote. */

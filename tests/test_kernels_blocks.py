@@ -22,7 +22,10 @@ ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"
 emulated = pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing())
 compiled = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing())
 
-HEAD = '#include "device.h"\n#include "blocks.h"\n#include "grid.h"\n#include "held.h"\n'
+HEAD = "".join(
+    f'#include "{header}.h"\n'
+    for header in ("device", "block_draws", "block_products", "folds", "grid", "held")
+)
 KERNEL = 'extern "C" __global__ void __launch_bounds__(512, 1) '
 
 # the panel lies in shared memory where there is room, else in the device's

@@ -88,7 +88,7 @@ COUNTS = (0, 1, 2, 3, 4, 5, 10)
 def test_a_threads_own_draw():
     """Of a block's words a thread takes those of its elements, wherever the first one is."""
     types = {"float": np.float32, "double": np.float64}
-    text = '#include "persistent.h"\n'
+    text = '#include "block_draws.h"\n'
     text += "".join(OWN.format(t=t[0], count=n, type=t) for t in types for n in COUNTS)
     kernels = emulator.build(text, [f"own_{t[0]}_{n}" for t in types for n in COUNTS])
     key0, key1, draw = 0x12345678, 0x9ABCDEF0, 2**40 + 3

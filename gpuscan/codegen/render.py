@@ -98,6 +98,11 @@ _UNROLL = {None: "", True: "GS_UNROLL ", False: "GS_ROLLED "}
 
 _WORDS = re.compile(r"\w+")
 
+# Routines of kernels/, by where they are.
+_DRAWS = r"gs_uniform(?:s|_rows)_\w+"
+_PRODUCTS = r"gs_(?:pack|gemm)\w*"
+_ROWS = r"gs_(?:log_)?softmax_\w+|gs_add_up_\w+"
+
 DTYPES = frozenset(_SUFFIX)  # what a kernel can compute with
 
 
@@ -107,7 +112,7 @@ class Dialect:
 
     name: str
     types: dict[str, str]
-    includes: tuple[str, ...]
+    includes: tuple[tuple[str, str], ...]  # headers, and which words of a text need each; "": any
     signature: str  # with {name}, {threads}, {parameters}
     pointer: str  # with {const}, {type}, {name}, {position}
     integer: str  # with {name}, {position}
@@ -127,7 +132,14 @@ _TYPES = {
 C = Dialect(
     name="c",
     types=_TYPES,
-    includes=("scalars.h", "philox.h", "loops.h", "rows.h"),
+    includes=(
+        ("scalars.h", ""),
+        ("draws.h", _DRAWS),
+        ("meetings.h", r"gs_meet"),
+        ("products.h", _PRODUCTS),
+        ("rows.h", _ROWS),
+        ("watch.h", r"gs_(?:start|look)"),
+    ),
     signature="long long {name}(long long first, long long last, void *const *memory, "
     "const long long *integer)",
     pointer="    {const}{type} *const restrict {name} = ({const}{type} *)memory[{position}];",
@@ -142,7 +154,17 @@ C = Dialect(
 CUDA = Dialect(
     name="cuda",
     types=_TYPES,
-    includes=("persistent.h",),
+    includes=(
+        ("persistent.h", ""),
+        ("scalars.h", r"gs_\w+_(?:b8|[iu](?:8|16|32|64)|f(?:32|64))"),
+        ("block_draws.h", rf"{_DRAWS}|gs_own_uniforms"),
+        ("block_products.h", _PRODUCTS),
+        ("folds.h", r"gs_(?:warp|block)_\w+"),
+        ("held.h", r"gs_held"),
+        ("held_wmma.h", r"gs_held_wmma"),
+        ("own_rows.h", r"gs_own_(?:log_)?softmax"),
+        ("rows.h", _ROWS),
+    ),
     signature='extern "C" __global__ void __launch_bounds__({threads}, 1) {name}({parameters})',
     pointer="{const}{type} *{restrict}{name}",
     integer="long long {name}",
@@ -164,10 +186,13 @@ class Renderer:
         text: list[str] = []
         for k in kernels:
             text += ["", *self.kernel(k)]
-        includes = list(self.dialect.includes)
-        if any("gs_held_wmma<" in line for line in text):  # it takes long to compile
-            includes.append("held_wmma.h")
-        lines = [*(f'#include "{h}"' for h in includes), *text]
+        used = sorted(_words(text))
+        lines = [
+            f'#include "{header}"'  # no other: they take longer to compile than many a kernel
+            for header, words in self.dialect.includes
+            if not words or any(re.fullmatch(words, w) for w in used)
+        ]
+        lines += text
         return "\n".join(lines) + "\n"
 
     def kernel(self, k: Kernel) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What one worker does, as what the threads of a block do together.
 
-Loops whose steps are apart are shared out over the threads; a routine of `kernels/blocks.h` is
+Loops whose steps are apart are shared out over the threads; a routine of `kernels/block_*.h` is
 entered by all of them; everything else each thread does alike, so that all take the same way, but
 for what is written, which one thread writes. Barriers stand where a statement touches memory that
 other threads may have written, or may still be reading, since the last one.

@@ -28,14 +28,14 @@ from .calls import dones
 from .cuda import CudaDevice, copied, dense
 from .tapes import by_numpy, on_host, said, take
 
-_UNIFORMS = """#include "persistent.h"
+_UNIFORMS = """#include "block_draws.h"
 
 extern "C" __global__ void __launch_bounds__({threads}) uniforms(
         const unsigned long long *state, long long row, {type} *out, long long count) {{
     gs_grid_uniforms(state, row, out, count);
 }}
 """
-_SCATTER = """#include "persistent.h"
+_SCATTER = """#include "routines.h"
 
 extern "C" __global__ void __launch_bounds__({threads}) scatter(
         {type} *out, const {type} *y, const long long *rows, long long count, long long wide,
@@ -43,14 +43,14 @@ extern "C" __global__ void __launch_bounds__({threads}) scatter(
     gs_grid_scatter(out, y, rows, count, wide, shares);
 }}
 """
-_GATHER = """#include "persistent.h"
+_GATHER = """#include "routines.h"
 
 extern "C" __global__ void __launch_bounds__({threads}) gather(
         {type} *out, const {type} *x, const long long *rows, long long count, long long wide) {{
     gs_grid_gather(out, x, rows, count, wide);
 }}
 """
-_PLACES = """#include "persistent.h"
+_PLACES = """#include "routines.h"
 
 extern "C" __global__ void __launch_bounds__({threads}) places(
         long long *rows, const {type} *at, long long *done, long long count, long long size,
@@ -58,7 +58,7 @@ extern "C" __global__ void __launch_bounds__({threads}) places(
     gs_grid_places(rows, at, done, count, size, first);
 }}
 """
-_ELEMENTS = """#include "persistent.h"
+_ELEMENTS = """#include "routines.h"
 
 extern "C" __global__ void __launch_bounds__({threads}) elements(
         const {type} *from, {type} *to, long long count, long long n1, long long n2, long long n3,

@@ -1,4 +1,5 @@
 #include "persistent.h"
+#include "scalars.h"
 
 extern "C" __global__ void __launch_bounds__(128, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ U, const float *__restrict__ b, float *y0, float *h0_0,

@@ -1,4 +1,7 @@
 #include "persistent.h"
+#include "scalars.h"
+#include "block_draws.h"
+#include "held.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ W,
         const float *__restrict__ bh, const float *__restrict__ W_T, const float *__restrict__ bv,

@@ -1,4 +1,7 @@
 #include "persistent.h"
+#include "scalars.h"
+#include "block_draws.h"
+#include "folds.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ k2,
         const float *__restrict__ k3, float *y0, float *a0, unsigned long long *rng_1_0,

@@ -1,4 +1,5 @@
 #include "persistent.h"
+#include "held.h"
 
 extern "C" __global__ void __launch_bounds__(256, 1) loop(const float *__restrict__ x0,
         const float *__restrict__ x1, const float *__restrict__ x2, const float *__restrict__ x3,

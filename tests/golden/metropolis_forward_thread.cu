@@ -1,4 +1,6 @@
 #include "persistent.h"
+#include "scalars.h"
+#include "block_draws.h"
 
 extern "C" __global__ void __launch_bounds__(128, 1) loop(float *y0, float *a0,
         unsigned long long *rng_1_0, unsigned long long *rng_0_0, long long *done, long long last,

@@ -1,78 +1,13 @@
-/* What all threads of a block do together: operands of products, draws, sums.
+/* Products of matrices, by all threads of a block.
  *
- * Every thread of the block calls with the same arguments (except for the value that it folds);
- * the block is one-dimensional and of whole warps. What one of these reads must be there and what
- * it wrote may be read behind a barrier, which is the caller's: only the gs_block_* hold barriers
- * of their own. Arrays may lie in shared memory or the device's. Names and arguments are those of
- * products.h and loops.h, so that one kernel calls either. */
-#ifndef GS_BLOCKS_H
-#define GS_BLOCKS_H
+ * Every thread of the block calls with the same arguments; the block is one-dimensional and of whole
+ * warps. What one of these reads must be there and what it wrote may be read behind a barrier, which
+ * is the caller's. Arrays may lie in shared memory or the device's. Names and arguments are those of
+ * products.h, so that one kernel calls either. */
+#ifndef GS_BLOCK_PRODUCTS_H
+#define GS_BLOCK_PRODUCTS_H
 
-#include "device.h"
-#include "philox.h"
-#include "scalars.h"
-
-#define GS_WARP 32
-#define GS_ALL_LANES 0xffffffffu
-
-/* ---- folds: the order of a tree, so the same bits every time and in every lane ------------- */
-
-struct gs_sum {
-    template <class T> GS_MEMBER T operator()(T a, T b) const { return (T)(a + b); }
-};
-struct gs_prod {
-    template <class T> GS_MEMBER T operator()(T a, T b) const { return (T)(a * b); }
-};
-struct gs_max { /* as gs_max_f32 */
-    template <class T> GS_MEMBER T operator()(T a, T b) const { return a <= b || b != b ? b : a; }
-};
-struct gs_min {
-    template <class T> GS_MEMBER T operator()(T a, T b) const { return a >= b || b != b ? b : a; }
-};
-struct gs_any {
-    template <class T> GS_MEMBER T operator()(T a, T b) const { return (T)(a || b); }
-};
-struct gs_all {
-    template <class T> GS_MEMBER T operator()(T a, T b) const { return (T)(a && b); }
-};
-
-/* With the lane whose number differs by `apart`, a power of two. */
-template <class Op, class T> GS_FN T gs_lane_fold(T x, Op op, gs_u32 apart) {
-    const T y = (T)__shfl_xor_sync(GS_ALL_LANES, x, (int)apart);
-    return threadIdx.x & apart ? op(y, x) : op(x, y); /* the lower lane's first */
-}
-
-template <class Op, class T> GS_FN T gs_warp_fold(T x, Op op) {
-    GS_UNROLL for (gs_u32 apart = GS_WARP / 2; apart >= 1; apart /= 2)
-        x = gs_lane_fold(x, op, apart);
-    return x;
-}
-
-/* `partial`: an element a warp, in shared memory. */
-template <class Op, class T> GS_FN T gs_block_fold(T x, Op op, T *partial) {
-    const gs_u32 warps = blockDim.x / GS_WARP;
-    x = gs_warp_fold(x, op);
-    if (threadIdx.x % GS_WARP == 0) partial[threadIdx.x / GS_WARP] = x;
-    __syncthreads();
-    T all = partial[0];
-    for (gs_u32 w = 1; w < warps; w++) all = op(all, partial[w]);
-    __syncthreads(); /* partial may be used again */
-    return all;
-}
-
-#define GS_FOLD(type, t, name)                                                            \
-    GS_FN type gs_warp_##name##_##t(type x) { return gs_warp_fold(x, gs_##name()); }      \
-    GS_FN type gs_block_##name##_##t(type x, type *partial) {                             \
-        return gs_block_fold(x, gs_##name(), partial);                                    \
-    }
-#define GS_FOLDS(type, t)                                                                 \
-    GS_FOLD(type, t, sum) GS_FOLD(type, t, prod) GS_FOLD(type, t, max)                    \
-    GS_FOLD(type, t, min) GS_FOLD(type, t, any) GS_FOLD(type, t, all)
-GS_FLOATS(GS_FOLDS)
-GS_INTEGERS(GS_FOLDS)
-GS_FOLDS(unsigned char, b8)
-
-/* ---- products ------------------------------------------------------------------------------ */
+#include "folds.h"
 
 /* A panel holds `wide` columns of `depth` elements in depth * wide elements: four (two of f64)
  * rows at a time, of which a column's elements lie together, and then the rows that are left. So
@@ -283,49 +218,5 @@ GS_FN void gs_gemm_steps(Gemm gemm, long long steps, long long apart, long long 
                       stride);                                                            \
     }
 GS_FLOATS(GS_PRODUCTS)
-
-/* ---- draws --------------------------------------------------------------------------------- */
-
-GS_FN void gs_uniforms_of(gs_words w, float (&u)[4]) {
-    u[0] = gs_uniform_f32(w.x), u[1] = gs_uniform_f32(w.y);
-    u[2] = gs_uniform_f32(w.z), u[3] = gs_uniform_f32(w.w);
-}
-GS_FN void gs_uniforms_of(gs_words w, double (&u)[2]) {
-    u[0] = gs_uniform_f64(w.x, w.y), u[1] = gs_uniform_f64(w.z, w.w);
-}
-
-/* Elements first + r * apart .. first + r * apart + count - 1 of a draw with rows of `row`
- * elements, of `rows` rows r, to out[r * stride]; a thread takes the words of one counter. */
-template <class T>
-GS_FN void gs_uniform_rows(const unsigned long long *state, long long row, long long first,
-                           long long rows, long long apart, long long count, T *out,
-                           long long stride) {
-    constexpr int N = gs_vector<T>::size; /* elements of a counter */
-    const gs_u32 key0 = (gs_u32)state[0], key1 = (gs_u32)(state[0] >> 32);
-    const long long counters = (count + N - 2) / N + 1; /* of a row, at most */
-    first += gs_first_element(state, row);
-    for (long long i = threadIdx.x; i < rows * counters; i += blockDim.x) {
-        const long long r = i / counters, begin = first + r * apart;
-        const long long counter = begin / N + i % counters;
-        T u[N];
-        gs_uniforms_of(gs_random_block(key0, key1, state[1], (gs_u64)counter, 0), u);
-        GS_UNROLL for (int k = 0; k < N; k++) {
-            const long long element = counter * N + k - begin;
-            if (element >= 0 && element < count) out[r * stride + element] = u[k];
-        }
-    }
-}
-
-#define GS_DRAWS(type, t)                                                                 \
-    GS_APART void gs_uniform_rows_##t(const unsigned long long *state, long long row,     \
-                                      long long first, long long rows, long long apart,   \
-                                      long long count, type *out, long long stride) {     \
-        gs_uniform_rows(state, row, first, rows, apart, count, out, stride);              \
-    }                                                                                     \
-    GS_APART void gs_uniforms_##t(const unsigned long long *state, long long row,         \
-                                  long long first, long long count, type *out) {          \
-        gs_uniform_rows(state, row, first, 1, 0, count, out, 0);                          \
-    }
-GS_FLOATS(GS_DRAWS)
 
 #endif

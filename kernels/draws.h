@@ -1,12 +1,8 @@
-/* What a loop on the host calls: for whole operands draws and products, and meetings and watches. */
-#ifndef GS_LOOPS_H
-#define GS_LOOPS_H
+/* Draws of whole operands, on the host. */
+#ifndef GS_DRAWS_H
+#define GS_DRAWS_H
 
-#include "meetings.h"
 #include "philox.h"
-#include "products.h"
-#include "scalars.h"
-#include "watch.h"
 
 /* Elements first .. first + count - 1 of a draw with rows of `row` elements. */
 static __attribute__((noinline, unused)) void gs_uniforms_f32(
