@@ -324,16 +324,16 @@ def test_what_can_not_be_recorded_is_run_one_by_one(
 ) -> None:
     inputs, outputs, values = elman()
     f = made(inputs, outputs[0])
-    product = Emulated.product
+    multiply = Emulated.multiply
 
     def refused(self: Any, *given: Any) -> Any:
         from gpuscan.runtime.emulated import _own
 
         if _own.recorded is not None:
             raise DeviceError("a product can't be recorded\nfor a reason")
-        return product(self, *given)
+        return multiply(self, *given)
 
-    monkeypatch.setattr(Emulated, "product", refused)
+    monkeypatch.setattr(Emulated, "multiply", refused)
     given = values(np.random.RandomState(0), 36)
     found = f(*given)
     np.testing.assert_array_equal(f(*given), found)

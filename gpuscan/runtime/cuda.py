@@ -104,9 +104,10 @@ class CudaDevice(Protocol):
         """Starts a kernel. Raises DeviceError where that is refused, or fails."""
         ...
 
-    def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
-        """x @ y, of matrices of floats on the device, which may be views. precision: to what
-        factors of float32 may be rounded, as config.dot_precision has it; sums are of float32."""
+    def multiply(self, found: Any, x: Any, y: Any, precision: str) -> None:
+        """found = x @ y, of matrices of floats on the device, none without elements; the factors
+        may be views. precision: to what factors of float32 may be rounded, as
+        config.dot_precision has it; sums are of float32."""
         ...
 
     def copy(self, target: Any, source: Any) -> None:
@@ -176,6 +177,16 @@ def copied(device: CudaDevice, x: Any) -> Any:
     """A copy by the device, which it can record."""
     found = device.empty(x.shape, x.dtype)
     device.copy(found, x)
+    return found
+
+
+def product(device: CudaDevice, x: Any, y: Any, precision: str = "float32") -> Any:
+    """x @ y, as the device multiplies."""
+    found = device.empty((x.shape[0], y.shape[1]), x.dtype)
+    if x.size and y.size:
+        device.multiply(found, x, y, precision)
+    elif found.size:
+        device.fill(found, 0)
     return found
 
 
@@ -616,7 +627,7 @@ class CudaProduct(Op):
         rows, wide = x.ndim == 2, y.ndim == 2
         x, y = device.there(x), device.there(y)
         x, y = x if rows else x[None, ...], y if wide else y[..., None]
-        found = device.product(x, y, precision)
+        found = product(device, x, y, precision)
         found = found if rows else found[0, ...]
         return found if wide else found[..., 0]
 

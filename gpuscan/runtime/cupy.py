@@ -204,14 +204,6 @@ class CuPy:
     def launch(self, kernel: Any, launch: Launch, arguments: Sequence[int]) -> None:
         driver.launch(kernel, launch, arguments, self.cupy.cuda.get_current_stream().ptr)
 
-    def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
-        found = self.empty((len(x), y.shape[1]), x.dtype.name)
-        if x.size and y.size:
-            self.multiply(found, x, y, precision)
-        else:
-            found.fill(0)
-        return found
-
     def multiply(self, found: Any, x: Any, y: Any, precision: str) -> None:
         """By cuBLAS, which has matrices by columns: of what is by rows it finds y.T and x.T in
         memory, and it leaves (x @ y).T, which is y.T @ x.T."""

@@ -369,12 +369,6 @@ class PyCUDA:
     def launch(self, kernel: Any, launch: Launch, arguments: Sequence[int]) -> None:
         driver.launch(kernel, launch, arguments, _own.stream)
 
-    def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
-        found = self.empty((len(x), y.shape[1]), x.dtype)
-        if found.size:
-            self.multiply(found, x, y, precision)
-        return found
-
     def multiply(self, found: Any, x: Any, y: Any, precision: str) -> None:
         (rows, depth), wide = x.shape, y.shape[1]
         how = _matmul(x.dtype.name, -(-rows // _TILE) * -(-wide // _TILE))

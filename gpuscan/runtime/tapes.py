@@ -98,19 +98,14 @@ class Taped:
         if (tape := self.tape) is not None:
             tape.launch(kernel, launch, arguments)
 
-    def product(self, x: Any, y: Any, precision: str = "float32") -> Any:
-        if (tape := self.tape) is None:
-            return self.device.product(x, y, precision)
-        found, multiply = self.empty((len(x), y.shape[1]), x.dtype), self.device.multiply
-        if not (x.size and y.size):
-            self.fill(found, 0)
-            return found
+    def multiply(self, found: Any, x: Any, y: Any, precision: str) -> None:
+        multiply = self.device.multiply
         multiply(found, x, y, precision)
-        tape.done(
-            lambda *views: multiply(*views, precision),
-            [tape.view(found), tape.view(x), tape.view(y)],
-        )
-        return found
+        if (tape := self.tape) is not None:
+            tape.done(
+                lambda *views: multiply(*views, precision),
+                [tape.view(found), tape.view(x), tape.view(y)],
+            )
 
     def fill(self, x: Any, value: Any) -> None:
         self.device.fill(x, value)
