@@ -524,7 +524,32 @@ def test_a_softmax_of_a_thread_is_in_its_registers(seen, n, name, dtype):
                 for d in ("emulated", "reference"))  # fmt: skip
         np.testing.assert_array_equal(f(given), g(given))
     assert {x.scope for x in seen.loops} == {"thread"}
+    assert_in_registers(seen.sources)
+
+
+def assert_in_registers(sources):
     if not nvrtc.missing():
-        for source, architecture in zip(sorted(seen.sources), ["sm_75", "sm_90", "sm_120"]):
+        for source, architecture in zip(sorted(sources), ["sm_75", "sm_90", "sm_120"] * 2):
             (r,) = nvrtc.compile(source, architecture).resources.values()
-            assert (r.spill_stores, r.spill_loads, r.stack) == (0, 0, 0)
+            assert (r.spill_stores, r.spill_loads, r.stack) == (0, 0, 0), source
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_an_element_of_a_thread_that_data_choose_is_in_its_registers(seen, n, dtype):
+    """Read and written, and added to in the gradient; positions count from the end, too."""
+    k, h = T.lvector("k"), T.matrix("h", dtype)
+
+    def step(k, h):
+        new = T.set_subtensor(h[:, k], h[:, k - 1] * 2 - h[:, 0])
+        return T.tanh(new) if dtype == "float32" else new
+
+    hs, _ = gpuscan.scan(step, sequences=k, outputs_info=h)
+    outputs = [hs[-1], T.grad((hs[-1] ** 2).sum(), h)] if dtype == "float32" else [hs[-1]]
+    f, g = (gpuscan.function([k, h], outputs, device=d) for d in ("emulated", "reference"))
+    start = np.random.default_rng(n).normal(size=(3, n), scale=4).astype(dtype)
+    at = np.random.default_rng(n).integers(1 - n, n, size=9)
+    for found, wanted in zip(f(at, start), g(at, start)):
+        np.testing.assert_array_equal(found, wanted)
+    assert {x.scope for x in seen.loops} == {"thread"}
+    assert_in_registers(seen.sources)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from .kernel import (
     If,
     Leave,
     Let,
+    Load,
     Local,
     Name,
     Number,
@@ -30,6 +31,8 @@ from .kernel import (
     Store,
     Use,
     binary,
+    loads,
+    names,
     product,
 )
 from .known import Known
@@ -42,6 +45,7 @@ from .weights import panels
 CHAIN_THREADS = 128  # of a block, at most
 _OF_ROWS = ("gs_softmax", "gs_log_softmax")  # routines that have a twin for registers
 CHAIN_WORDS = 128  # of 4 bytes: what a thread's states and values may take of its registers
+FEW_ELEMENTS = 16  # of an array, of which one can be found by looking at all
 FEW_WORDS = 64  # where there are more, and few rows, the threads of a block share a row's work
 FEW_NUMBERS = 8  # a constant array of no more is part of the text
 # A loop is unrolled to so many instructions: one whose turns need each other gains only that what
@@ -72,18 +76,18 @@ def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
     few = limits.multiprocessors * limits.warp
     if words + weights > FEW_WORDS and rows is not None and count < few:
         raise DoesNotFit(f"{words} words of state and values are much for each of {count} threads")
-    names: dict[str, Any] = {"first": Number(0)}
+    given: dict[str, Any] = {"first": Number(0)}
     for name, source in zip(program.kernel.integers, program.integers):
         match source:
             case Size() if name.text == rows:
-                names[name.text] = Number(1)
+                given[name.text] = Number(1)
             case Size():
-                names[name.text] = Number(chain.values[name.text])
+                given[name.text] = Number(chain.values[name.text])
             case FirstRow():
-                names[name.text] = Name("row")
+                given[name.text] = Name("row")
             case Unit():
                 raise DoesNotFit("units are shared")
-    parameters, known = Parameters(chain), Known(names)
+    parameters, known = Parameters(chain), Known(given)
     prologue: list[Any] = [Let(Name("row"), Name("gs_thread()"))]
     total: Any = Number(1) if rows is None else parameters.integer(Name("rows"), count)
     prologue.append(If(Name("row") >= total, (Leave(),)))
@@ -91,10 +95,12 @@ def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
     warps = -(-count // (limits.multiprocessors * limits.warp))
     threads = min(most, max(1, warps) * limits.warp)
     grid = -(-count // threads)
+    own: dict[Array, int] = {}
     for k, (pointer, source) in enumerate(zip(program.kernel.pointers, program.pointers)):
         array = pointer.array
         if isinstance(source, Scratch):
-            prologue.append(Local(array, max(1, chain.value(source.elements, one))))
+            own[array] = max(1, chain.value(source.elements, one))
+            prologue.append(Local(array, own[array]))
             continue
         if isinstance(source, Fixed) and source.constant.data.size <= FEW_NUMBERS:
             prologue += _numbers(array, source.constant.data)
@@ -109,12 +115,13 @@ def chain_launch(loop: Sized, chain: Sized | None, limits: Limits) -> Launch:
         elif rows is not None and axis is not None:
             apart = known.expression(parameters.stride(source, axis))
             prologue.append(Shift(array, binary("mul", Name("row"), apart)))
-    body = of_one_thread(_for_registers(known.statements(program.kernel.body)))
+    steps = tuple(_for_registers(known.statements(program.kernel.body)))
+    body = of_one_thread(_Selects(own).statements(steps))
     reason = "its rows need no other rows, so each is one thread's, in registers"
     if rows is None:
         reason = "its states fit one thread's registers"
     made = parameters.launch(
-        [*prologue, *body], "thread", reason, grid, most, 0, names.keys() - {"row"}
+        [*prologue, *body], "thread", reason, grid, most, 0, given.keys() - {"row"}
     )
     return replace(made, block=threads, most=tuple(one.items()))  # of one text for any number
 
@@ -147,6 +154,44 @@ def _for_registers(body: Sequence[Any]) -> Iterator[Any]:
                 yield If(condition, tuple(_for_registers(inner)), tuple(_for_registers(other)))
             case _:
                 yield s
+
+
+class _Selects(Known):
+    """Statements that take an element of an array in registers, where data say which, by looking at
+    every one. A long array is in memory instead."""
+
+    def __init__(self, own: Mapping[Array, int]) -> None:
+        super().__init__({})
+        self.own = {array: count for array, count in own.items() if count <= FEW_ELEMENTS}
+        self.data = {"t"}  # names that are not known when the kernel is compiled
+
+    def by_data(self, e: Any) -> bool:
+        return any(True for _ in loads(e)) or not self.data.isdisjoint(names(e))
+
+    def expression(self, e: Any) -> Any:
+        e = super().expression(e)
+        match e:
+            case Load(array, offset) if array in self.own and self.by_data(offset):
+                found: Any = Load(array, Number(0))
+                for k in range(1, self.own[array]):
+                    here = binary("eq", offset, Number(k))
+                    found = here.choose(Load(array, Number(k)), found)
+                return found
+        return e
+
+    def _statement(self, s: Any) -> list[Any]:
+        match s:
+            case Store(array, offset, value) if array in self.own and self.by_data(offset):
+                at = Name(f"at_{array.name}")
+                terms = {offset.text: at} if isinstance(offset, Name) else {}
+                value = self.expression(Known(terms, {offset: at}).expression(value))
+                value = binary("eq", at, self.expression(offset)).choose(value, Load(array, at))
+                stores = (Store(array, at, value),)
+                return [For(at, Number(self.own[array]), stores, unroll=True)]
+            case Let(name, value) | Declare(name, value) | Assign(name, value):
+                if self.by_data(value):
+                    self.data.add(name.text)
+        return super()._statement(s)
 
 
 def _unroll(s: For) -> bool | None:
