@@ -22,7 +22,7 @@ _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_bas
 
 settings.register_profile("dev", deadline=None, max_examples=30, suppress_health_check=_SLOW)
 settings.register_profile(
-    "ci", deadline=None, max_examples=15, derandomize=True, print_blob=True,
+    "ci", deadline=None, max_examples=12, derandomize=True, print_blob=True,
     suppress_health_check=_SLOW,
 )  # fmt: skip
 settings.register_profile(  # where an example is built for seconds
