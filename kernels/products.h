@@ -101,12 +101,12 @@ GS_EDGE(double, f64)
 
 /* R rows of a times P panels side by side, of each of which the first V vectors count; added to
  * what c holds where `onto` is not 0. The sums are never in memory: nothing has their address.
- * With AHEAD, in step k it asks for what is at next[k * each]. */
-#define GS_TILE(type, t, R, P, V, AHEAD)                                                  \
-    static inline __attribute__((always_inline)) void gs_tile_##t##_##R##_##P##_##V##_##AHEAD( \
+ * With `ahead`, a constant, it asks in step k for what is at next[k * each]. */
+#define GS_TILE(type, t, R, P, V)                                                         \
+    static inline __attribute__((always_inline)) void gs_tile_##t##_##R##_##P##_##V(      \
         long long depth, const type *a, long long row, long long column,                  \
         const type *panel, type *c, long long stride, long long wide, int onto,           \
-        const type *next, long long each) {                                               \
+        int ahead, const type *next, long long each) {                                    \
         gs_vector_##t sum[R][P][V], edge[R][P][V];                                        \
         const int whole = wide >= ((P - 1) * 2 + V) * GS_WIDE_##t;                        \
         if (!onto)                                                                        \
@@ -121,7 +121,7 @@ GS_EDGE(double, f64)
             GS_EACH(R, P, V) sum[r][p][v] = edge[r][p][v];                                \
         }                                                                                 \
         for (long long k = 0; k < depth; k++) {                                           \
-            if (AHEAD) __builtin_prefetch(next + k * each);                               \
+            if (ahead) __builtin_prefetch(next + k * each);                               \
             _Pragma("GCC unroll 8") for (int p = 0; p < P; p++) {                         \
                 const type *q = panel + (p * depth + k) * GS_NR_##t;                      \
                 gs_vector_##t x, y;                                                       \
@@ -150,13 +150,13 @@ GS_EDGE(double, f64)
 #else
 #define GS_MR 6
 #endif
-#define GS_TILE_OF_(t, R, V, AHEAD) gs_tile_##t##_##R##_1_##V##_##AHEAD
-#define GS_TILE_OF(t, R, V, AHEAD) GS_TILE_OF_(t, R, V, AHEAD)
-#define GS_TILE_(type, t, R, P, V, AHEAD) GS_TILE(type, t, R, P, V, AHEAD)
+#define GS_TILE_OF_(t, R, V) gs_tile_##t##_##R##_1_##V
+#define GS_TILE_OF(t, R, V) GS_TILE_OF_(t, R, V)
+#define GS_TILE_(type, t, R, P, V) GS_TILE(type, t, R, P, V)
 #define GS_TILES(type, t)                                                                 \
-    GS_TILE_(type, t, GS_MR, 1, 2, 0) GS_TILE_(type, t, GS_MR, 1, 2, 1)                   \
-    GS_TILE(type, t, 4, 1, 2, 0) GS_TILE(type, t, 2, 1, 2, 0) GS_TILE(type, t, 1, 1, 2, 0) \
-    GS_TILE(type, t, 1, 4, 2, 0) GS_TILE_(type, t, GS_MR, 1, 1, 0) GS_TILE(type, t, 1, 1, 1, 0)
+    GS_TILE_(type, t, GS_MR, 1, 2) GS_TILE(type, t, 4, 1, 2) GS_TILE(type, t, 2, 1, 2)    \
+    GS_TILE(type, t, 1, 1, 2) GS_TILE(type, t, 1, 4, 2)                                   \
+    GS_TILE_(type, t, GS_MR, 1, 1) GS_TILE(type, t, 1, 1, 1)
 GS_TILES(float, f32)
 GS_TILES(double, f64)
 
@@ -179,30 +179,30 @@ GS_TILES(double, f64)
             const type *p = panel + j * depth;                                            \
             long long i = 0;                                                              \
             for (; four && i < rows; i++)                                                 \
-                gs_tile_##t##_1_4_2_0(depth, a + i * row, row, column, p,                 \
-                                    c + i * stride + j, stride, wide - j, onto, 0, 0);    \
+                gs_tile_##t##_1_4_2(depth, a + i * row, row, column, p,                   \
+                                    c + i * stride + j, stride, wide - j, onto, 0, 0, 0); \
             for (; half && i + GS_MR <= rows; i += GS_MR)                                 \
-                GS_TILE_OF(t, GS_MR, 1, 0)(depth, a + i * row, row, column, p,            \
-                                        c + i * stride + j, stride, wide - j, onto, 0, 0); \
+                GS_TILE_OF(t, GS_MR, 1)(depth, a + i * row, row, column, p,               \
+                                        c + i * stride + j, stride, wide - j, onto, 0, 0, 0); \
             for (; half && i < rows; i++)                                                 \
-                gs_tile_##t##_1_1_1_0(depth, a + i * row, row, column, p,                 \
-                                    c + i * stride + j, stride, wide - j, onto, 0, 0);    \
+                gs_tile_##t##_1_1_1(depth, a + i * row, row, column, p,                   \
+                                    c + i * stride + j, stride, wide - j, onto, 0, 0, 0); \
             for (; is_far && i + GS_MR <= rows; i += GS_MR)                               \
-                GS_TILE_OF(t, GS_MR, 2, 1)(depth, a + i * row, row, column, p,            \
-                                              c + i * stride + j, stride, wide - j, onto, \
-                                              p + (GS_NR_##t + i / GS_MR * each) * depth, each); \
+                GS_TILE_OF(t, GS_MR, 2)(depth, a + i * row, row, column, p,               \
+                                        c + i * stride + j, stride, wide - j, onto, 1,    \
+                                        p + (GS_NR_##t + i / GS_MR * each) * depth, each); \
             for (; i + GS_MR <= rows; i += GS_MR)                                         \
-                GS_TILE_OF(t, GS_MR, 2, 0)(depth, a + i * row, row, column, p,            \
-                                        c + i * stride + j, stride, wide - j, onto, 0, 0); \
+                GS_TILE_OF(t, GS_MR, 2)(depth, a + i * row, row, column, p,               \
+                                        c + i * stride + j, stride, wide - j, onto, 0, 0, 0); \
             for (; i + 4 <= rows; i += 4)                                                 \
-                gs_tile_##t##_4_1_2_0(depth, a + i * row, row, column, p,                 \
-                                    c + i * stride + j, stride, wide - j, onto, 0, 0);    \
+                gs_tile_##t##_4_1_2(depth, a + i * row, row, column, p,                   \
+                                    c + i * stride + j, stride, wide - j, onto, 0, 0, 0); \
             for (; i + 2 <= rows; i += 2)                                                 \
-                gs_tile_##t##_2_1_2_0(depth, a + i * row, row, column, p,                 \
-                                    c + i * stride + j, stride, wide - j, onto, 0, 0);    \
+                gs_tile_##t##_2_1_2(depth, a + i * row, row, column, p,                   \
+                                    c + i * stride + j, stride, wide - j, onto, 0, 0, 0); \
             for (; i < rows; i++)                                                         \
-                gs_tile_##t##_1_1_2_0(depth, a + i * row, row, column, p,                 \
-                                    c + i * stride + j, stride, wide - j, onto, 0, 0);    \
+                gs_tile_##t##_1_1_2(depth, a + i * row, row, column, p,                   \
+                                    c + i * stride + j, stride, wide - j, onto, 0, 0, 0); \
             j += four ? 4 * GS_NR_##t : GS_NR_##t;                                        \
         }                                                                                 \
     }                                                                                     \

@@ -170,14 +170,12 @@ class _Selects(Known):
 
     def expression(self, e: Any) -> Any:
         e = super().expression(e)
-        match e:
-            case Load(array, offset) if array in self.own and self.by_data(offset):
-                found: Any = Load(array, Number(0))
-                for k in range(1, self.own[array]):
-                    here = binary("eq", offset, Number(k))
-                    found = here.choose(Load(array, Number(k)), found)
-                return found
-        return e
+        if not (isinstance(e, Load) and e.array in self.own and self.by_data(e.offset)):
+            return e
+        found: Any = Load(e.array, Number(0))
+        for k in range(1, self.own[e.array]):
+            found = binary("eq", e.offset, Number(k)).choose(Load(e.array, Number(k)), found)
+        return found
 
     def _statement(self, s: Any) -> list[Any]:
         match s:

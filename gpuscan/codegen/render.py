@@ -186,7 +186,7 @@ class Renderer:
         text: list[str] = []
         for k in kernels:
             text += ["", *self.kernel(k)]
-        used = sorted(_words(text))
+        used = _words(text)
         lines = [
             f'#include "{header}"'  # no other: they take longer to compile than many a kernel
             for header, words in self.dialect.includes
