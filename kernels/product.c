@@ -1,31 +1,113 @@
-/* Whole products of TYPE, f32 or f64 by SUFFIX, as a library; of at most LEFTS left operands with
- * one right operand. */
+/* Whole products of matrices of TYPE, f32 or f64 by SUFFIX; of at most LEFTS left operands with one
+ * right operand. */
 #include "products.h"
 
-#define GS_PASTE(a, b) a##b
-#define GS_OF(name, suffix) GS_PASTE(name, suffix)
+typedef long long index;
+typedef TYPE real;
+
+#define PANEL GS_PANEL(real)
+#define pack_rows GS_OF(gs_pack_rows)
+#define gemm_onto GS_OF(gs_gemm_onto)
+
+/* A product in blocks that stay in a core's cache: BLOCK_DEPTH x BLOCK_WIDE of b, and, where
+ * a's rows do not lie along memory, BLOCK_ROWS x BLOCK_DEPTH of a. */
+#define BLOCK_DEPTH 256
+#define BLOCK_WIDE 512
+#define BLOCK_ROWS 96
 
 /* The elements of scratch memory that each thread needs. */
-long long gs_product_elements(void) { return GS_BLOCK_DEPTH * (GS_BLOCK_WIDE + GS_BLOCK_ROWS); }
+index GS_OF(gs_product_elements)(void) { return BLOCK_DEPTH * (BLOCK_WIDE + BLOCK_ROWS); }
+
+static inline index fewer(index a, index b) { return a < b ? a : b; }
+
+typedef struct {
+    const real *a;
+    real *c;
+    index rows, row, column, apart;
+} left_operand;
+
+/* One block of b with all rows of a left operand. */
+static inline void product_with(const left_operand *left, index wide, index k, index depth,
+                                index span, int in_steps, const real *panel, real *c, index stride,
+                                real *slab) {
+    if (left->column == 1 && !in_steps) {
+        gemm_onto(left->rows, wide, depth, left->a + k, left->row, 1, panel, c, stride, k > 0);
+        return;
+    }
+    for (index i = 0; i < left->rows; i += BLOCK_ROWS) {
+        const index n = fewer(left->rows - i, BLOCK_ROWS), row = left->row;
+        for (index l = 0, m; l < depth; l += m) {
+            const index step = (k + l) / span, at = (k + l) % span;
+            const real *from = left->a + i * row + step * left->apart + at * left->column;
+            m = fewer(depth - l, span - at);
+            for (index q = 0; q < m; q++, from += left->column) {
+                real *to = slab + (l + q) * BLOCK_ROWS;
+                if (row == 1)
+                    for (index r = 0; r < n; r++) to[r] = from[r];
+                else
+                    for (index r = 0; r < n; r++) to[r] = from[r * row];
+            }
+        }
+        gemm_onto(n, wide, depth, slab, 1, BLOCK_ROWS, panel, c + i * stride, stride, k > 0);
+    }
+}
+
+/* The rows of packed panels, one after another, onto rows of a matrix. */
+static inline void add_panels(index height, index wide, const real *panel, const index *rows,
+                              real *out, index stride) {
+    for (index k = 0; k < height; k++) {
+        real *restrict to = out + rows[k] * stride;
+        const real *restrict from = panel + k * PANEL;
+        const index whole = wide - wide % PANEL;
+        for (index j = 0; j < whole; j += PANEL)
+            for (index i = 0; i < PANEL; i++) to[j + i] += from[j * height + i];
+        for (index j = whole; j < wide; j++) to[j] += from[whole * height + j - whole];
+    }
+}
+
+/* Products of several left operands with one right operand b, packed once for all of them.
+ * c[i * stride + j] = sum over k of a[i * row + A(k)] * b[B(k) + j * right], where the index k runs
+ * over steps of `span` each: A(k) = k / span * apart + k % span * column, and B(k) alike, by down.
+ * Where there are `rows`, row k of b is also added to row rows[k] of out, in the order of k. */
+static inline void product(const left_operand *lefts, index count, index wide, index depth,
+                           index span, const real *b, index down, index right, index apart,
+                           index stride, real *scratch, const index *rows, real *out) {
+    real *const panel = scratch, *const slab = scratch + BLOCK_DEPTH * BLOCK_WIDE;
+    for (index k = 0; k < depth || !k; k += BLOCK_DEPTH) {
+        const index kn = fewer(depth - k, BLOCK_DEPTH);
+        for (index j = 0; j < wide; j += BLOCK_WIDE) {
+            const index jn = fewer(wide - j, BLOCK_WIDE);
+            for (index l = 0, n; l < kn; l += n) {
+                const index step = (k + l) / span, at = (k + l) % span;
+                n = fewer(kn - l, span - at);
+                pack_rows(kn, n, jn, b + step * apart + at * down + j * right, down, right,
+                          panel + l * PANEL);
+            }
+            if (rows) add_panels(kn, jn, panel, rows + k, out + j, stride);
+            for (index i = 0; i < count; i++)
+                product_with(lefts + i, jn, k, kn, span, span < depth, panel, lefts[i].c + j,
+                             stride, slab);
+        }
+    }
+}
 
 /* c = a @ b per left operand a: the columns first .. last - 1 of them, or those rows, where the
  * rows of one left operand are counted on from those of the one before. By columns, b's rows may
  * also be added to those rows of a matrix `out` that are given.
  * memory: b, scratch, the rows or 0, out, and a, c of each left operand */
-long long gs_product_kernel(long long first, long long last, void *const *memory,
-                            const long long *integer) {
-    const long long by_columns = integer[0], count = integer[1], wide = integer[2];
-    const long long depth = integer[3], span = integer[4];
-    const long long down = integer[5], right = integer[6], apart = integer[7];
-    const long long columns = by_columns ? last - first : wide, start = by_columns ? first : 0;
-    GS_OF(gs_left_, SUFFIX) lefts[LEFTS];
-    long long used = 0, before = 0;
-    for (long long i = 0; i < count; i++) {
-        const TYPE *a = (const TYPE *)memory[4 + 2 * i];
-        TYPE *c = (TYPE *)memory[5 + 2 * i];
-        const long long *of = integer + 8 + 4 * i, rows = of[0], row = of[1];
-        const long long from = by_columns || first < before ? 0 : first - before;
-        const long long to = by_columns || last > before + rows ? rows : last - before;
+index GS_OF(gs_product)(index first, index last, void *const *memory, const index *integer) {
+    const index by_columns = integer[0], count = integer[1], wide = integer[2];
+    const index depth = integer[3], span = integer[4];
+    const index down = integer[5], right = integer[6], apart = integer[7];
+    const index columns = by_columns ? last - first : wide, start = by_columns ? first : 0;
+    left_operand lefts[LEFTS];
+    index used = 0, before = 0;
+    for (index i = 0; i < count; i++) {
+        const real *a = (const real *)memory[4 + 2 * i];
+        real *c = (real *)memory[5 + 2 * i];
+        const index *of = integer + 8 + 4 * i, rows = of[0], row = of[1];
+        const index from = by_columns || first < before ? 0 : first - before;
+        const index to = by_columns || last > before + rows ? rows : last - before;
         before += rows;
         if (from >= to) continue;
         lefts[used].a = a + from * row;
@@ -35,9 +117,7 @@ long long gs_product_kernel(long long first, long long last, void *const *memory
         lefts[used].column = of[2];
         lefts[used++].apart = of[3];
     }
-    GS_OF(gs_product_, SUFFIX)(lefts, used, columns, depth, span,
-                               (const TYPE *)memory[0] + start * right, down, right, apart, wide,
-                               (TYPE *)memory[1], (const long long *)memory[2],
-                               (TYPE *)memory[3] + start);
+    product(lefts, used, columns, depth, span, (const real *)memory[0] + start * right, down, right,
+            apart, wide, (real *)memory[1], (const index *)memory[2], (real *)memory[3] + start);
     return 0;
 }

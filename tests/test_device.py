@@ -278,7 +278,9 @@ def test_a_bug_in_a_kernel_is_shown_with_the_numbered_line(
         pytest.skip("no C compiler: set CC, or install gcc or clang")
     monkeypatch.setenv("GPUSCAN_CACHE_DIR", str(tmp_path))
     library = compiler.library
-    monkeypatch.setattr(compiler, "library", lambda s: library(s + "\nint bad = nowhere;\n"))
+    monkeypatch.setattr(
+        compiler, "library", lambda s, *more: library(s + "\nint bad = nowhere;\n", *more)
+    )
     x = T.vector("x")
     y = T.exp(x) * 2.125
     with pytest.raises(BuildError) as e:
@@ -299,10 +301,10 @@ def test_a_compiler_that_fails_for_the_team_only_fails_before_the_first_call(
         pytest.skip("no C compiler: set CC, or install gcc or clang")
     library = compiler.library
 
-    def without_a_team(source: str) -> Any:
+    def without_a_team(source: str, *more: Any) -> Any:
         if "team.h" in source:
             raise BuildError("no team")
-        return library(source)
+        return library(source, *more)
 
     monkeypatch.setattr(compiler, "library", without_a_team)
     threads.library.cache_clear()

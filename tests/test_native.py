@@ -649,7 +649,7 @@ def test_the_negative_of_a_negative_number_is_no_decrement(dtype: str) -> None:
 def test_neither_steps_nor_batch_builds_again(rows: Any, monkeypatch: Any) -> None:
     builds: list[str] = []
     library = compiler.library
-    monkeypatch.setattr(compiler, "library", lambda s: builds.append(s) or library(s))
+    monkeypatch.setattr(compiler, "library", lambda s, *more: builds.append(s) or library(s, *more))
     for n, batch, width in [(3, 2, 4), (50, 7, 4), (1, 1, 9), (4, 64, 70)]:
         w = numbers(width, width) / width
         agree(rows, numbers(n, batch, width), numbers(batch, width), w, 0.5)

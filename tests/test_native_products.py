@@ -34,9 +34,9 @@ def watched() -> Iterator[tuple[list[str], list[Any]]]:
     shapes: list[Any] = []
     library, product = compiler.library, products._product
 
-    def built(source: str) -> Any:
+    def built(source: str, *more: Any) -> Any:
         sources.append(source)
-        return library(source)
+        return library(source, *more)
 
     def multiplied(kernel: Any, elements: int, a: Any, b: Any) -> Any:
         shapes.append((a.shape, b.shape))

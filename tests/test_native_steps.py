@@ -611,7 +611,7 @@ def test_a_chain_of_many_functions_is_cut_into_nests(monkeypatch: pytest.MonkeyP
     """The time that a C compiler takes for one nest of them grows with their square."""
     texts: list[str] = []
     library = compiler.library
-    monkeypatch.setattr(compiler, "library", lambda s: texts.append(s) or library(s))
+    monkeypatch.setattr(compiler, "library", lambda s, *more: texts.append(s) or library(s, *more))
     monkeypatch.setattr(plan, "_MOST_FUNCTIONS", 5)
     x = T.vector("x")
 

@@ -83,7 +83,7 @@ def test_what_is_rolled_makes_vectors_with_a_function() -> None:
     texts: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         library = compiler.library
-        patch.setattr(compiler, "library", lambda s: texts.append(s) or library(s))
+        patch.setattr(compiler, "library", lambda s, *more: texts.append(s) or library(s, *more))
         function([x], out, device="native")(np.ones((2, 128), "float32"))
     (line,) = [x for x in "".join(texts).splitlines() if "gs_tanh" in x]
     text = "".join(texts).split(line)[0]
@@ -127,7 +127,7 @@ def test_a_sum_does_not_wait_for_each_addition() -> None:
     texts: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         library = compiler.library
-        patch.setattr(compiler, "library", lambda s: texts.append(s) or library(s))
+        patch.setattr(compiler, "library", lambda s, *more: texts.append(s) or library(s, *more))
         function([x], out, device="native")(np.ones((2, 100), "float32"))
     text = "".join(texts)
     (name,) = re.findall(r"float (s\d+)\[32\];", text)

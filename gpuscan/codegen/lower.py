@@ -18,7 +18,7 @@ from ..graph import Constant, Variable
 from ..ops import scalar
 from ..ops.elemwise import Elemwise
 from ..ops.index import Subtensor
-from ..ops.shape import Dim, DimShuffle, Join, Reshape, Specify
+from ..ops.shape import Dim, DimShuffle, Join, Reshape, Specify, is_size
 from ..record import record, replace
 from ..types import TensorType
 from .kernel import (
@@ -88,6 +88,11 @@ class Operand:
     @property
     def sizes(self) -> list[Any]:
         return self._lowering.sizes(self._v)
+
+    @property
+    def is_size(self) -> bool:
+        """Whether this is plainly not negative."""
+        return is_size(self._v)
 
     def at(self, index: Sequence[Any], where: Any = None) -> Any:
         """The element at a position; `where`: a condition without which it is not read."""

@@ -82,11 +82,13 @@ def _value(bound: Any) -> Any:
 
 def _bounds(part: slice, size: Any) -> tuple[Any, int, Any]:
     """First position, step, and the position that ends the slice (None: the axis ends it)."""
-    start, stop, step = _value(part.start), _value(part.stop), part.step or 1
+    start, stop, step = part.start, part.stop, part.step or 1
     if step > 0:
-        first = 0 if start is None else _from_front(start, size)
-        if not isinstance(first, int):
-            first = (first < 0).choose(0, first)
+        first: Any = 0
+        if start is not None:
+            first = _from_front(start, size)
+            if not _is_from_front(start):
+                first = (first < 0).choose(0, first)
     elif start is None:
         first = size - 1
     else:
@@ -95,8 +97,14 @@ def _bounds(part: slice, size: Any) -> tuple[Any, int, Any]:
     return first, step, None if stop is None else _from_front(stop, size)
 
 
-def _from_front(i: Any, size: Any) -> Any:
+def _is_from_front(bound: Any) -> bool:
+    """Whether a slice's bound plainly counts from the front."""
+    return bound >= 0 if isinstance(bound, int) else bound.is_size
+
+
+def _from_front(bound: Any, size: Any) -> Any:
     """A slice's bound counted from the front; one below zero may stay so."""
-    if isinstance(i, int):
-        return i if i >= 0 else size + i
-    return (i < 0).choose(size + i, i)
+    i = _value(bound)
+    if _is_from_front(bound):
+        return i
+    return size + i if isinstance(i, int) else (i < 0).choose(size + i, i)

@@ -21,6 +21,7 @@ from ..kernel_files import kernels_dir
 from . import cache
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from subprocess import CompletedProcess
 
 # -O3 with the CPU's own vectors. errno and traps are given up, IEEE values are not: no fast-math,
@@ -113,27 +114,72 @@ def _run(command: Sequence[str], source: str = "") -> CompletedProcess[str]:
         raise BuildError(f"the C compiler {command[0]!r} can't be started: {e}") from e
 
 
-def library(source: str) -> ctypes.CDLL:
-    """The source as a loaded library, from the cache where it was built before. Raises BuildError
-    with the compiler's words and the numbered source."""
-    compiler = find() or ()
+def library(source: str, routines: Sequence[str] = ()) -> ctypes.CDLL:
+    """The source as a loaded library, from the cache where it was built before. routines: sources
+    of what it calls, each built once for all that call it. Raises BuildError with the compiler's
+    words and the numbered source."""
+    key = cache.digest(identity(), source, *routines)
+    return _kept(key, lambda path: _build(path, source, routines), lambda p: ctypes.CDLL(str(p)))
+
+
+def _kept(key: str, build: Callable[[Path], None], load: Callable[[Path], Any]) -> Any:
+    try:
+        return cache.fetch(key, build, load)
+    except OSError as e:
+        name = " ".join(find() or ())
+        raise BuildError(f"what the C compiler {name!r} built can't be kept or loaded: {e}") from e
+
+
+def _build(path: Path, source: str, routines: Sequence[str]) -> None:
+    """A library: the source is compiled while routines that are not there yet are."""
+    if not routines:
+        return _compile(source, "-x", "c", "-", "-o", str(path), "-lm")
+    import tempfile
+
+    objects = [_object(text) for text in routines]
+    with tempfile.TemporaryDirectory(prefix="gpuscan-") as folder:
+        files = [Path(folder, f"{i}.o") for i in range(1 + len(objects))]
+        _compile(source, "-c", "-x", "c", "-", "-o", str(files[0]))
+        for file, made in zip(files[1:], objects):
+            file.write_bytes(made.result())
+        _compile("", *map(str, files), "-o", str(path), "-lm")
+    return None
+
+
+_objects: dict[tuple[int, str], Future[bytes]] = {}  # by process: a fork has none of its threads
+
+
+def _object(source: str) -> Future[bytes]:
+    """The source's object file, which is being built, if only in a thread of its own."""
+    from concurrent.futures import Future
+
+    by = os.getpid(), source
+    mine: Future[bytes] = Future()
+    found = _objects.setdefault(by, mine)
 
     def build(path: Path) -> None:
-        command = [*compiler, *flags(), "-I", str(kernels_dir()), "-x", "c", "-", "-o", str(path),
-                   "-lm"]  # fmt: skip
-        done = _run(command, source)
-        if done.returncode:
-            if "No space left" in done.stderr:
-                raise OSError(errno.ENOSPC, "No space left on device", str(path))
-            raise BuildError(build_failure(command, done.returncode, done.stderr, source))
+        _compile(source, "-c", "-x", "c", "-", "-o", str(path))
 
-    key = cache.digest(identity(), source)
-    try:
-        found: ctypes.CDLL = cache.fetch(key, build, lambda path: ctypes.CDLL(str(path)))
-    except OSError as e:
-        name = " ".join(compiler)
-        raise BuildError(f"what the C compiler {name!r} built can't be kept or loaded: {e}") from e
+    def run() -> None:
+        try:
+            key = cache.digest(identity(), "object", source)
+            mine.set_result(_kept(key, build, Path.read_bytes))
+        except BaseException as e:
+            del _objects[by]  # the next call tries again
+            mine.set_exception(e)
+
+    if found is mine:
+        threading.Thread(target=run).start()
     return found
+
+
+def _compile(source: str, *arguments: str) -> None:
+    command = [*(find() or ()), *flags(), "-I", str(kernels_dir()), *arguments]
+    done = _run(command, source)
+    if done.returncode:
+        if "No space left" in done.stderr:
+            raise OSError(errno.ENOSPC, "No space left on device", arguments[-1])
+        raise BuildError(build_failure(command, done.returncode, done.stderr, source))
 
 
 def side_by_side(tasks: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -28,7 +28,7 @@ from .plans import (
     made,
     read_operands,
 )
-from .products import with_native_products
+from .products import routines_of, with_native_products
 from .threads import Shares
 
 SizeAt = tuple[int, int | None]  # of an input the size of an axis, or (None) its value
@@ -378,7 +378,7 @@ class Native:
 
     def load(self, source: str, names: Sequence[str]) -> list[Any]:
         """The kernels of a source by name, built and loaded."""
-        library = compiler.library(source)
+        library = compiler.library(source, routines_of(source))
         return [compiler.kernel(library, name) for name in names]
 
     def compile(

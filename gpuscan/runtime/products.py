@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,14 +26,27 @@ _GRAIN = {True: 32, False: 8}  # columns, rows: what the routine takes at a time
 
 
 @functools.cache
+def _source(name: str, suffix: str) -> str:
+    """One of kernels/ for floats of this kind."""
+    given = {"TYPE": TYPES[suffix], "SUFFIX": suffix, "LEFTS": MOST_LEFTS}
+    text = (kernels_dir() / name).read_text()
+    return "".join(f"#define {k} {x}\n" for k, x in given.items()) + text
+
+
+def routines_of(source: str) -> list[str]:
+    """The sources of those routines of `products.h` that a text calls."""
+    found = set(re.findall(r"\bgs_(?:pack|gemm|gemm_steps)_(f32|f64)\(", source))
+    return [_source("gemm.c", suffix) for suffix in sorted(found)]
+
+
+@functools.cache
 def product_kernel(dtype: str) -> tuple[Any, int]:
     """The routine, and how many elements of scratch memory each of its threads needs."""
     suffix = DTYPES[dtype]
-    source = (kernels_dir() / "product.c").read_text()
-    given = {"TYPE": TYPES[suffix], "SUFFIX": suffix, "LEFTS": MOST_LEFTS}
-    library = compiler.library("".join(f"#define {k} {x}\n" for k, x in given.items()) + source)
-    library.gs_product_elements.restype = ctypes.c_longlong
-    return compiler.kernel(library, "gs_product_kernel"), int(library.gs_product_elements())
+    library = compiler.library(_source("product.c", suffix), [_source("gemm.c", suffix)])
+    elements = getattr(library, f"gs_product_elements_{suffix}")
+    elements.restype = ctypes.c_longlong
+    return compiler.kernel(library, f"gs_product_{suffix}"), int(elements())
 
 
 @record
