@@ -307,6 +307,40 @@ def test_a_function_that_is_not_there_is_the_compilers_error(folder: Path) -> No
         compiler.library("int answer(void) { return nowhere_defined(1); }\n")
 
 
+# What several libraries call: a number of its own in each test, so that no other has built it.
+TWICE = '__attribute__((visibility("hidden"))) long long twice(long long x) {{ {} return 2 * x; }}'
+CALLS = "long long twice(long long); long long answer(void) {{ return twice({}); }}"
+
+
+def test_a_routine_is_built_once_for_all_that_call_it(
+    folder: Path, tmp_path: Path, monkeypatch: Any, fresh: None
+) -> None:
+    compiler_, log = counting(tmp_path)
+    monkeypatch.setenv("CC", compiler_)
+    compiler.find.cache_clear()
+    routine = TWICE.format("/* once */")
+    found = [compiler.library(CALLS.format(x), [routine]).answer() for x in (31, 32)]
+    assert found == [62, 64]
+    # the routine; a source and a link for each library
+    assert log.read_text().count("build") == 1 + 2 * 2
+    compiler._objects.clear()  # as in another process, which finds it on disk
+    assert compiler.library(CALLS.format(33), [routine]).answer() == 66
+    assert log.read_text().count("build") == 1 + 3 * 2
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_a_routine_that_fails_is_tried_again(
+    folder: Path, tmp_path: Path, monkeypatch: Any, fresh: None
+) -> None:
+    source, routine = CALLS.format(34), TWICE.format("x += NOT_YET;")
+    with pytest.raises(BuildError, match="NOT_YET"):
+        compiler.library(source, [routine])
+    assert list(folder.iterdir()) == []
+    monkeypatch.setenv("CC", " ".join(compiler.find() or ()) + " -DNOT_YET=1")
+    compiler.find.cache_clear()
+    assert compiler.library(source, [routine]).answer() == 70
+
+
 def test_a_compiler_that_fails_stops_a_function_that_asked_for_native(
     folder: Path, tmp_path: Path, monkeypatch: Any, fresh: None
 ) -> None:

@@ -607,6 +607,26 @@ def test_a_chain_that_is_too_long_is_said_to_be(monkeypatch: pytest.MonkeyPatch)
         function(inputs, values, device="native", fuse="always")
 
 
+def test_a_bound_that_is_a_size_counts_from_the_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not asked for its sign, and gcc makes no loop for either."""
+    texts: list[str] = []
+    library = compiler.library
+    monkeypatch.setattr(compiler, "library", lambda s, *more: texts.append(s) or library(s, *more))
+    x, h = T.matrix("x"), T.vector("h")
+    n = h.shape[0]
+
+    def step(x: Any, h: Any) -> Any:
+        gate, value = T.nnet.sigmoid(x[:n]), T.tanh(x[n : 2 * n])
+        return gate * h + (1 - gate) * value
+
+    values, _ = scan(step, [x], [h])
+    outputs = [values, *T.grad(values.sum(), [x, h])]
+    f, expected = (function([x, h], outputs, device=d) for d in ("native", "reference"))
+    assert not any("< 0" in t for t in texts if "loop_0" in t)
+    for found, wanted in zip(f(numbers(5, 9), numbers(3)), expected(numbers(5, 9), numbers(3))):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_a_chain_of_many_functions_is_cut_into_nests(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time that a C compiler takes for one nest of them grows with their square."""
     texts: list[str] = []

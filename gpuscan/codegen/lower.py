@@ -92,7 +92,7 @@ class Operand:
     @property
     def is_size(self) -> bool:
         """Whether this is plainly not negative."""
-        return is_size(self._v)
+        return is_size(self._v, self._lowering.counts)
 
     def at(self, index: Sequence[Any], where: Any = None) -> Any:
         """The element at a position; `where`: a condition without which it is not read."""
@@ -142,6 +142,7 @@ class Lowering:
         # what a block knows is forgotten at its end: these have a dictionary a block
         self.memory: ChainMap[Variable, Memory] = ChainMap()
         self.locals: ChainMap[Variable, Any] = ChainMap()  # scalars of the step
+        self.counts: set[Variable] = set()  # parameters that are plainly not negative
         self.packed: ChainMap[tuple[Variable, bool], Array] = ChainMap()  # operands of products
         self.rows: dict[Variable, tuple[Variable, Any]] = {}  # rows of other values, by number
         self.stages: Stages | None = None  # of a loop whose units workers may share

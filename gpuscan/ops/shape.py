@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -397,15 +397,17 @@ class Reshape(Op):
 _KEEP_SIGN = ("add", "mul", "int_div", "minimum")
 
 
-def is_size(v: Variable) -> bool:
-    """Whether an integer is plainly not negative: the size of an axis, a constant, a sum, product,
-    quotient or minimum of such, or a maximum with such."""
+def is_size(v: Variable, given: Container[Variable] = ()) -> bool:
+    """Whether an integer is plainly not negative: the size of an axis, a constant, one that is
+    given as such, a sum, product, quotient or minimum of such, or a maximum with such."""
     if (known := static_int(v)) is not None:
         return known >= 0
     name = getattr(getattr(v.op, "scalar", None), "name", None)
     if name == "maximum":
-        return any(map(is_size, v.inputs))
-    return isinstance(v.op, Dim) or (name in _KEEP_SIGN and all(map(is_size, v.inputs)))
+        return any(is_size(x, given) for x in v.inputs)
+    if name in _KEEP_SIGN:
+        return all(is_size(x, given) for x in v.inputs)
+    return isinstance(v.op, Dim) or v in given
 
 
 def product(sizes: Sequence[Variable]) -> Variable:
