@@ -318,6 +318,7 @@ def test_a_routine_is_built_once_for_all_that_call_it(
     compiler_, log = counting(tmp_path)
     monkeypatch.setenv("CC", compiler_)
     compiler.find.cache_clear()
+    compiler.identity.cache_clear()
     routine = TWICE.format("/* once */")
     found = [compiler.library(CALLS.format(x), [routine]).answer() for x in (31, 32)]
     assert found == [62, 64]

@@ -150,10 +150,12 @@ _objects: dict[tuple[int, str], Future[bytes]] = {}  # by process: a fork has no
 
 
 def _object(source: str) -> Future[bytes]:
-    """The source's object file, which is being built, if only in a thread of its own."""
+    """The source's object file, which is there or being built by a thread; from the cache it has a
+    checksum behind it, which no linker reads."""
     from concurrent.futures import Future
 
-    by = os.getpid(), source
+    key = cache.digest(identity(), "object", source)
+    by = os.getpid(), key
     mine: Future[bytes] = Future()
     found = _objects.setdefault(by, mine)
 
@@ -162,7 +164,6 @@ def _object(source: str) -> Future[bytes]:
 
     def run() -> None:
         try:
-            key = cache.digest(identity(), "object", source)
             mine.set_result(_kept(key, build, Path.read_bytes))
         except BaseException as e:
             del _objects[by]  # the next call tries again
