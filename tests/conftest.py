@@ -46,10 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--nvrtc",
-        type=int,
-        metavar="N",
-        help="with --device emulated: one kernel of N (1: each) compiles for a GPU too, without "
-        "spills or stack",
+        choices=("one", "all"),
+        help="with --device emulated: each kernel compiles for a GPU too, without spills and "
+        "without a stack: for one architecture, or for all of them",
     )
 
 
@@ -65,8 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
     from gpuscan.config import config as settings
     from gpuscan.runtime.device import missing
 
-    if of := config.getoption("nvrtc"):
-        _compile_for_gpus_too(of)
+    if which := config.getoption("nvrtc"):
+        _compile_for_gpus_too(which == "all")
     if not {"cupy", "pycuda"}.isdisjoint(config.getoption("device") or ()):
         _play_what_is_taped()
     here = [d for d in _devices(config) if not missing(d)]
@@ -74,9 +73,9 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.device = os.environ["GPUSCAN_DEVICE"] = here[0]
 
 
-def _compile_for_gpus_too(of: int) -> None:
-    """What the emulated device builds NVRTC compiles too, one text of so many, each for one
-    architecture, without spills and without a stack."""
+def _compile_for_gpus_too(everywhere: bool) -> None:
+    """What the emulated device builds NVRTC compiles too, each text for one architecture or
+    everywhere, without spills and without a stack."""
     from gpuscan.runtime import nvrtc
     from gpuscan.runtime.emulated import Emulated
 
@@ -85,13 +84,12 @@ def _compile_for_gpus_too(of: int) -> None:
 
     def built(self: Emulated, source: str, name: str) -> Any:
         # by the text, so that each run has the same, and processes that share a cache do
-        kind, number = divmod(zlib.crc32(source.encode()), of)
-        if number:
-            return build(self, source, name)
-        architecture = architectures[kind % len(architectures)]
-        r = nvrtc.compile(source, architecture).resources[name]
-        found = (r.spill_stores, r.spill_loads, r.stack)
-        assert found == (0, 0, 0), f"spills and stack {found}, {name} on {architecture}:\n{source}"
+        one = zlib.crc32(source.encode()) % len(architectures)
+        for architecture in architectures if everywhere else architectures[one : one + 1]:
+            r = nvrtc.compile(source, architecture).resources[name]
+            found = (r.spill_stores, r.spill_loads, r.stack)
+            where = f"{name} on {architecture}"
+            assert found == (0, 0, 0), f"spills and stack {found}, {where}:\n{source}"
         return build(self, source, name)
 
     Emulated.build = built  # type: ignore[method-assign]
