@@ -20,3 +20,9 @@ def kernels_dir() -> Path:
         f"gpuscan's kernel sources are missing: neither {places[0]} nor {places[1]} is there. "
         "Install gpuscan again."
     )
+
+
+def source_of(name: str, **macros: object) -> str:
+    """The text of one of them, behind the definitions of its macros."""
+    definitions = [f"#define {macro} {x}\n" for macro, x in macros.items()]
+    return "".join(definitions) + (kernels_dir() / name).read_text()

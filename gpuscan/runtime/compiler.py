@@ -133,7 +133,8 @@ def _kept(key: str, build: Callable[[Path], None], load: Callable[[Path], Any]) 
 def _build(path: Path, source: str, routines: Sequence[str]) -> None:
     """A library: the source is compiled while routines that are not there yet are."""
     if not routines:
-        return _compile(source, "-x", "c", "-", "-o", str(path), "-lm")
+        _compile(source, "-x", "c", "-", "-o", str(path), "-lm")
+        return
     import tempfile
 
     objects = [_object(text) for text in routines]
@@ -143,7 +144,6 @@ def _build(path: Path, source: str, routines: Sequence[str]) -> None:
         for file, made in zip(files[1:], objects):
             file.write_bytes(made.result())
         _compile("", *map(str, files), "-o", str(path), "-lm")
-    return None
 
 
 _objects: dict[tuple[int, str], Future[bytes]] = {}  # by process: a fork has none of its threads

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..graph import Op, Variable, inherit, substitute, toposort
-from ..kernel_files import kernels_dir
+from ..kernel_files import source_of
 from ..ops.linalg import Dot
 from ..record import record
 from ..types import TensorType
@@ -28,9 +28,7 @@ _GRAIN = {True: 32, False: 8}  # columns, rows: what the routine takes at a time
 @functools.cache
 def _source(name: str, suffix: str) -> str:
     """One of kernels/ for floats of this kind."""
-    given = {"TYPE": TYPES[suffix], "SUFFIX": suffix, "LEFTS": MOST_LEFTS}
-    text = (kernels_dir() / name).read_text()
-    return "".join(f"#define {k} {x}\n" for k, x in given.items()) + text
+    return source_of(name, TYPE=TYPES[suffix], SUFFIX=suffix, LEFTS=MOST_LEFTS)
 
 
 def routines_of(source: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Op, Variable
-from ..kernel_files import kernels_dir
+from ..kernel_files import source_of
 from ..ops.index import AdvancedIncSubtensor
 from ..record import record
 from ..types import TensorType
@@ -27,10 +27,8 @@ def is_scatter(v: Variable) -> bool:
 
 @functools.cache
 def scatter_kernel(dtype: str) -> Any:
-    source = (kernels_dir() / "scatter.c").read_text()
-    return compiler.kernel(
-        compiler.library(f"#define TYPE {TYPES[DTYPES[dtype]]}\n{source}"), "gs_scatter_kernel"
-    )
+    library = compiler.library(source_of("scatter.c", TYPE=TYPES[DTYPES[dtype]]))
+    return compiler.kernel(library, "gs_scatter_kernel")
 
 
 @record

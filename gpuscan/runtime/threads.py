@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..config import config
-from ..kernel_files import kernels_dir
+from ..kernel_files import source_of
 from ..record import record
 from . import compiler
 
@@ -75,8 +75,7 @@ def in_order(ends: Sequence[int]) -> bytes:
 @functools.cache
 def library() -> ctypes.CDLL:
     """What `kernels/team.c` holds."""
-    text = (kernels_dir() / "team.c").read_text()
-    found = compiler.library(f"#define OF_DATA {OF_DATA}\n{text}")
+    found = compiler.library(source_of("team.c", OF_DATA=OF_DATA))
     for name in ("gs_size", "gs_workers"):
         getattr(found, name).restype = ctypes.c_longlong
     found.gs_size.argtypes = [ctypes.c_longlong]
