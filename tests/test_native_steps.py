@@ -607,11 +607,17 @@ def test_a_chain_that_is_too_long_is_said_to_be(monkeypatch: pytest.MonkeyPatch)
         function(inputs, values, device="native", fuse="always")
 
 
-def test_a_bound_that_is_a_size_counts_from_the_front(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not asked for its sign, and gcc makes no loop for either."""
-    texts: list[str] = []
+@pytest.fixture
+def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The sources that are built from here on."""
+    found: list[str] = []
     library = compiler.library
-    monkeypatch.setattr(compiler, "library", lambda s, *more: texts.append(s) or library(s, *more))
+    monkeypatch.setattr(compiler, "library", lambda s, *more: found.append(s) or library(s, *more))
+    return found
+
+
+def test_a_bound_that_is_a_size_counts_from_the_front(texts: list[str]) -> None:
+    """It is not asked for its sign, and gcc makes no loop for either."""
     x, h = T.matrix("x"), T.vector("h")
     n = h.shape[0]
 
@@ -627,11 +633,10 @@ def test_a_bound_that_is_a_size_counts_from_the_front(monkeypatch: pytest.Monkey
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_chain_of_many_functions_is_cut_into_nests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chain_of_many_functions_is_cut_into_nests(
+    texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The time that a C compiler takes for one nest of them grows with their square."""
-    texts: list[str] = []
-    library = compiler.library
-    monkeypatch.setattr(compiler, "library", lambda s, *more: texts.append(s) or library(s, *more))
     monkeypatch.setattr(plan, "_MOST_FUNCTIONS", 5)
     x = T.vector("x")
 
