@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -126,6 +125,8 @@ class Program:
         return "\n".join(text) + "\n", values
 
     def _add_note(self, error: BaseException) -> None:
+        import traceback  # for errors only, and an import of gpuscan is quicker without it
+
         for frame, line in traceback.walk_tb(error.__traceback__):
             if frame.f_code.co_filename == self.filename and line in self.lines:
                 node = self.lines[line]

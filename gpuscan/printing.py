@@ -6,7 +6,6 @@ printed after the main graph. Parameter number i of a body stands for the node's
 
 from __future__ import annotations
 
-import string
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
@@ -77,9 +76,9 @@ def _leaf_text(v: Variable) -> str:
 
 def _letters(n: int) -> str:
     """0 is A, 25 Z, 26 BA: the number in base 26."""
-    digits = string.ascii_uppercase[n % 26]
+    digits = chr(ord("A") + n % 26)
     while n := n // 26:
-        digits = string.ascii_uppercase[n % 26] + digits
+        digits = chr(ord("A") + n % 26) + digits
     return digits
 
 

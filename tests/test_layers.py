@@ -142,17 +142,15 @@ def test_import_brings_in_only_numpy():
 
 
 def test_import_is_quick(tmp_path):
-    """Less than 0.1 s of processor time more than NumPy alone."""
+    """Less than 0.1 s of processor time after NumPy; one quick import shows it, as whatever else
+    a machine does only adds to it."""
 
-    def seconds(module):
+    def seconds():
         return in_a_new_process(
-            f"t = time.process_time(); import {module}; print(time.process_time() - t)",
+            "import numpy; t = time.process_time(); import gpuscan; print(time.process_time() - t)",
             PYTHONDONTWRITEBYTECODE="",
             PYTHONPYCACHEPREFIX=str(tmp_path),
         )
 
-    for module in ("numpy", "numpy, gpuscan"):
-        seconds(module)  # writes the byte code
-    numpy = min(seconds("numpy") for _ in range(5))  # other work only adds to it
-    both = min(seconds("numpy, gpuscan") for _ in range(5))
-    assert both - numpy < 0.1
+    seconds()  # writes the byte code
+    assert any(seconds() < 0.1 for _ in range(20))

@@ -10,7 +10,6 @@ import inspect
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import MissingInputError, built_at, describe
@@ -20,7 +19,7 @@ from ..ops.ordered import Ordered
 from ..ops.reduce import with_axes
 from ..ops.scalar import identity, minimum
 from ..ops.shape import dim, first_rows, specify
-from ..record import record
+from ..record import field, record
 from ..shared import SharedVariable
 from ..types import TensorType
 from .memory import Memory, memory_of
@@ -67,7 +66,7 @@ class _Sequence:
         return dim(self.input, 0) - (last - m) if last > m else dim(self.input, 0)
 
 
-@dataclass
+@record
 class _State:
     """An output that feeds back: its initial value and its taps in the order written."""
 
@@ -454,7 +453,7 @@ class _Loop:
         for state in self.states:
             type_ = state.initial.type if state.plain else state.initial.type.row()
             ages = range(1, state.depth + 1)
-            state.carries = [type_(_tap_name(state.initial.name, -age)) for age in ages]
+            state.carries.extend(type_(_tap_name(state.initial.name, -age)) for age in ages)
         self.consts: list[Variable] = []
         self.outputs: list[Variable] = []
         self.updates: OrderedUpdates = OrderedUpdates()
