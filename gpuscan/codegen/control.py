@@ -8,7 +8,7 @@ from typing import Any
 
 from ..graph import Constant, Variable, substitute, toposort
 from ..ops.control import IfElse
-from ..ops.shape import FirstRows, dim, is_size
+from ..ops.shape import FirstRows, dim
 from ..record import record, replace
 from ..rules.shapes import pushed_dims
 from ..scan.op import Operands, Scan, Step
@@ -256,8 +256,6 @@ class Control(Whole):
                 continue
             if p.ndim == 0:
                 self.locals[p] = self.element(x, [])
-                if is_size(x, self.counts):
-                    self.counts.add(p)
             else:
                 place = self.place_of(x)
                 self.memory.maps[-1 - self.depth_of(x)][p] = place

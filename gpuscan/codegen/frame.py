@@ -36,6 +36,7 @@ class Frame(Control):
     def learn(self, scopes: Sequence[Scope]) -> None:
         """Every size of the values."""
         self.known = sizes_of(scopes)
+        self.counts = self.known.counts
         self.equal = [(self._expression(x), self._expression(y)) for x, y in self.known.same.pairs]
 
     def _expression(self, outside: Variable) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from ..graph import Constant, Item, Variable, clients
 from ..ops.index import Lookup
 from ..ops.linalg import Dot
-from ..ops.shape import as_int64, is_size
+from ..ops.shape import as_int64
 from ..record import replace
 from ..scan.op import Scan
 from ..types import FLOATS
@@ -242,7 +242,7 @@ class Loop(Frame):
                 self.memory[p] = Memory(array, strides, binary("mul", T, time))
             position += 1
         position += len(step.carries)
-        for k, (p, x) in enumerate(zip(step.consts, self.o.consts)):
+        for k, p in enumerate(step.consts):
             array = Array(self.label(p, f"k{k}", "", f"_{k}"), p.dtype)
             weight = p.ndim == 2 and all(
                 u is not None and _is_weight(p, u) for u in users.get(p, [None])
@@ -252,8 +252,6 @@ class Loop(Frame):
                 name = self.fresh("q", p.dtype)
                 self.before.append(Let(name, Load(array, Number(0))))
                 self.locals[p] = name
-                if is_size(x):
-                    self.counts.add(p)
             else:
                 strides = self.strides(position, p.ndim, 0, not weight)
                 self.memory[p] = Memory(array, strides)

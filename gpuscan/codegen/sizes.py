@@ -6,7 +6,7 @@ given. Any other is an integer that the step computes, such as the number of an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -87,6 +87,7 @@ class Sizes:
     """What is found.
 
     told      other integers: what an op writes into, how often a loop runs
+    counts    what steps are given as numbers and is plainly not negative where it comes from
     refused   values for which sizes would have to be compared that the step computes
     most      for sizes that are not fixed: one that is, and not less
     same      fixed sizes that are equal: some the host has to compare
@@ -94,6 +95,7 @@ class Sizes:
 
     unknown: dict[Axis, Known] = field(default_factory=dict)  # in the types
     told: dict[Variable, Known] = field(default_factory=dict)
+    counts: set[Variable] = field(default_factory=set)
     refused: set[Variable] = field(default_factory=set)
     most: dict[Variable, Variable] = field(default_factory=dict)
     same: Classes = field(default_factory=Classes)
@@ -143,7 +145,9 @@ def sizes_of(scopes: Sequence[Scope]) -> Sizes:
         places = [(v, axis) for v in values for axis, s in enumerate(v.type.shape) if s is None]
         pairs = list(dict.fromkeys(_equal_expressions(own)))
         asked = [e for _, *pair in pairs for e in pair] + list(_other_integers(scope.computed))
-        known = _known(scope, [*(Dim(axis)(v) for v, axis in places), *asked])
+        numbers = _numbers(scope)
+        found.counts |= numbers.keys()
+        known = _known(scope, [*(Dim(axis)(v) for v, axis in places), *asked], numbers)
         found.unknown |= zip(places, known)
         found.told |= zip(asked, known[len(places) :])
         equal += [(v, found.told[a], found.told[b]) for v, a, b in pairs]
@@ -173,16 +177,22 @@ def sizes_of(scopes: Sequence[Scope]) -> Sizes:
     return found
 
 
-def _known(scope: Scope, sizes: Sequence[Variable]) -> list[Known]:
-    """How sizes are known outside. Those that follow only from what a step is given as a number,
-    and is a size there, are found second: by itself a number could be -1."""
+def _numbers(scope: Scope) -> dict[Variable, Variable]:
+    """What a step is given as a number and is a size outside, with that size."""
+    given = [p for p in scope.given if isinstance(p.type, TensorType) and p.type == _NUMBER]
+    outer = zip(given, scope.outside(given))
+    return {p: x.variable for p, x in outer if x.fixed and is_size(x.variable)}
+
+
+def _known(
+    scope: Scope, sizes: Sequence[Variable], numbers: Mapping[Variable, Variable]
+) -> list[Known]:
+    """How sizes are known outside. Those that follow only from a number that is a size there are
+    found second: by itself a number could be -1."""
     found = scope.outside(_pushed(sizes))
     left = [k for k, x in enumerate(found) if not x.fixed]
-    given = [p for p in scope.given if isinstance(p.type, TensorType) and p.type == _NUMBER]
-    if not left or not given:
+    if not left or not numbers:
         return found
-    outer = zip(given, scope.outside(given))
-    numbers = {p: x.variable for p, x in outer if x.fixed and is_size(x.variable)}
     again = scope.outside(_pushed(substitute([sizes[k] for k in left], numbers)))
     for k, x in zip(left, again):
         if x.fixed:
