@@ -46,9 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--nvrtc",
-        choices=("one", "all"),
-        help="with --device emulated: each kernel compiles for a GPU too, without spills and "
-        "without a stack: for one architecture, or for all of them",
+        choices=("some", "one", "all"),
+        help="with --device emulated: kernels compile for a GPU too, without spills and without a "
+        "stack: every second one for one architecture, each for one, or each for all of them",
     )
 
 
@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from gpuscan.runtime.device import missing
 
     if which := config.getoption("nvrtc"):
-        _compile_for_gpus_too(which == "all")
+        _compile_for_gpus_too(which)
     if not {"cupy", "pycuda"}.isdisjoint(config.getoption("device") or ()):
         _play_what_is_taped()
     here = [d for d in _devices(config) if not missing(d)]
@@ -73,9 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.device = os.environ["GPUSCAN_DEVICE"] = here[0]
 
 
-def _compile_for_gpus_too(everywhere: bool) -> None:
-    """What the emulated device builds NVRTC compiles too, each text for one architecture or
-    everywhere, without spills and without a stack."""
+def _compile_for_gpus_too(which: str) -> None:
+    """What the emulated device builds NVRTC compiles too, as --nvrtc says."""
     from gpuscan.runtime import nvrtc
     from gpuscan.runtime.emulated import Emulated
 
@@ -84,8 +83,8 @@ def _compile_for_gpus_too(everywhere: bool) -> None:
 
     def built(self: Emulated, source: str, name: str) -> Any:
         # by the text, so that each run has the same, and processes that share a cache do
-        one = zlib.crc32(source.encode()) % len(architectures)
-        for architecture in architectures if everywhere else architectures[one : one + 1]:
+        one = zlib.crc32(source.encode()) % (len(architectures) * (2 if which == "some" else 1))
+        for architecture in architectures if which == "all" else architectures[one : one + 1]:
             r = nvrtc.compile(source, architecture).resources[name]
             found = (r.spill_stores, r.spill_loads, r.stack)
             where = f"{name} on {architecture}"

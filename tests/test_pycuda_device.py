@@ -627,18 +627,6 @@ def test_nvrtc_compiles_beside_it(environment: dict[str, str]) -> None:
     assert run(environment, program, GPUSCAN_CACHE_DIR="/nowhere/to/be/found")
 
 
-def test_the_suite_of_tests_runs_on_it(environment: dict[str, str]) -> None:
-    """A part of it; all of it by tests/stand_in/run.py."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--device=pycuda",
-         "tests/test_programs.py", "-k", "from_the_data or masked_lstm or rnn_rbm or swaps"],
-        cwd=ROOT, env={k: v for k, v in environment.items() if k != "GPUSCAN_DEVICE"},
-        capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "passed" in done.stdout
-
-
 @pytest.mark.skipif(not no_gpu(), reason="there is a GPU")
 def test_without_a_gpu_the_reason_is_one_line() -> None:
     program = "from gpuscan.runtime.device import missing; print(missing('pycuda'))"
