@@ -120,12 +120,7 @@ ONCE static void edge_rows(int rows, int panels, int vectors, vector *edge, real
         }                                                                                 \
     }
 
-/* as many rows as there are registers for */
-#ifdef __AVX512F__
-#define ROWS 8
-#else
-#define ROWS 6
-#endif
+#define ROWS GS_ROWS
 TILE(tile, ROWS, 1, 2)
 TILE(tile_of_4_rows, 4, 1, 2)
 TILE(tile_of_2_rows, 2, 1, 2)
@@ -139,8 +134,8 @@ TILE(row_of_half_tile, 1, 1, 1)
  * for its part. */
 #define NEAR (128 << 10)
 
-ONCE void gemm_onto(index rows, index wide, index depth, const real *a, index row, index column,
-                    const real *panel, real *c, index stride, int onto) {
+ONCE void gemm_onto(index rows, index wide, index depth, const real *a, index tile_of_a, index row,
+                    index column, const real *panel, real *c, index stride, int onto) {
     const index tiles = rows / ROWS, each = tiles ? PANEL / tiles : 0;
     const int is_far = tiles > 1 && depth * wide * (index)sizeof(real) > NEAR;
     for (index j = 0; j < wide;) {
@@ -151,8 +146,8 @@ ONCE void gemm_onto(index rows, index wide, index depth, const real *a, index ro
         index i = 0;
 #define TILES(when, name, R, ...)                                                         \
     for (; when && i + R <= rows; i += R)                                                 \
-        name(depth, a + i * row, row, column, p, to + i * stride, stride, wide - j, onto, \
-             __VA_ARGS__);
+        name(depth, a + i / ROWS * tile_of_a + i % ROWS * row, row, column, p,            \
+             to + i * stride, stride, wide - j, onto, __VA_ARGS__);
         TILES(four, row_of_4_tiles, 1, 0, 0, 0)
         TILES(half, half_tile, ROWS, 0, 0, 0)
         TILES(half, row_of_half_tile, 1, 0, 0, 0)
@@ -167,18 +162,18 @@ ONCE void gemm_onto(index rows, index wide, index depth, const real *a, index ro
 
 void GS_OF(gs_gemm)(index rows, index wide, index depth, const real *a, index row, index column,
                     const real *panel, real *c, index stride) {
-    gemm_onto(rows, wide, depth, a, row, column, panel, c, stride, 0);
+    gemm_onto(rows, wide, depth, a, ROWS * row, row, column, panel, c, stride, 0);
 }
 
 void GS_OF(gs_gemm_steps)(index steps, index apart, index rows, index wide, index depth,
                           const real *a, index row, index column, const real *panel, real *c,
                           index stride) {
     if (rows == 1 || apart == rows * row) {
-        gemm_onto(steps * rows, wide, depth, a, rows == 1 ? apart : row, column, panel, c, stride,
-                  0);
+        if (rows == 1) row = apart;
+        gemm_onto(steps * rows, wide, depth, a, ROWS * row, row, column, panel, c, stride, 0);
         return;
     }
     for (index s = 0; s < steps; s++)
-        gemm_onto(rows, wide, depth, a + s * apart, row, column, panel, c + s * rows * stride,
-                  stride, 0);
+        gemm_onto(rows, wide, depth, a + s * apart, ROWS * row, row, column, panel,
+                  c + s * rows * stride, stride, 0);
 }

@@ -10,13 +10,18 @@ typedef TYPE real;
 #define gemm_onto GS_OF(gs_gemm_onto)
 
 /* A product in blocks that stay in a core's cache: BLOCK_DEPTH x BLOCK_WIDE of b, and, where
- * a's rows do not lie along memory, BLOCK_ROWS x BLOCK_DEPTH of a. */
+ * a's rows do not lie along memory, BLOCK_TILES x BLOCK_DEPTH of a, a slab: each tile's rows side
+ * by side, and between two tiles a cache line, so that they do not all share its sets. */
 #define BLOCK_DEPTH 256
 #define BLOCK_WIDE 512
-#define BLOCK_ROWS 96
+#define BLOCK_TILES 12
+#define BLOCK_ROWS (BLOCK_TILES * GS_ROWS)
+#define SLAB_TILE (BLOCK_DEPTH * GS_ROWS + 64 / (index)sizeof(real))
 
 /* The elements of scratch memory that each thread needs. */
-index GS_OF(gs_product_elements)(void) { return BLOCK_DEPTH * (BLOCK_WIDE + BLOCK_ROWS); }
+index GS_OF(gs_product_elements)(void) {
+    return BLOCK_DEPTH * BLOCK_WIDE + BLOCK_TILES * SLAB_TILE;
+}
 
 static inline index fewer(index a, index b) { return a < b ? a : b; }
 
@@ -31,7 +36,8 @@ static inline void product_with(const left_operand *left, index wide, index k, i
                                 index span, int in_steps, const real *panel, real *c, index stride,
                                 real *slab) {
     if (left->column == 1 && !in_steps) {
-        gemm_onto(left->rows, wide, depth, left->a + k, left->row, 1, panel, c, stride, k > 0);
+        gemm_onto(left->rows, wide, depth, left->a + k, GS_ROWS * left->row, left->row, 1, panel, c,
+                  stride, k > 0);
         return;
     }
     for (index i = 0; i < left->rows; i += BLOCK_ROWS) {
@@ -41,14 +47,17 @@ static inline void product_with(const left_operand *left, index wide, index k, i
             const real *from = left->a + i * row + step * left->apart + at * left->column;
             m = fewer(depth - l, span - at);
             for (index q = 0; q < m; q++, from += left->column) {
-                real *to = slab + (l + q) * BLOCK_ROWS;
-                if (row == 1)
-                    for (index r = 0; r < n; r++) to[r] = from[r];
-                else
-                    for (index r = 0; r < n; r++) to[r] = from[r * row];
+                real *to = slab + (l + q) * GS_ROWS;
+                index r = 0;
+                for (; r + GS_ROWS <= n; r += GS_ROWS, to += SLAB_TILE)
+                    if (row == 1)
+                        __builtin_memcpy(to, from + r, GS_ROWS * sizeof(real));
+                    else
+                        for (index s = 0; s < GS_ROWS; s++) to[s] = from[(r + s) * row];
+                for (index s = 0; r + s < n; s++) to[s] = from[(r + s) * row];
             }
         }
-        gemm_onto(n, wide, depth, slab, 1, BLOCK_ROWS, panel, c + i * stride, stride, k > 0);
+        gemm_onto(n, wide, depth, slab, SLAB_TILE, 1, GS_ROWS, panel, c + i * stride, stride, k > 0);
     }
 }
 

@@ -8,7 +8,8 @@
  * packed, and `wide` columns of it are real. Each sum runs over the depth in order, by
  * multiply-add: so what an element is does not depend on which rows and columns are computed with
  * it.
- * gs_gemm_onto_T: c + a @ b where `onto` is not 0.
+ * gs_gemm_onto_T: c + a @ b where `onto` is not 0. GS_ROWS rows of a, which are computed at once,
+ * are a tile: the element (i, k) is a[i / GS_ROWS * tile + i % GS_ROWS * row + k * column].
  * gs_gemm_steps_T: the same for the rows of several steps, which are `apart` in a and follow each
  * other in c. */
 #ifndef GS_PRODUCTS_H
@@ -23,6 +24,12 @@
 #define GS_VECTOR 16
 #endif
 #define GS_PANEL(type) (2 * GS_VECTOR / (long long)sizeof(type))
+
+#ifdef __AVX512F__
+#define GS_ROWS 8 /* as many as there are registers for */
+#else
+#define GS_ROWS 6
+#endif
 
 #define GS_PASTE_(a, b) a##_##b
 #define GS_PASTE(a, b) GS_PASTE_(a, b)
@@ -39,8 +46,9 @@
                                long long row, long long column, const type *panel, type *c, \
                                long long stride);                                         \
     GS_LINKED void gs_gemm_onto_##t(long long rows, long long wide, long long depth,      \
-                                    const type *a, long long row, long long column,       \
-                                    const type *panel, type *c, long long stride, int onto); \
+                                    const type *a, long long tile, long long row,         \
+                                    long long column, const type *panel, type *c,         \
+                                    long long stride, int onto);                          \
     GS_LINKED void gs_gemm_steps_##t(long long steps, long long apart, long long rows,    \
                                      long long wide, long long depth, const type *a,      \
                                      long long row, long long column, const type *panel,  \
