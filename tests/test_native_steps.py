@@ -4,6 +4,7 @@ positions, running sums and stacks of products, each held to the reference."""
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -651,3 +652,27 @@ def test_a_chain_of_many_functions_is_cut_into_nests(
     functions = [nest.count("gs_tanh") for nest in text.split("for (long long i")[1:]]
     assert [n for n in functions if n] == [5, 5, 2]
     np.testing.assert_array_equal(f(numbers(7)), expected(numbers(7)))
+
+
+@pytest.mark.parametrize(
+    ("again", "nests"), [(False, [["tanh"], ["exp", "tanh"]]), (True, [["tanh", "exp", "tanh"]])]
+)
+def test_a_function_that_waits_for_another_state_is_in_a_nest_behind_it(
+    again: bool, nests: list[list[str]], texts: list[str]
+) -> None:
+    """But not where both nests would have to compute a function."""
+    x, c, h = T.matrix("x"), T.vector("c"), T.vector("h")
+
+    def step(x: Any, c: Any, h: Any) -> Any:
+        gate, new = T.exp(-abs(h)), T.tanh(x + h)
+        c = 0.5 * c + (gate * new if again else new)
+        return c, gate * T.tanh(c)
+
+    states, _ = scan(step, [x], [c, h])
+    f, expected = (function([x, c, h], states, device=d) for d in ("native", "reference"))
+    (text,) = [t for t in texts if "loop_0" in t]
+    found = [re.findall(r"gs_(tanh|exp)", nest) for nest in text.split("for (long long i")[1:]]
+    assert [sorted(x) for x in found if x] == [sorted(x) for x in nests]
+    given = numbers(5, 9), numbers(9), numbers(9)
+    for a, b in zip(f(*given), expected(*given)):
+        np.testing.assert_array_equal(a, b)

@@ -425,19 +425,24 @@ class Lowering:
             for v in scalars:
                 self._scalar(v, stored)
             tensors = [v for v in group if v.ndim]
-            if not tensors:
-                continue
-            places = {v: stored.get(v) or self.place(v) for v in tensors}
-
-            def body(index: list[Any], places: Any = places) -> None:
-                for v, m in places.items():
-                    value = self.element(v, list(index))
-                    self.emit(Store(m.array, m.offset(index), value))
-
-            self.nest(self.sizes(tensors[0]), body, True, units=self.units_of(tensors[0]))
-            self.memory.update(places)
+            for nest in plan.in_turn(tensors) if self.has_lanes else [tensors]:
+                self._elementwise(nest, stored)
         if self.begins_stage(len(plan.groups)):
             self.meet()
+
+    def _elementwise(self, group: Sequence[Variable], stored: Mapping[Variable, Memory]) -> None:
+        """A nest that computes values of one shape."""
+        if not group:
+            return
+        places = {v: stored.get(v) or self.place(v) for v in group}
+
+        def body(index: list[Any]) -> None:
+            for v, m in places.items():
+                value = self.element(v, list(index))
+                self.emit(Store(m.array, m.offset(index), value))
+
+        self.nest(self.sizes(group[0]), body, True, units=self.units_of(group[0]))
+        self.memory.update(places)
 
     def _part(self, v: Variable, m: Memory, position: int) -> Memory:
         """Where an input of a join stands in it."""

@@ -12,7 +12,6 @@ import operator
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from .. import maths
 from ..graph import Constant, Param, Variable, certain, clients, leaves, toposort
 from ..ops import scalar
 from ..ops.convert import static_int
@@ -43,7 +42,7 @@ from .kernel import (
 )
 from .lower import Memory
 from .nest_kernel import can_join
-from .plan import NotLowered, keeps_rows_apart, read, walk
+from .plan import NotLowered, is_maths, keeps_rows_apart, read, walk
 from .program import Given, NestProgram, Piece, Result
 from .render import DTYPES
 from .sizes import Scope, Sizes, by_the_host, sizes_of
@@ -397,16 +396,14 @@ def _worth(g: _Group) -> bool:
     """Whether a kernel saves anything: more than one pass over memory, or a function that NumPy
     evaluates in many passes."""
     group = g.values
-    functions = [v.op.scalar for v in _inside(group, g.inline) if isinstance(v.op, Elemwise)]
+    inside = _inside(group, g.inline)
+    functions = [v.op.scalar for v in inside if isinstance(v.op, Elemwise)]
     if _is_number(group[0]):
-        return any(f is scalar.pow or f.numpy in _MATHS for f in functions)
+        return scalar.pow in functions or any(map(is_maths, inside))
     if len(g.nests) > 1 or _gains_by_threads(group[0]):
         return True
     least = 1 if _is_sum_of_all(group[0]) else 2  # to add up is one pass more
     return len(functions) >= least or any("gs_" in f.c for f in functions)
-
-
-_MATHS = frozenset(f for f in vars(maths).values() if callable(f))
 
 
 def _inside(group: Sequence[Variable], inline: set[Variable]) -> list[Variable]:

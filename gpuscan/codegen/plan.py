@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from .. import maths
 from ..evaluate import branch_blocks
 from ..graph import Constant, Item, Variable, toposort
 from ..ops.control import Identity, IfElse, Require
@@ -103,6 +104,14 @@ def walk(
     return order
 
 
+_MATHS = frozenset(f for f in vars(maths).values() if callable(f))
+
+
+def is_maths(v: Variable) -> bool:
+    """Whether an element is a function that `maths` computes, in tens of instructions."""
+    return isinstance(v.op, Elemwise) and v.op.scalar.numpy in _MATHS
+
+
 def is_cheap(v: Variable) -> bool:
     """Whether computing an element again costs about as much as reading it."""
     return all(isinstance(x, Constant) or not x.inputs for x in v.inputs) and _is_arithmetic(v)
@@ -186,12 +195,30 @@ class Plan:
                 key = (*level[v], not whole, v if whole else shape(v))
                 groups.setdefault(key, []).append(v)
         ordered = [groups[k] for k in sorted(groups, key=lambda k: k[:3])]
+        self._there = stored | given
         self.joined = self._joined(ordered, wanted)
         # what stands beside such a join reads it when all of it is there
         self.groups = []
         for group in ordered:
             self.groups += [[v] for v in group if v in self.joined]
             self.groups += [rest] if (rest := [v for v in group if v not in self.joined]) else []
+
+    def in_turn(self, group: Sequence[Variable]) -> list[list[Variable]]:
+        """The values of a group nest by nest, where not all share one: a value whose functions
+        wait for another one's gets a nest behind it, in which a processor, that sees some hundred
+        instructions ahead, has more elements under way. Not where both compute the same."""
+        turns: dict[Variable, int] = {}
+        waits: dict[Variable, bool] = {}  # whether there are functions in its turn that it needs
+        computed: dict[Variable, int] = {}
+        for v in group:
+            own = [x for x in walk([v], self._there - {v}, self._reads) if self._is_computed(x)]
+            first = {x for w in own for x in self._reads(w) if x in turns}
+            long = any(map(is_maths, own))
+            turns[v] = max((turns[x] + (long and waits[x]) for x in first), default=0)
+            waits[v] = long or any(waits[x] for x in first if turns[x] == turns[v])
+            if any(computed.setdefault(x, turns[v]) != turns[v] for x in own):
+                return [list(group)]
+        return [[v for v in group if turns[v] == t] for t in sorted(set(turns.values()))]
 
     def _joined(
         self, groups: Sequence[Sequence[Variable]], wanted: set[Variable]
