@@ -96,7 +96,7 @@ ONCE static void edge_rows(int rows, int panels, int vectors, vector *edge, real
             edge_rows(R, P, V, edge[0][0], c, stride, wide, 0);                           \
             EACH(R, P, V) sum[r][p][v] = edge[r][p][v];                                   \
         }                                                                                 \
-        _Pragma("GCC unroll 4") /* or counting takes its share of the ports */       \
+        _Pragma("GCC unroll 4") /* or counting takes its share of the ports */            \
         for (index k = 0; k < depth; k++) {                                               \
             if (ahead) __builtin_prefetch(next + k * each);                               \
             _Pragma("GCC unroll 8") for (int p = 0; p < P; p++) {                         \

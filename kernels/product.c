@@ -57,7 +57,8 @@ static inline void product_with(const left_operand *left, index wide, index k, i
                 for (index s = 0; r + s < n; s++) to[s] = from[(r + s) * row];
             }
         }
-        gemm_onto(n, wide, depth, slab, SLAB_TILE, 1, GS_ROWS, panel, c + i * stride, stride, k > 0);
+        gemm_onto(n, wide, depth, slab, SLAB_TILE, 1, GS_ROWS, panel, c + i * stride, stride,
+                  k > 0);
     }
 }
 
