@@ -19,16 +19,9 @@
 #define ONCE __attribute__((noinline, noclone))
 #endif
 
-typedef long long index;
-typedef TYPE real;
 typedef real vector __attribute__((vector_size(GS_VECTOR)));
 
 #define WIDE ((index)(GS_VECTOR / sizeof(real)))
-#define PANEL GS_PANEL(real)
-#define pack_rows GS_OF(gs_pack_rows)
-#define gemm_onto GS_OF(gs_gemm_onto)
-
-static inline index fewer(index a, index b) { return a < b ? a : b; }
 
 ONCE void pack_rows(index height, index depth, index wide, const real *b, index down, index right,
                     real *panel) {

@@ -2,13 +2,6 @@
  * right operand. */
 #include "products.h"
 
-typedef long long index;
-typedef TYPE real;
-
-#define PANEL GS_PANEL(real)
-#define pack_rows GS_OF(gs_pack_rows)
-#define gemm_onto GS_OF(gs_gemm_onto)
-
 /* A product in blocks that stay in a core's cache: BLOCK_DEPTH x BLOCK_WIDE of b, and, where
  * a's rows do not lie along memory, BLOCK_TILES x BLOCK_DEPTH of a, a slab: each tile's rows side
  * by side, and between two tiles a cache line, so that they do not all share its sets. */
@@ -22,8 +15,6 @@ typedef TYPE real;
 index GS_OF(gs_product_elements)(void) {
     return BLOCK_DEPTH * BLOCK_WIDE + BLOCK_TILES * SLAB_TILE;
 }
-
-static inline index fewer(index a, index b) { return a < b ? a : b; }
 
 typedef struct {
     const real *a;

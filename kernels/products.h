@@ -31,10 +31,6 @@
 #define GS_ROWS 6
 #endif
 
-#define GS_PASTE_(a, b) a##_##b
-#define GS_PASTE(a, b) GS_PASTE_(a, b)
-#define GS_OF(name) GS_PASTE(name, SUFFIX)
-
 #define GS_LINKED extern __attribute__((visibility("hidden")))
 
 #define GS_PRODUCTS(type, t)                                                              \
@@ -55,5 +51,20 @@
                                      type *c, long long stride);
 GS_PRODUCTS(float, f32)
 GS_PRODUCTS(double, f64)
+
+#ifdef TYPE /* what the sources have in common that are for one kind of floats */
+#define GS_PASTE_(a, b) a##_##b
+#define GS_PASTE(a, b) GS_PASTE_(a, b)
+#define GS_OF(name) GS_PASTE(name, SUFFIX)
+
+typedef long long index;
+typedef TYPE real;
+
+#define PANEL GS_PANEL(real)
+#define pack_rows GS_OF(gs_pack_rows)
+#define gemm_onto GS_OF(gs_gemm_onto)
+
+static inline index fewer(index a, index b) { return a < b ? a : b; }
+#endif
 
 #endif

@@ -160,3 +160,14 @@ def device(request: pytest.FixtureRequest) -> str:
     if reason := missing(request.param):
         pytest.skip(f"device {request.param}: {reason}")
     return str(request.param)
+
+
+@pytest.fixture
+def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The C sources that are built from here on."""
+    from gpuscan.runtime import compiler
+
+    found: list[str] = []
+    library = compiler.library
+    monkeypatch.setattr(compiler, "library", lambda s, *more: found.append(s) or library(s, *more))
+    return found

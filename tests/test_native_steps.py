@@ -608,15 +608,6 @@ def test_a_chain_that_is_too_long_is_said_to_be(monkeypatch: pytest.MonkeyPatch)
         function(inputs, values, device="native", fuse="always")
 
 
-@pytest.fixture
-def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The sources that are built from here on."""
-    found: list[str] = []
-    library = compiler.library
-    monkeypatch.setattr(compiler, "library", lambda s, *more: found.append(s) or library(s, *more))
-    return found
-
-
 def test_a_bound_that_is_a_size_counts_from_the_front(texts: list[str]) -> None:
     """It is not asked for its sign, and gcc makes no loop for either."""
     x, h = T.matrix("x"), T.vector("h")
