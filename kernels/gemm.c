@@ -114,7 +114,6 @@ ONCE static void edge_rows(int rows, int panels, int vectors, vector *edge, real
         }                                                                                 \
     }
 
-#define ROWS GS_ROWS
 TILE(tile, ROWS, 1, 2)
 TILE(tile_of_4_rows, 4, 1, 2)
 TILE(tile_of_2_rows, 2, 1, 2)

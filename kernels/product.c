@@ -8,8 +8,8 @@
 #define BLOCK_DEPTH 256
 #define BLOCK_WIDE 512
 #define BLOCK_TILES 12
-#define BLOCK_ROWS (BLOCK_TILES * GS_ROWS)
-#define SLAB_TILE (BLOCK_DEPTH * GS_ROWS + 64 / (index)sizeof(real))
+#define BLOCK_ROWS (BLOCK_TILES * ROWS)
+#define SLAB_TILE (BLOCK_DEPTH * ROWS + 64 / (index)sizeof(real))
 
 /* The elements of scratch memory that each thread needs. */
 index GS_OF(gs_product_elements)(void) {
@@ -27,7 +27,7 @@ static inline void product_with(const left_operand *left, index wide, index k, i
                                 index span, int in_steps, const real *panel, real *c, index stride,
                                 real *slab) {
     if (left->column == 1 && !in_steps) {
-        gemm_onto(left->rows, wide, depth, left->a + k, GS_ROWS * left->row, left->row, 1, panel, c,
+        gemm_onto(left->rows, wide, depth, left->a + k, ROWS * left->row, left->row, 1, panel, c,
                   stride, k > 0);
         return;
     }
@@ -38,18 +38,17 @@ static inline void product_with(const left_operand *left, index wide, index k, i
             const real *from = left->a + i * row + step * left->apart + at * left->column;
             m = fewer(depth - l, span - at);
             for (index q = 0; q < m; q++, from += left->column) {
-                real *to = slab + (l + q) * GS_ROWS;
+                real *to = slab + (l + q) * ROWS;
                 index r = 0;
-                for (; r + GS_ROWS <= n; r += GS_ROWS, to += SLAB_TILE)
+                for (; r + ROWS <= n; r += ROWS, to += SLAB_TILE)
                     if (row == 1)
-                        __builtin_memcpy(to, from + r, GS_ROWS * sizeof(real));
+                        __builtin_memcpy(to, from + r, ROWS * sizeof(real));
                     else
-                        for (index s = 0; s < GS_ROWS; s++) to[s] = from[(r + s) * row];
+                        for (index s = 0; s < ROWS; s++) to[s] = from[(r + s) * row];
                 for (index s = 0; r + s < n; s++) to[s] = from[(r + s) * row];
             }
         }
-        gemm_onto(n, wide, depth, slab, SLAB_TILE, 1, GS_ROWS, panel, c + i * stride, stride,
-                  k > 0);
+        gemm_onto(n, wide, depth, slab, SLAB_TILE, 1, ROWS, panel, c + i * stride, stride, k > 0);
     }
 }
 

@@ -60,6 +60,7 @@ GS_PRODUCTS(double, f64)
 typedef long long index;
 typedef TYPE real;
 
+#define ROWS GS_ROWS
 #define PANEL GS_PANEL(real)
 #define pack_rows GS_OF(gs_pack_rows)
 #define gemm_onto GS_OF(gs_gemm_onto)

@@ -46,9 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--nvrtc",
-        choices=("some", "one", "all"),
+        choices=("some", "all"),
         help="with --device emulated: kernels compile for a GPU too, without spills and without a "
-        "stack: every second one for one architecture, each for one, or each for all of them",
+        "stack: every second one for one architecture, or each for all of them",
     )
 
 
@@ -83,7 +83,7 @@ def _compile_for_gpus_too(which: str) -> None:
 
     def built(self: Emulated, source: str, name: str) -> Any:
         # by the text, so that each run has the same, and processes that share a cache do
-        one = zlib.crc32(source.encode()) % (len(architectures) * (2 if which == "some" else 1))
+        one = zlib.crc32(source.encode()) % (2 * len(architectures))
         for architecture in architectures if which == "all" else architectures[one : one + 1]:
             r = nvrtc.compile(source, architecture).resources[name]
             found = (r.spill_stores, r.spill_loads, r.stack)

@@ -112,7 +112,7 @@ class Loop(Frame):
         assert isinstance(node.op, Scan)
         op, o = node.op, node.op.split(node.inputs)
         super().__init__()
-        self.op, self.o = op, o
+        self.op = op
         self._alone = alone
         self._rows = rows
         self.has_lanes = lanes

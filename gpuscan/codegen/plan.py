@@ -207,6 +207,8 @@ class Plan:
         """The values of a group nest by nest, where not all share one: a value whose functions
         wait for another one's gets a nest behind it, in which a processor, that sees some hundred
         instructions ahead, has more elements under way. Not where both compute the same."""
+        if len(group) < 2:
+            return [list(group)]
         turns: dict[Variable, int] = {}
         waits: dict[Variable, bool] = {}  # whether there are functions in its turn that it needs
         computed: dict[Variable, int] = {}

@@ -179,7 +179,7 @@ def sizes_of(scopes: Sequence[Scope]) -> Sizes:
 
 def _numbers(scope: Scope) -> dict[Variable, Variable]:
     """What a step is given as a number and is a size outside, with that size."""
-    given = [p for p in scope.given if isinstance(p.type, TensorType) and p.type == _NUMBER]
+    given = [p for p in scope.given if p.type == _NUMBER]
     outer = zip(given, scope.outside(given))
     return {p: x.variable for p, x in outer if x.fixed and is_size(x.variable)}
 
