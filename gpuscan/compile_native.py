@@ -14,6 +14,7 @@ from .codegen.program import LoopProgram
 from .codegen.render import C, Renderer
 from .codegen.rows import lower_products
 from .compile import Compiled, LoopPlan, name_of
+from .evaluate import Around, Program
 from .graph import Item, Variable, clients, inherit, rebuild, results, toposort
 from .ops.index import AdvancedIncSubtensor, Subtensor
 from .ops.shape import Dim, FirstRows, Join, Specify
@@ -31,18 +32,30 @@ from .runtime.native import (
     SizeAt,
 )
 from .runtime.products import MOST_LEFTS, NativeProduct, is_product, product_kernel
+from .runtime.recorder import recordable
 from .runtime.scatter import NativeScatter, is_scatter, scatter_kernel
+from .runtime.scripts import NativeProgram
 from .scan.op import Scan
+from .selection import selection
 
 
 def compiled_native(
-    inputs: Sequence[Variable], outputs: Sequence[Variable], device: Device, fuse: str,
-    met: dict[Variable, Any] | None = None,
-) -> Compiled:  # fmt: skip
-    """A callable from the inputs' values to the outputs', and how each scan runs. met: where loops
-    put what they met, as `Compiled` has it."""
-    met = {} if met is None else met
+    inputs: Sequence[Variable], outputs: Sequence[Variable], device: Device, fuse: str
+) -> Compiled:
+    """A callable from the inputs' values to the outputs', and how each scan runs."""
+    met: dict[Variable, Any] = {}
     assert isinstance(device, Native)
+    program, plans = _program(inputs, outputs, device, fuse, met, recordable)
+    how = selection(program.inputs, program.outputs, program.written, recordable)
+    return Compiled(NativeProgram(program, how, met), device.name, plans, met=met)
+
+
+def _program(
+    inputs: Sequence[Variable], outputs: Sequence[Variable], device: Native, fuse: str,
+    met: dict[Variable, Any], around: Around | None = None,
+) -> tuple[Program, tuple[LoopPlan, ...]]:  # fmt: skip
+    """The program, and how each scan runs. met: where loops put what they met, as `Compiled` has
+    it; around: as `Program` has it."""
     plans: list[LoopPlan] = []
     loops = [v for v in toposort(outputs) if isinstance(v.op, Scan)]
     fused: dict[Variable, _Fused] = {}
@@ -71,9 +84,9 @@ def compiled_native(
                 raise NotLowered(f"scan '{name_of(v)}' can't be fused: {e}") from None
             path = "interpreted"
             if fuse != "never" and any(isinstance(x.op, Scan) for x in toposort(step.outputs)):
-                made = compiled_native(step.params, step.outputs, device, fuse, met)
-                if any(plan.path != "interpreted" for plan in made.scans):
-                    path, steps[v] = "sequenced", made.program
+                program_of_step, inner = _program(step.params, step.outputs, device, fuse, met)
+                if any(plan.path != "interpreted" for plan in inner):
+                    path, steps[v] = "sequenced", program_of_step
             plans.append(LoopPlan(name_of(v), path, f"{e}"))
     nests: list[Nest] = []
     if fuse != "never":
@@ -92,14 +105,13 @@ def compiled_native(
             products |= {x.dtype for x in toposort(nest.values, nest.operands) if is_product(x)}
     scatters = {v.dtype for v in order if v not in nest_of and is_scatter(v)}
     if not (fused or steps or nests or products or scatters):
-        return Compiled(device.compile(inputs, outputs), device.name, tuple(plans))
+        return Program(inputs, outputs), tuple(plans)
     routines = [functools.partial(product_kernel, dtype) for dtype in sorted(products)]
     routines += [functools.partial(scatter_kernel, dtype) for dtype in sorted(scatters)]
     functions = _loaded(device, [f.program for f in fused.values()], nests, routines)
     new = _replaced(order, inputs_of, fused, steps, nest_of, contractions, functions, met)
     written = {made: v for v, made in new.items()}
-    whole = device.compile(inputs, [new[v] for v in outputs], written)
-    return Compiled(whole, device.name, tuple(plans), met=met)
+    return Program(inputs, [new[v] for v in outputs], written, around), tuple(plans)
 
 
 def _meet(

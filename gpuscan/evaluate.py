@@ -21,20 +21,24 @@ from .graph import Constant, Item, Variable, toposort
 _serial = itertools.count()
 _LEAST_SIZES = 3  # numbers from shapes that are worth a look whether they are known
 _MOST_SHAPES = 256  # for which they are
+Around = Callable[[Variable, Callable[..., Any]], Callable[..., Any]]
 Block = tuple[tuple[Variable, int], ...]  # the branches that a node stands in, outermost first
 
 
 class Program:
     """outputs = program(*values of the inputs): a tuple. Leaves other than the inputs must be
     constants; MissingInput is the caller's to check. Errors speak of the nodes that a device's own
-    stand for: `written`, where they are not themselves."""
+    stand for: `written`, where they are not themselves. around: what is called instead of a node's
+    evaluator, given both."""
 
     def __init__(
         self, inputs: Sequence[Variable], outputs: Sequence[Variable],
         written: Mapping[Variable, Variable] | None = None,
+        around: Around | None = None,
     ) -> None:  # fmt: skip
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.written = written or {}
+        self.around = around or (lambda v, evaluator: evaluator)
         self.filename = f"<gpuscan program {next(_serial)}>"
         self.lines: dict[int, Variable] = {}
         self.names: dict[Variable, str] = {}
@@ -91,7 +95,7 @@ class Program:
                     text.append(f"{indent}{names[v]} = {args[0]}[{v.op.index}]")
                 else:
                     call = "f" + names[v]
-                    values[call] = v.op.evaluator(v)
+                    values[call] = self.around(v, v.op.evaluator(v))
                     text.append(f"{indent}{names[v]} = {call}({', '.join(args)})")
                     self.lines[len(text)] = v
                 if not block and (dead := [names[d] for d in last.get(v, ())]):
@@ -131,10 +135,14 @@ class Program:
             if frame.f_code.co_filename == self.filename and line in self.lines:
                 node = self.lines[line]
                 values = [frame.f_locals.get(self.names[i], _constant(i)) for i in node.inputs]
-                if not getattr(error, "_gpuscan_node", None):
-                    error.add_note(_note(self.written.get(node, node), values))
-                    with contextlib.suppress(AttributeError):
-                        error._gpuscan_node = node  # type: ignore[attr-defined]
+                self.add_note(error, node, values)
+
+    def add_note(self, error: BaseException, node: Variable, values: Sequence[Any]) -> None:
+        """Has an error say in which node it came, of these values; unless it does."""
+        if not getattr(error, "_gpuscan_node", None):
+            error.add_note(_note(self.written.get(node, node), values))
+            with contextlib.suppress(AttributeError):
+                error._gpuscan_node = node  # type: ignore[attr-defined]
 
 
 def _constant(v: Variable) -> Any:

@@ -520,8 +520,10 @@ class Function:
     def memory_report(self, *args: Any, **kwargs: Any) -> MemoryReport:
         """How many bytes a call takes at its peak (on a GPU: of its memory), and of which arrays,
         without making it. An argument is given as in a call, or as its shape, a tuple; by value
-        where sizes follow from it. A loop that may stop early counts as one that does not. Raises
-        what the call would, and NotImplementedError for what only a run tells."""
+        where sizes follow from it. A loop that may stop early counts as one that does not. It is
+        that of a first call: one that is made again on the native device has its results from the
+        beginning on, and the second one, which is recorded, holds up to 128 MiB more. Raises what
+        the call would, and NotImplementedError for what only a run tells."""
         from .memory_report import report, shape_given
 
         given: dict[Variable, Any] = {s: s.held for s in self._shared}

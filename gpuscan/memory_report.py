@@ -14,6 +14,7 @@ from .graph import Variable
 from .memory_walk import MOST_VALUES, Walk
 from .memory_walk_cuda import CudaWalk
 from .record import record
+from .runtime.scripts import NativeProgram
 from .types import is_on_gpu
 
 _LINES = 20  # of arrays in the text
@@ -86,6 +87,8 @@ def report(
     walk = Walk()
     if isinstance(program, CudaProgram):
         walk, program = CudaWalk(program.device, program.stay), program.program
+    elif isinstance(program, NativeProgram):
+        program = program.whole
     values: list[Any] = []
     for v in program.inputs:
         x = given[v]

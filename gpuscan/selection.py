@@ -1,6 +1,6 @@
-"""What a call on a GPU selects of its inputs by numbers that the host knows, such as the rows of a
-minibatch. It is done first, so that what follows is the same work whichever were selected: it goes
-by the selected arrays' shapes, and by the few numbers that are left.
+"""What a call selects of its inputs by numbers that the host knows, as the rows of a minibatch. It
+is done first, so that what follows is the same work whichever were selected: it goes by the
+selected arrays' shapes, and by the few numbers that are left.
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .evaluate import Program
+from .evaluate import Around, Program
 from .graph import Constant, Input, Variable, toposort
 from .ops.index import Subtensor
 from .ops.shape import Dim
 from .record import record
-from .runtime.cuda import CudaNest, OnDevice, OnHost
 
 
 @record
@@ -34,10 +33,10 @@ class Selection:
 
 def selection(
     inputs: Sequence[Variable], outputs: Sequence[Variable],
-    written: Mapping[Variable, Variable],
+    written: Mapping[Variable, Variable], around: Around | None = None,
 ) -> Selection | None:  # fmt: skip
     """How a program selects; None where no number of its inputs does that alone. outputs: as they
-    run on the device."""
+    run on the device; around: for the rest, as `Program` has it."""
     numbers = {v for v in inputs if isinstance(v.op, Input) and v.type.is_integer_scalar}
     moved = _moved(inputs, outputs, numbers)
     rest = [v for v in toposort(outputs, inputs) if v not in moved]
@@ -52,8 +51,9 @@ def selection(
     idle = frozenset(i for i, k in enumerate(kept) if inputs[k] not in read)
     given = [*(inputs[k] for k in kept), *selected]
     return Selection(
-        Program(inputs, selected, written), Program(given, outputs, written), tuple(kept), idle
-    )
+        Program(inputs, selected, written), Program(given, outputs, written, around),
+        tuple(kept), idle,
+    )  # fmt: skip
 
 
 def _moved(
@@ -63,15 +63,13 @@ def _moved(
     inputs."""
     ready, moved = set(inputs), set(numbers)
     for v in toposort(outputs, inputs):
-        match v.op:
-            case _ if v in ready:
-                continue
-            case OnHost(definition=op) if hasattr(op, "scalar") and v.type.is_integer_scalar:
-                known = all(x.type.is_integer_scalar for x in v.inputs)
-            case OnDevice(definition=Subtensor()) | Dim():
-                known = True
-            case _:
-                known = isinstance(v, Constant)
+        if v in ready:
+            continue
+        op = getattr(v.op, "definition", v.op)
+        if hasattr(op, "scalar") and v.type.is_integer_scalar:
+            known = all(x.type.is_integer_scalar for x in v.inputs)
+        else:
+            known = isinstance(op, Subtensor | Dim) or isinstance(v, Constant)
         if known and ready.issuperset(v.inputs):
             ready.add(v)
             if not moved.isdisjoint(v.inputs):
@@ -81,6 +79,4 @@ def _moved(
 
 def _read(v: Variable) -> Sequence[Variable]:
     """The inputs that a node goes by when nothing is wrong."""
-    if isinstance(v.op, CudaNest):
-        return v.inputs[: len(v.inputs) - v.op.others]
-    return v.inputs
+    return v.inputs[: len(v.inputs) - getattr(v.op, "others", 0)]

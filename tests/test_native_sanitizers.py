@@ -102,8 +102,9 @@ PROGRAM = """
     pair = t.loop_alone()
     for n, batch, width in [(0, 3, 3), (3, 0, 3), (3, 3, 0), (1, 1, 1), (4, 7, 33), (3, 13, 70)]:
         w = t.numbers(width, width) / max(1, width)
-        t.agree(pair, t.numbers(n, batch, width), t.numbers(batch, width), w)
-    for arrange in t.LAYOUTS.values():
+        for _ in range(3):
+            t.agree(pair, t.numbers(n, batch, width), t.numbers(batch, width), w)
+    for arrange in 3 * [*t.LAYOUTS.values()]:
         t.agree(pair, *(arrange(t.numbers(*s)) for s in ((6, 5, 4), (5, 4), (4, 4))))
     print("clean")
 """

@@ -13,7 +13,7 @@ import pytest
 import gpuscan
 from gpuscan import tensor as T
 from gpuscan.runtime import compiler
-from gpuscan.runtime.native import addresses
+from gpuscan.runtime.arrays import address
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -109,7 +109,7 @@ def test_an_address_is_where_the_data_are():
     b = np.zeros(())
     b.flags.writeable = False
     arrays = [a, a[1:, ::-2], a.T, b, np.empty((0, 3)), np.ma.masked_array(a)]
-    assert addresses(arrays) == [x.ctypes.data for x in arrays]
+    assert [*map(address, arrays)] == [x.ctypes.data for x in arrays]
 
 
 FIRST = """

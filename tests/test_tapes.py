@@ -16,7 +16,7 @@ import gpuscan
 from gpuscan import function, scan, shared
 from gpuscan import tensor as T
 from gpuscan.runtime import replay, tapes
-from gpuscan.runtime.layout import _packed
+from gpuscan.runtime.packing import packed
 from gpuscan.runtime.replay import Replay
 from gpuscan.runtime.tape import Tape
 
@@ -243,7 +243,7 @@ def test_what_can_not_be_recorded_runs_step_by_step(
 @given(st.lists(st.tuples(st.integers(1, 3000), st.integers(-1, 30), st.integers(0, 12))))
 def test_parts_of_a_block_are_apart_while_both_are_needed(drawn: list[Any]) -> None:
     parts = [(size, first, first + more, k) for k, (size, first, more) in enumerate(drawn)]
-    size, places = _packed(parts)
+    size, places = packed(parts)
     for a, (size_a, first_a, last_a, _) in enumerate(parts):
         assert places[a] % 256 == 0 and places[a] + size_a <= size
         for b, (size_b, first_b, last_b, _) in enumerate(parts[:a]):

@@ -9,7 +9,7 @@ and is added while that is packed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class NativeContraction(Op):
     values: tuple[Variable, ...]
     given: tuple[Variable, ...] = field(compare=False)
     stacked: tuple[bool, ...]
+
+    is_recorded: ClassVar[bool] = True
 
     @property
     def products(self) -> tuple[Variable, ...]:
@@ -85,6 +87,7 @@ class _Contraction:
         steps, span, wide = stacks[-1].shape
         addition = None
         if self.op.addition is not None:
+            memory.not_recorded()  # the host looks at the positions
             x, *positions = self.op.of_addition(inputs)
             try:
                 rows, shape, _ = self.places(x.shape, positions)

@@ -5,17 +5,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
+from .packing import Part, packed, rounded
 from .tape import Empty, Fixed, Given, Made, Numbers, Source, Tape, Uploaded
 
-_APART = 256  # bytes: parts of a block begin at multiples
 _SMALL = 1 << 16  # bytes of what is copied along with other things, at most
-
-Part = tuple[int, int, int, int]  # bytes, the first and the last step that needs it, buffer
 
 
 class Layout:
@@ -59,7 +56,7 @@ class Layout:
         self.moving = [buffer for buffer, _ in self.given]
         self.moving += [buffer for _, buffers in self.own for buffer in buffers]
         self._begin()
-        size, places = _packed(self._parts)
+        size, places = packed(self._parts)
         self.inside |= {buffer: self.size + place for buffer, place in places.items()}
         self.size += size
         # whether nobody else has what a call gives
@@ -116,7 +113,7 @@ class Layout:
 
         def placed(buffer: int, size: int) -> int:
             at = self.inside[buffer] = self.size
-            self.size += _rounded(size)
+            self.size += rounded(size)
             return at
 
         for buffer, size in self._small:
@@ -146,41 +143,3 @@ def _needed(tape: Tape, live: Collection[int]) -> tuple[dict[int, int], dict[int
     for i, (_, buffers) in reversed(list(enumerate(tape.steps))):
         first |= dict.fromkeys(buffers, i)
     return first, last
-
-
-def _rounded(size: int) -> int:
-    return -(-size // _APART) * _APART
-
-
-def _packed(parts: list[Part]) -> tuple[int, dict[int, int]]:
-    """The bytes that parts take, and their places, which two have in common only where they are not
-    needed together. Which part comes first is tried in two ways, by bytes and by bytes times steps:
-    the better one is near the least that is possible."""
-    found = [_in_turn(sorted(parts, key=order)) for order in (_bytes_of, _bytes_times_steps)]
-    return min(found, key=itemgetter(0))
-
-
-def _bytes_of(part: Part) -> Any:
-    size, *when = part
-    return -size, when
-
-
-def _bytes_times_steps(part: Part) -> Any:
-    size, first, last, _ = part
-    return -size * (last - first + 1), part
-
-
-def _in_turn(parts: list[Part]) -> tuple[int, dict[int, int]]:
-    """Each part where the first gap is between those before it that are needed when it is."""
-    placed = np.zeros((4, len(parts)), "int64")  # from where to where, from when to when
-    places: dict[int, int] = {}
-    for i, (size, first, last, buffer) in enumerate(parts):
-        begins, ends, firsts, lasts = placed[:, :i]
-        beside = np.flatnonzero((firsts <= last) & (lasts >= first))
-        beside = beside[np.argsort(begins[beside])]
-        free = np.concatenate([[0], np.maximum.accumulate(ends[beside])])
-        gaps = np.flatnonzero(begins[beside] - free[:-1] >= _rounded(size))
-        at = int(free[gaps[0] if gaps.size else -1])
-        placed[:, i] = at, at + _rounded(size), first, last
-        places[buffer] = at
-    return int(placed[1].max(initial=0)), places

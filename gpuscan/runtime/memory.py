@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..types import is_on_gpu
+from .recorder import recording
 
 LINE = 64  # bytes
 _BYTE = np.dtype("uint8")
@@ -128,14 +129,56 @@ def empty(shape: Sequence[int], dtype: Any) -> Any:
     """An array that holds anything."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    return np.empty(shape, dtype) if size < LEAST else _pool.array(shape, dtype, size)
+    found = np.empty(shape, dtype) if size < LEAST else _pool.array(shape, dtype, size)
+    return _told(found)
 
 
 def scratch(size: int) -> Any:
     """The same for a kernel's own use: so many bytes, on a cache line however few."""
     if size >= LEAST:
-        return _pool.array((size,), _BYTE, size)
-    return _in_block(_new_block(size), (size,), _BYTE)
+        return _told(_pool.array((size,), _BYTE, size))
+    return _told(_in_block(_new_block(size), (size,), _BYTE))
+
+
+def _told(array: Any) -> Any:
+    if (recorder := recording.recorder) is not None:
+        recorder.allocated(array)
+    return array
+
+
+def copy(target: Any, source: Any) -> None:
+    """Copies the elements of one array of the host to another of its shape and dtype."""
+    target[...] = source
+    if (recorder := recording.recorder) is not None:
+        recorder.copied(target, source)
+
+
+def is_number(array: Any) -> None:
+    """That an array has been made of numbers that the host knows in each call of a kind."""
+    if (recorder := recording.recorder) is not None:
+        recorder.number(array)
+
+
+def numbers(values: Sequence[int]) -> Any:
+    """An array of these, of int64, that a kernel may write to."""
+    array = np.array(values, "int64")
+    if recording.recorder is None:
+        return array
+    is_number(array)
+    return copied(array)
+
+
+def not_recorded() -> None:
+    """The node that is computed does what can't be made again as it was."""
+    if (recorder := recording.recorder) is not None:
+        recorder.not_written()
+
+
+def copied(x: Any) -> Any:
+    """An array of the host once more, in row-major order."""
+    found = empty(x.shape, x.dtype)
+    copy(found, x)
+    return found
 
 
 def is_its_own(array: np.ndarray) -> bool:

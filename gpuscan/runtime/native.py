@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,18 +17,19 @@ from ..record import field, record
 from ..scan.op import Scan
 from ..types import TensorType, TupleType
 from . import compiler, memory, threads
+from .arrays import address
 from .plans import (
     LoopPlan,
     NestPlan,
     Plans,
     Split,
-    addresses,
     constants,
     laid_out,
     made,
     read_operands,
 )
 from .products import routines_of, with_native_products
+from .recorder import recordable, recording
 from .threads import Shares
 
 SizeAt = tuple[int, int | None]  # of an input the size of an axis, or (None) its value
@@ -38,6 +39,11 @@ _BREATH = 0.2  # seconds of a kernel between two chances to interrupt it
 def sizes_of(places: Sequence[SizeAt], inputs: Sequence[Any]) -> list[Any]:
     """The sizes that a program needs."""
     return [inputs[i] if axis is None else inputs[i].shape[axis] for i, axis in places]
+
+
+def _count(places: Sequence[SizeAt]) -> int:
+    """Of sizes those that are inputs of their own."""
+    return sum(axis is None for _, axis in places)
 
 
 @record
@@ -57,10 +63,16 @@ class NativeLoop(Op):
     histories: tuple[int, ...]
     told: Callable[[Sequence[Any]], None] = field(compare=False)
 
+    is_recorded: ClassVar[bool] = True
+
     def infer(self, *types: TensorType) -> TupleType:
         items = self.definition.infer(*types[: 1 + len(self.definition.step.params)]).items
         first = len(self.program.carries)
         return TupleType((*items, *[items[first + i] for i in self.longer_traces]))
+
+    @property
+    def others(self) -> int:
+        return len(self.inputs) - 1 - len(self.definition.step.params) - _count(self.sizes_at)
 
     @property
     def longer_traces(self) -> tuple[int, ...]:
@@ -91,6 +103,7 @@ class _Runner:
 
     def definition(self, *inputs: Any) -> Any:
         """The loop as NumPy runs it: what says why an operand is wrong."""
+        memory.not_recorded()
         given = dict(zip(self.op.inputs, inputs))
         if self._interpreted is None:
             self._interpreted = Program(list(given), [self.op.node])
@@ -100,6 +113,7 @@ class _Runner:
         self, t: int, carries: Sequence[Any], traces: list[Any], *inputs: Any
     ) -> Any:
         """The same where the first t steps were run: their carries, and traces for all steps."""
+        memory.not_recorded()
         node = self.op.node
         assert isinstance(node.op, Scan)
         given = dict(zip(self.op.inputs, inputs))
@@ -126,11 +140,19 @@ class _Runner:
             self.op.told(inputs)
         if steps < 0 or not plan.fits or any(len(s) < steps for s in operands[1 : 1 + self.n_seqs]):
             return self.definition(*inputs)
+        if self.stops or self.program.looked_up:  # the host looks at what is computed, or given
+            memory.not_recorded()
         looked_up = {(k, size_value(size, plan.sizes)) for k, size in self.program.looked_up}
         if not all(_are_there(operands[k][:steps], size) for k, size in looked_up):
             return self.definition(*inputs)
         split, began = plan.split(steps), time.perf_counter()
+        recorder = recording.recorder
+        before = 0 if recorder is None else len(recorder.steps)
         run = self._run(steps, steps, plan, split, operands, arrays)
+        if recorder is not None:
+            recorder.loops.append((self, plan))
+            if plan.unit_sizes:
+                recorder.ways.append((plan, steps, split, recorder.steps[before:]))
         if run is None:
             return self.definition(*inputs)
         if steps:
@@ -200,7 +222,7 @@ class _Runner:
                 return None
             has_history = j in self.op.histories  # others may have the same trace
             first = histories[carry.trace][0] if has_history else memory.empty(shape, carry.dtype)
-            first[...] = initial
+            memory.copy(first, initial)
             second = memory.empty(shape, carry.dtype) if carry.kind == "buffers" else None
             states.append((first, second))
         return states
@@ -211,11 +233,11 @@ class _Runner:
         for carry, (first, second) in zip(self.program.carries, states):
             match carry.kind:
                 case "trace":
-                    finals.append((traces[carry.trace][t - 1] if t else first).copy())
+                    finals.append(memory.copied(traces[carry.trace][t - 1] if t else first))
                 case "buffers":
                     finals.append(second if t % 2 else first)
                 case _:
-                    finals.append(first[()])
+                    finals.append(first)
         return finals
 
     def _results(
@@ -258,8 +280,14 @@ class NativeNest(Op):
     function: Any = field(compare=False)
     sizes_at: tuple[SizeAt, ...]
 
+    is_recorded: ClassVar[bool] = True
+
     def infer(self, *types: TensorType) -> TupleType:
         return TupleType(tuple(v.type for v in self.values))
+
+    @property
+    def others(self) -> int:
+        return len(self.given) - len(read_operands(self.program))
 
     def evaluator(self, node: Variable) -> Callable[..., Any]:
         return _NestRunner(self)
@@ -272,7 +300,7 @@ class _NestRunner:
         self.op, self.program, self.function = op, op.program, op.function
         self.whole = list(read_operands(op.program).values())
         self.n_operands = len(self.whole)
-        self.first_other = self.n_operands + sum(axis is None for _, axis in op.sizes_at)
+        self.first_other = self.n_operands + _count(op.sizes_at)
         self.plans: Plans[NestPlan] = Plans(op.program)
         self.constants = constants(op.program)
         self._interpreted: Program | None = None
@@ -280,6 +308,7 @@ class _NestRunner:
 
     def definition(self, *inputs: Any) -> Any:
         """The values as NumPy computes them: what says why an operand is wrong."""
+        memory.not_recorded()
         if self._interpreted is None:
             self._interpreted = Program(self.op.given, self.op.values)
         return self._interpreted(*inputs[: self.n_operands], *inputs[self.first_other :])
@@ -288,7 +317,7 @@ class _NestRunner:
         """The same with products by their own routine, for few rows."""
         if self._by_products is None:
             values = with_native_products(self.op.values, self.op.given)
-            self._by_products = Program(self.op.given, values)
+            self._by_products = Program(self.op.given, values, None, recordable)
         return self._by_products(*inputs[: self.n_operands], *inputs[self.first_other :])
 
     def __call__(self, *inputs: Any) -> Any:
@@ -314,14 +343,22 @@ class NativeJoin(Op):
 
     definition: Join
 
+    is_recorded: ClassVar[bool] = True
+
     def infer(self, *types: TensorType) -> TensorType:
         return self.definition.infer(*types)
 
     def eval(self, *arrays: Any) -> Any:
-        axis = self.definition.axis
+        axis, end = self.definition.axis, 0
         shape = list(arrays[0].shape)
         shape[axis] = sum(x.shape[axis] for x in arrays)
-        return np.concatenate(arrays, axis, out=memory.empty(shape, arrays[0].dtype))
+        found = memory.empty(shape, arrays[0].dtype)
+        np.concatenate(arrays, axis, out=found)
+        if (recorder := recording.recorder) is not None:
+            for x in arrays:
+                begin, end = end, end + x.shape[axis]
+                recorder.copied(found[(slice(None),) * axis + (slice(begin, end),)], x)
+        return found
 
 
 @record
@@ -330,6 +367,8 @@ class NativeHistory(Op):
     carry, or that backwards, it is there already."""
 
     definition: Join
+
+    is_recorded: ClassVar[bool] = True
 
     def infer(self, history: TensorType, *types: TensorType) -> TensorType:
         return self.definition.infer(*types)
@@ -363,11 +402,13 @@ def _is_same_memory(a: Any, b: Any) -> bool:
     if not len(a):
         return True
     skipped = len(a) == 1  # whose stride says nothing
-    return a.strides[skipped:] == b.strides[skipped:] and addresses([a]) == addresses([b])
+    return a.strides[skipped:] == b.strides[skipped:] and address(a) == address(b)
 
 
 def _is_same(a: Any, b: Any) -> bool:
     """Whether the elements are, bit by bit."""
+    if (recorder := recording.recorder) is not None and not recorder.is_copy(a[0], b[0]):
+        recorder.not_written()
     return a.shape == b.shape and a.tobytes() == b.tobytes()
 
 

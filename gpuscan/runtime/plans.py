@@ -3,7 +3,6 @@ shapes, integers, memory, and which worker does what."""
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -37,7 +36,8 @@ from .threads import Shares
 
 _MOST_PLANS = 64
 _MULTIPLICATIONS = 32  # that take as long as an element of elementwise work
-_TURNS = 64
+_TURNS = 64  # runs of a loop until its slower way is tried again,
+_FIRST_TURNS = (4, 8, 16, 32)  # and before that
 P = TypeVar("P")
 Key = tuple[str, int]
 
@@ -239,20 +239,22 @@ class LoopPlan(SizedPlan):
 
     def _faster(self, units: Key, rows: Key) -> Key:
         """On a machine with other work, workers that meet wait for each other for long: each way
-        is tried, then the faster one is taken, and the other now and then."""
-        for key in (units, rows):
-            if self.tries.get(key, 0) < 2:
+        is tried, then the faster one is taken, and the other now and then; at first more often, as
+        what was measured then may have been disturbed. The first call has more to do."""
+        for key, tries in ((units, 2), (rows, 1)):
+            if self.tries.get(key, 0) < tries:
                 return key
-        self.turns += 1
         best, other = sorted((units, rows), key=self.pace.__getitem__)
-        return other if self.turns % _TURNS == 0 else best
+        is_tried = self.turns in _FIRST_TURNS or self.turns % _TURNS == 0
+        return other if is_tried else best
 
     def took(self, split: Split, seconds: float) -> None:
         """How long a step took, where there are two ways."""
         if not self.unit_sizes:
             return
-        tries = self.tries[split.key] = self.tries.get(split.key, 0) + 1
-        old = self.pace[split.key] if tries > 2 else seconds  # the first call has more to do
+        self.turns += 1
+        self.tries[split.key] = self.tries.get(split.key, 0) + 1
+        old = self.pace.get(split.key, seconds)
         self.pace[split.key] = min(seconds, 0.7 * old + 0.3 * seconds)
 
     def _split(self, kind: str, n: int) -> Split:
@@ -369,8 +371,10 @@ def _own_units(size: int, k: int, n: int) -> tuple[int, int]:
 def laid_out(x: Any, whole: bool) -> Any:
     """The operand as the kernel reads it: aligned, strides that are whole elements, the last
     axis dense unless any stride will do."""
-    x = np.asarray(x)
-    return x if is_laid_out(x, whole) else np.array(x, order="C")
+    array = np.asarray(x)
+    if not isinstance(x, np.ndarray):
+        memory.is_number(array)
+    return array if is_laid_out(array, whole) else memory.copied(array)
 
 
 def is_laid_out(x: Any, whole: bool) -> bool:
@@ -386,25 +390,15 @@ def is_laid_out(x: Any, whole: bool) -> bool:
     return whole or x.strides[-1] == x.itemsize or x.shape[-1] <= 1
 
 
-def addresses(arrays: Sequence[Any]) -> list[int]:
-    """Where the data of the arrays are."""
-    read = ctypes.c_size_t.from_address
-    return [read(id(x) + threads.OF_DATA).value for x in arrays]
-
-
-_probe = np.empty(1)
-assert addresses([_probe]) == [_probe.ctypes.data], "gpuscan reads arrays of CPython's NumPy"
-
-
 def made(what: Any, arrays: Sequence[Any]) -> Any:
     """What a call with these arrays makes behind them."""
     match what:
         case Bytes(size):
             return memory.scratch(size)
         case MeetingOf(workers):
-            return np.array([workers] + [0] * (_MEETING - 1), "int64")
+            return memory.numbers([workers] + [0] * (_MEETING - 1))
         case Copy(number):
-            return arrays[number].copy()
+            return memory.copied(arrays[number])
     raise TypeError(what)
 
 

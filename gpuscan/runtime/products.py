@@ -6,7 +6,7 @@ import ctypes
 import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from ..graph import Op, Variable, inherit, substitute, toposort
 from ..kernel_files import source_of
@@ -15,7 +15,8 @@ from ..record import record
 from ..types import TensorType
 from . import compiler, memory, threads
 from .plans import laid_out
-from .threads import Place, Shares
+from .recorder import Place
+from .threads import Shares
 
 DTYPES = {"float32": "f32", "float64": "f64"}
 TYPES = {"f32": "float", "f64": "double"}
@@ -50,6 +51,8 @@ def product_kernel(dtype: str) -> tuple[Any, int]:
 @record
 class NativeProduct(Op):
     """A Dot of two matrices of floats."""
+
+    is_recorded: ClassVar[bool] = True
 
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
         return Dot().infer(x, y)

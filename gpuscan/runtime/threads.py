@@ -19,14 +19,11 @@ from ..config import config
 from ..kernel_files import source_of
 from ..record import record
 from . import compiler
+from .arrays import OF_DATA
+from .recorder import Place, Run, recording
 
 WORTH_SHARING = 32768  # elements; to start and join a team takes some microseconds
 
-# In NumPy's ABI an array object is Python's header, the address of the data, and more; to ask
-# `.ctypes.data` for the address takes ten times as long as to read it there.
-OF_DATA = object.__basicsize__
-
-Place = tuple[int, int]  # the number of an array, and an offset in bytes
 WATCH: Place = (-2, 0)  # where a call's watch is
 
 
@@ -38,6 +35,17 @@ class Shares:
     count: int
     meet: bool
     table: bytes
+
+    def parts(self) -> list[tuple[tuple[int, ...], list[Place]]]:
+        """Per share its integers and where its pointers point."""
+        table = struct.unpack(f"{len(self.table) // 8}q", self.table)
+        integers, pointers = table[2:4]
+        parts = []
+        for at in range(4, len(table), integers + 2 * pointers):
+            behind = at + integers
+            places = table[behind : behind + 2 * pointers]
+            parts.append((table[at:behind], list(zip(places[::2], places[1::2]))))
+        return parts
 
 
 def shares(
@@ -91,6 +99,11 @@ def _gs_run() -> Any:
     return ctypes.PYFUNCTYPE(ctypes.c_longlong, *[ctypes.c_void_p] * 4)(("gs_run", library()))
 
 
+@functools.cache
+def _gs_play() -> Any:
+    return ctypes.PYFUNCTYPE(ctypes.c_longlong, *[ctypes.c_void_p] * 3)(("gs_play", library()))
+
+
 def size(most: int) -> int:
     """How many shares can run side by side: `count()`, at most `most`, at least 1."""
     wanted = min(count(), most)
@@ -101,4 +114,31 @@ def run(kernel: int, shares: Shares, ends: bytes, arrays: Sequence[Any]) -> int:
     """All shares of the kernel at an address; the least of what they gave. ends: per share the
     integers `first` and `last`. Raises what a signal's handler raises meanwhile."""
     found = struct.pack(f"{len(arrays)}Q", *map(id, arrays))
-    return int(_gs_run()(kernel, ends, shares.table, found))
+    gave = int(_gs_run()(kernel, ends, shares.table, found))
+    if (recorder := recording.recorder) is not None:
+        recorder.ran(kernel, shares, ends, arrays, gave)
+    return gave
+
+
+def script(runs: Sequence[Run], aligned: Sequence[tuple[int, int]]) -> bytes:
+    """Runs of kernels as `play` makes them again; aligned: arrays, and bytes of which their places
+    must be multiples."""
+    copying = compiler.kernel(library(), "gs_copy")
+    numbers = [len(runs), len(aligned)]
+    for array, size in aligned:
+        numbers += array, size - 1
+    for run in runs:
+        made = shares([i for i, _ in run.shares], [at for _, at in run.shares], run.meet)
+        behind = run.ends + made.table
+        kernel = copying if run.kernel is None else run.kernel
+        numbers += kernel, run.gave, made.count, len(behind) // 8
+        numbers += struct.unpack(f"{len(behind) // 8}q", behind)
+    return packed(numbers)
+
+
+def play(script: bytes, arrays: Sequence[Any], spent: bytearray | None) -> int:
+    """Makes the runs of a script; how many gave what they were to, none being made behind one that
+    did not. spent: where the nanoseconds of each are put. Raises as `run` does."""
+    found = struct.pack(f"{len(arrays)}Q", *map(id, arrays))
+    times = None if spent is None else (ctypes.c_char * len(spent)).from_buffer(spent)
+    return int(_gs_play()(script, found, times))
