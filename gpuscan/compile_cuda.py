@@ -21,7 +21,7 @@ from .compile import Compiled, LoopPlan, in_step, name_of
 from .config import config
 from .evaluate import Program
 from .graph import Item, Variable, inherit, rebuild, results, toposort
-from .ops.control import Require
+from .ops.control import Require, has_effect
 from .ops.index import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, Subtensor
 from .ops.linalg import Dot
 from .ops.ordered import Ordered
@@ -93,9 +93,7 @@ def _repeats(outputs: Iterable[Variable]) -> bool:
     """Whether calls with such operands do the same, but for the numbers on the device. outputs: as
     they run on the device."""
     for v in toposort(outputs):
-        op = getattr(v.op, "definition", v.op)
-        has_effect = getattr(op, "has_effect", False) and not isinstance(op, Require)
-        if has_effect or getattr(op, "is_lazy", False):
+        if has_effect(v) or getattr(getattr(v.op, "definition", v.op), "is_lazy", False):
             return False
         if isinstance(v.op, CudaSequence):
             if not (is_taped(v.op) and _repeats(v.op.step.outputs)):

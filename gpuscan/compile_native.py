@@ -105,13 +105,14 @@ def _program(
             products |= {x.dtype for x in toposort(nest.values, nest.operands) if is_product(x)}
     scatters = {v.dtype for v in order if v not in nest_of and is_scatter(v)}
     if not (fused or steps or nests or products or scatters):
-        return Program(inputs, outputs), tuple(plans)
+        return device.compile(inputs, outputs), tuple(plans)
     routines = [functools.partial(product_kernel, dtype) for dtype in sorted(products)]
     routines += [functools.partial(scatter_kernel, dtype) for dtype in sorted(scatters)]
     functions = _loaded(device, [f.program for f in fused.values()], nests, routines)
     new = _replaced(order, inputs_of, fused, steps, nest_of, contractions, functions, met)
     written = {made: v for v, made in new.items()}
-    return Program(inputs, [new[v] for v in outputs], written, around), tuple(plans)
+    whole = device.compile(inputs, [new[v] for v in outputs], written, around)
+    return whole, tuple(plans)
 
 
 def _meet(

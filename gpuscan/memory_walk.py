@@ -18,8 +18,8 @@ from .evaluate import branch_blocks, last_uses, running_order
 from .explain import integers
 from .graph import Constant, Item, Variable, constant_leaf
 from .ops.control import Identity
-from .ops.index import Subtensor
-from .ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Reshape, Specify
+from .ops.index import VIEWS
+from .ops.shape import Dim, Reshape
 from .runtime import memory
 from .runtime.contraction import NativeContraction, operands
 from .runtime.native import NativeHistory, NativeJoin, NativeLoop, NativeNest, NativeSequence
@@ -34,7 +34,6 @@ from .runtime.products import (
 from .scan.op import Scan
 from .types import TensorType
 
-VIEWS = (BroadcastTo, DimShuffle, FirstRows, Specify, Subtensor)
 MOST_VALUES = 1 << 16  # of integers that are computed, since sizes may follow from them
 _STEPS = 3  # of a loop whose steps are walked: those behind them are like them, but for the last
 

@@ -16,7 +16,6 @@ from .codegen.program import Done, Exchanged, Held, Meeting, Scratch, State, Tra
 from .errors import describe
 from .graph import Variable
 from .memory_walk import (
-    VIEWS,
     Block,
     Shape,
     Walk,
@@ -28,6 +27,7 @@ from .memory_walk import (
     view_of,
 )
 from .ops.control import Require
+from .ops.index import VIEWS
 from .ops.shape import Reshape
 from .runtime.calls import MEETING
 from .runtime.cuda import (

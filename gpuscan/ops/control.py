@@ -210,6 +210,12 @@ class Require(Identity):
         return x
 
 
+def has_effect(v: Variable) -> bool:
+    """Whether a node does more than compute and check. A device's own is what it stands for."""
+    op = getattr(v.op, "definition", v.op)
+    return getattr(op, "has_effect", False) and not isinstance(op, Require)
+
+
 def Assert(msg: str = "Theano Assert failed!") -> Require:
     """`Assert(msg)(x, *conditions)`: x, after a check that every condition is true everywhere;
     an AssertionError with the message otherwise."""

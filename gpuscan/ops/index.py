@@ -35,6 +35,10 @@ from .patterns import (
 )
 from .positions import positions_read, positions_written
 from .shape import (
+    BroadcastTo,
+    DimShuffle,
+    FirstRows,
+    Specify,
     broadcast_to,
     dims,
     dimshuffle,
@@ -111,6 +115,10 @@ class Subtensor(Indexing):
         self, inputs: Sequence[Variable], batched: Sequence[bool], n: Variable
     ) -> Variable | None:
         return _batched_read(self.pattern, inputs, batched, n)
+
+
+# What gives a view of its first input: of a tensor, whatever the other inputs are.
+VIEWS = (BroadcastTo, DimShuffle, FirstRows, Specify, Subtensor)
 
 
 @record

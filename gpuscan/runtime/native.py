@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..codegen.program import FAILED_AT, LoopProgram, NestProgram, size_value
-from ..evaluate import Program
+from ..evaluate import Around, Program
 from ..graph import Op, Variable
 from ..ops.shape import Join
 from ..record import field, record
@@ -424,6 +424,6 @@ class Native:
 
     def compile(
         self, inputs: Sequence[Variable], outputs: Sequence[Variable],
-        written: Mapping[Variable, Variable] | None = None,
+        written: Mapping[Variable, Variable] | None = None, around: Around | None = None,
     ) -> Program:  # fmt: skip
-        return Program(inputs, outputs, written)
+        return Program(inputs, outputs, written, around)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..graph import Variable
-from ..ops.index import Subtensor
-from ..ops.shape import BroadcastTo, Dim, DimShuffle, FirstRows, Specify
+from ..ops.index import VIEWS
+from ..ops.shape import Dim
 from ..record import record, replace
 from .arrays import address, bounds
 
@@ -280,12 +280,10 @@ recording = _Recording()
 
 # ---- nodes ---------------------------------------------------------------------------------------
 
-_VIEWS = (BroadcastTo, DimShuffle, FirstRows, Specify, Subtensor)
-
 
 def is_view(v: Variable) -> bool:
     """Whether a node gives a view: which needs no step."""
-    return isinstance(v.op, _VIEWS) and v.ndim > 0
+    return isinstance(v.op, VIEWS) and v.ndim > 0
 
 
 def is_recorded(v: Variable) -> bool:

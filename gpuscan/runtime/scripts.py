@@ -17,7 +17,7 @@ import numpy as np
 
 from ..evaluate import Program
 from ..graph import Constant, Variable, toposort
-from ..ops.control import Require
+from ..ops.control import Require, has_effect
 from ..ops.elemwise import Elemwise
 from ..ops.shape import Dim
 from ..record import replace
@@ -68,7 +68,7 @@ def _has_effect(v: Variable) -> bool:
     op = getattr(v.op, "definition", v.op)
     if isinstance(op, Scan):
         return any(map(_has_effect, toposort(op.step.outputs)))
-    return getattr(op, "has_effect", False) and not isinstance(op, Require)
+    return has_effect(v)
 
 
 def _numbers(v: Variable) -> Sequence[Variable]:

@@ -127,13 +127,13 @@ def script(runs: Sequence[Run], aligned: Sequence[tuple[int, int]]) -> bytes:
     numbers = [len(runs), len(aligned)]
     for array, size in aligned:
         numbers += array, size - 1
+    parts = [packed(numbers)]
     for run in runs:
         made = shares([i for i, _ in run.shares], [at for _, at in run.shares], run.meet)
         behind = run.ends + made.table
         kernel = copying if run.kernel is None else run.kernel
-        numbers += kernel, run.gave, made.count, len(behind) // 8
-        numbers += struct.unpack(f"{len(behind) // 8}q", behind)
-    return packed(numbers)
+        parts += packed((kernel, run.gave, made.count, len(behind) // 8)), behind
+    return b"".join(parts)
 
 
 def play(script: bytes, arrays: Sequence[Any], spent: bytearray | None) -> int:

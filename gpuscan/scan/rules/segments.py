@@ -9,8 +9,8 @@ import numpy as np
 
 from ...graph import Variable, clients, constant_leaf, results, substitute, toposort
 from ...ops.elemwise import Elemwise
-from ...ops.index import Subtensor
-from ...ops.shape import BroadcastTo, DimShuffle, FirstRows, Reshape, Specify, dim, dims, specify
+from ...ops.index import VIEWS, Subtensor
+from ...ops.shape import BroadcastTo, DimShuffle, Reshape, dim, dims, specify
 from ...rewrite import Rules, rewrite
 from ...rules.shapes import pushed_dims
 from ...types import TensorType, TupleType
@@ -80,15 +80,12 @@ def _bytes_of_a_step(v: Variable, length: Variable) -> Variable:
     return more - less
 
 
-_VIEWS = (BroadcastTo, DimShuffle, FirstRows, Specify, Subtensor)
-
-
 def _in_memory(outputs: Sequence[Variable]) -> Iterable[Variable]:
     """The values that become arrays of their own: all but views, and elementwise ones that other
     elementwise ones alone read."""
     users = clients(outputs)
     for v in toposort(outputs):
-        if not v.inputs or isinstance(v.type, TupleType) or isinstance(v.op, _VIEWS):
+        if not v.inputs or isinstance(v.type, TupleType) or isinstance(v.op, VIEWS):
             continue
         if isinstance(v.op, Reshape) and not _is_turned(v.inputs[0]):
             continue
@@ -101,7 +98,7 @@ def _in_memory(outputs: Sequence[Variable]) -> Iterable[Variable]:
 
 def _is_turned(v: Variable) -> bool:
     """Whether v is a view in another order than memory has it."""
-    while isinstance(v.op, _VIEWS):
+    while isinstance(v.op, VIEWS):
         if isinstance(v.op, BroadcastTo | DimShuffle):
             return True
         if isinstance(v.op, Subtensor):
